@@ -1,0 +1,163 @@
+"""Every corpus by name: where its text comes from, under which licence, and what proves that it is that text.
+
+A corpus is anything with the four members of `Corpus`, so a new one (a tensorflow-datasets builder, say) is
+one more class and one more entry of CORPORA.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, get_args
+
+from data import grammar
+from data.fetch import RemoteFile, fetch, sha256_of
+from data.text import Pair, check_file, read_pairs
+from transformer.config import DataConfig, UserError
+
+SplitName = Literal["train", "dev", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+Log = Callable[[str], object]
+
+
+class Source(NamedTuple):
+    """What one part of a corpus is made from: a name for people, and a hash of its content."""
+
+    name: str
+    sha256: str
+
+
+class Corpus(Protocol):
+    """Sentence pairs in three splits. The direction of a named corpus is English -> the other language."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def licence(self) -> str: ...
+
+    def sources(self) -> dict[str, Source]:
+        """What decides the text, by role ("train.source"). Needs no download."""
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        """The pairs of a split, blank ones included, and of those only the first `count`."""
+
+
+@dataclass(frozen=True)
+class GrammarCorpus:
+    """The endless grammar that comes with the code: no download, every run can have it."""
+
+    name: str = "grammar"
+    licence: str = "that of this code"
+    seed: int = 0
+
+    def sources(self) -> dict[str, Source]:
+        # The text itself is hashed, not a version number that someone has to remember to raise.
+        return {split: Source(f"data.grammar, seed {self.seed}", self._sample_hash(split)) for split in SPLITS}
+
+    def _sample_hash(self, split: SplitName) -> str:
+        sample = "\n".join(f"{a}\t{b}" for a, b in grammar.pairs(split, 1000, seed=self.seed))
+        return hashlib.sha256(sample.encode()).hexdigest()
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        default = 100_000 if split == "train" else 1000
+        return grammar.pairs(split, default if count is None else count, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class HostedCorpus:
+    """Two parallel text files a split, at public addresses."""
+
+    name: str
+    licence: str
+    files: dict[SplitName, tuple[RemoteFile, RemoteFile]]
+
+    def sources(self) -> dict[str, Source]:
+        return {
+            f"{split}.{side}": Source(file.address, file.sha256)
+            for split, files in self.files.items()
+            for side, file in zip(("source", "target"), files, strict=True)
+        }
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        source, target = (fetch(file, downloads, log) for file in self.files[split])
+        return islice(read_pairs(source, target), count)
+
+
+@dataclass(frozen=True)
+class FilesCorpus:
+    """The user's own text: two parallel files a split."""
+
+    files: dict[SplitName, tuple[Path, Path]]
+    name: str = "files"
+    licence: str = "the user's own text"
+
+    def sources(self) -> dict[str, Source]:
+        result = {}
+        for split, files in self.files.items():
+            for side, path in zip(("source", "target"), files, strict=True):
+                check_file(path)
+                result[f"{split}.{side}"] = Source(str(path), sha256_of(path))
+        return result
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(read_pairs(*self.files[split]), count)
+
+
+_MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+_MULTI30K_SHA256 = {
+    "train.en": "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
+    "train.de": "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+    "train.fr": "622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c",
+    "val.en": "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28",
+    "val.de": "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a",
+    "val.fr": "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9",
+    "test_2016_flickr.en": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+    "test_2016_flickr.de": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+    "test_2016_flickr.fr": "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90",
+}
+_MULTI30K_STEMS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
+
+
+def _multi30k(language: str) -> HostedCorpus:
+    def file(stem: str, side: str) -> RemoteFile:
+        name = f"{stem}.{side}"
+        return RemoteFile("multi30k", f"{_MULTI30K}/{name}.gz", _MULTI30K_SHA256[name])
+
+    files = {split: (file(stem, "en"), file(stem, language)) for split, stem in _MULTI30K_STEMS.items()}
+    return HostedCorpus(f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", files)
+
+
+CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (GrammarCorpus(), _multi30k("de"), _multi30k("fr"))}
+
+
+def find_corpus(config: DataConfig) -> Corpus:
+    """The corpus of a configuration: the user's own files when any is given, else the one of that name.
+
+    UserError for an unknown name, an incomplete set of files, or a train_pairs below 1.
+    """
+    if config.train_pairs is not None and config.train_pairs < 1:
+        raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
+    if (own := _own_files(config)) or config.corpus == "files":
+        return FilesCorpus(own)
+    if config.corpus not in CORPORA:
+        names = difflib.get_close_matches(config.corpus, CORPORA, n=len(CORPORA), cutoff=0.0)
+        raise UserError(f"unknown corpus {config.corpus!r}: there are {', '.join(names)}")
+    return CORPORA[config.corpus]
+
+
+def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
+    """The user's files by split, test falling back to dev; empty when none is given."""
+    names = [f"{split}_{side}" for split in SPLITS for side in ("src", "tgt")]
+    given = {name: Path(value) for name in names if (value := getattr(config, name)) is not None}
+    if not given and config.corpus != "files":
+        return {}
+    if "test_src" not in given and "test_tgt" not in given and "dev_src" in given and "dev_tgt" in given:
+        given |= {"test_src": given["dev_src"], "test_tgt": given["dev_tgt"]}
+    for name in names:
+        if name not in given:
+            option = name.replace("_", "-")
+            raise UserError(f"--data.{option} is missing: your own text needs both sides of train and dev")
+    return {split: (given[f"{split}_src"], given[f"{split}_tgt"]) for split in SPLITS}

@@ -1,0 +1,239 @@
+"""Prepared data: a corpus tokenised once, in a folder that says what it holds and is never half-written.
+
+`prepare` makes `<data dir>/<corpus>-<vocabulary>-<hash>/`, and `open_prepared` reads it:
+
+    vocab.model                     the sentencepiece model
+    <split>.<side>.tokens.npy       uint16, all sentences one after the other, each ended by eos
+    <split>.<side>.offsets.npy      int64, where each sentence starts, and the end
+    dev.<side>.txt, test.<side>.txt the text itself, to score against
+    manifest.json                   sources and their hashes, counts, what was dropped, hashes of the files
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data.corpora import SPLITS, Corpus, Log, Source, SplitName, find_corpus
+from data.encoding import Counts, encode_pairs
+from data.fetch import sha256_of
+from data.text import Pair, is_blank, read_lines
+from data.tokenizer import Tokenizer, train_tokenizer
+from data.tokens import Side, Split, Tokens, TokenWriter
+from transformer.config import DataConfig, UserError
+
+FORMAT = 1  # raise it when the files or their meaning change: older folders are then prepared anew
+
+_MANIFEST = "manifest.json"
+_SIDES: tuple[Side, Side] = ("source", "target")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """An opened folder of prepared data."""
+
+    path: Path
+    manifest: dict[str, Any]
+    tokenizer: Tokenizer
+    train: Split
+    dev: Split
+    test: Split
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what decided the content: sources and settings."""
+        return str(self.manifest["hash"])
+
+    def text(self, split: SplitName, side: Side) -> list[str]:
+        """The raw lines of dev or test, pair by pair as in the tokens."""
+        return list(read_lines(self.path / f"{split}.{side}.txt"))
+
+
+def default_data_dir() -> Path:
+    """$DATA_DIR, or ./prepared."""
+    return Path(os.environ.get("DATA_DIR") or "prepared")
+
+
+def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) -> PreparedData:
+    """Tokenise a corpus, or open what an earlier call with the same text and settings has made.
+
+    UserError for anything the user can put right: the corpus, its files, the vocabulary size, a full disk.
+    """
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    corpus = find_corpus(config)
+    sources = corpus.sources()
+    digest = _digest(config, sources)
+    path = data_dir / f"{corpus.name}-{config.vocab_type}{config.vocab_size}-{digest[:8]}"
+    if not path.exists():
+        with _explained(data_dir):
+            data_dir.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(data_dir)
+            with _appears_whole(path) as folder:
+                log(f"preparing {path}")
+                _build(folder, config, corpus, sources, data_dir / "downloads", log)
+    return open_prepared(path)
+
+
+def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
+    """SHA-256 of all that decides the content of the folder, and of nothing else (paths, for one, do not)."""
+    recipe = {
+        "format": FORMAT,
+        "sources": {role: source.sha256 for role, source in sources.items()},
+        **_settings(config),
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(config: DataConfig) -> dict[str, Any]:
+    """The settings that decide the content of the folder."""
+    names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
+    return {name: getattr(config, name) for name in names}
+
+
+@contextmanager
+def _explained(data_dir: Path) -> Iterator[None]:
+    """An error of the file system as a UserError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
+        raise UserError(f"cannot prepare data in {error.filename or data_dir}: {reason}") from error
+
+
+@contextmanager
+def _appears_whole(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` when the body ends well, and else is removed."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.exists():  # if it does, another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(data_dir: Path) -> None:
+    """Remove temporary folders of processes of this machine that are no longer alive."""
+    for folder in data_dir.glob(f".*.{socket.gethostname()}.*.tmp"):
+        pid = folder.name.split(".")[-2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # alive, and someone else's
+        return True
+    return True
+
+
+def _build(
+    folder: Path, config: DataConfig, corpus: Corpus, sources: dict[str, Source], downloads: Path, log: Log
+) -> None:
+    """Write all files of the format into `folder`, the manifest last."""
+
+    def pairs(split: SplitName) -> Iterator[Pair]:
+        return corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
+
+    log(f"learning {config.vocab_size} {config.vocab_type} pieces")
+    # All of one side, then all of the other: the tokenizer takes each n-th line of a large corpus.
+    lines = (pair[side] for side in (0, 1) for pair in pairs("train") if not is_blank(pair))
+    tokenizer = train_tokenizer(lines, folder / "vocab.model", config.vocab_type, config.vocab_size)
+    counts = {}
+    for split in SPLITS:
+        counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
+        log(f"{split}: {counts[split]}")
+    files = sorted(folder.iterdir())
+    manifest = {
+        "format": FORMAT,
+        "hash": _digest(config, sources),
+        "corpus": corpus.name,
+        "licence": corpus.licence,
+        "sources": {role: source._asdict() for role, source in sources.items()},
+        **_settings(config),
+        "vocab_sha256": tokenizer.sha256,
+        "splits": {split: asdict(counts[split]) for split in SPLITS},
+        "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / _MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _write_split(
+    folder: Path, split: SplitName, pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int
+) -> Counts:
+    """Tokens of one split, and text of dev and test. Only training pairs are dropped for their length."""
+    counts = Counts()
+    training = split == "train"
+    with ExitStack() as stack:
+        writers = [stack.enter_context(TokenWriter(folder, split, side)) for side in _SIDES]
+        names = [] if training else [f"{split}.{side}.txt" for side in _SIDES]
+        texts = [stack.enter_context((folder / name).open("wb")) for name in names]
+
+        def kept() -> Iterator[Pair]:
+            for pair in pairs:
+                counts.read += 1
+                if is_blank(pair):
+                    counts.blank += 1
+                    continue
+                for file, line in zip(texts, pair, strict=False):  # texts is empty for train
+                    file.write(line.encode() + b"\n")
+                yield pair
+
+        for chunk in encode_pairs(kept(), tokenizer, max_length if training else None):
+            counts.add(chunk)
+            for writer, side in zip(writers, chunk.sides, strict=True):
+                writer.write(*side)
+    if counts.kept == 0:
+        why = f"{counts.read} read, {counts.blank} blank, {counts.too_long} longer than {max_length} tokens"
+        raise UserError(f"no sentence pair is left in {split}: {why}")
+    return counts
+
+
+def open_prepared(path: Path) -> PreparedData:
+    """Open a folder that `prepare` has made; tokens are memory-mapped.
+
+    UserError names the file that is missing, damaged, or of another version of the format.
+    """
+    manifest = _read_manifest(path / _MANIFEST)
+    for name, facts in manifest["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != facts["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes, not {facts['bytes']}"
+            raise UserError(f"{file} {found}: remove the folder and prepare again")
+    tokenizer = Tokenizer.load(path / "vocab.model")
+    if tokenizer.sha256 != manifest["vocab_sha256"]:
+        raise UserError(f"{path / 'vocab.model'} is not the vocabulary of {_MANIFEST}: prepare again")
+    train, dev, test = (Split(*(Tokens.open(path, split, side) for side in _SIDES)) for split in SPLITS)
+    return PreparedData(path, manifest, tokenizer, train, dev, test)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so this is not prepared data")
+    try:
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        missing = {"format", "hash", "files", "vocab_sha256"} - set(manifest)
+        if missing:
+            raise ValueError(f"without {min(missing)!r}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove the folder and prepare again") from error
+    if manifest["format"] != FORMAT:
+        raise UserError(f"{path} has format {manifest['format']}, not {FORMAT}: remove the folder and prepare again")
+    return manifest

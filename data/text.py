@@ -1,0 +1,87 @@
+"""Reading parallel text: UTF-8, one sentence a line, plain or compressed, streamed."""
+
+import gzip
+import lzma
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from transformer.config import UserError
+
+Pair = tuple[str, str]
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def check_file(path: Path) -> None:
+    """UserError, naming the path, unless it is a file."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory, not a text file")
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".xz":
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    return path.open("rb")
+
+
+def read_lines(path: Path) -> Generator[str, None, None]:
+    """The lines of a UTF-8 file (.gz and .xz are unpacked), without line ends; a byte order mark is dropped.
+
+    UserError names the file when it is missing, a directory, unreadable or a damaged archive, and the line
+    that is not UTF-8.
+    """
+    check_file(path)
+    try:
+        with _open(path) as file:
+            # A binary file is split at \n alone. str.splitlines would also split at U+2028, U+0085 and others
+            # that stand inside of sentences, and shift every pair after them.
+            for number, raw in enumerate(file, start=1):
+                yield decode_line(raw, path, number)
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: damaged or truncated archive ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def decode_line(raw: bytes, path: Path | str, number: int) -> str:
+    """One line's text, without its line end. UserError names `path` and `number` (from 1) if not UTF-8."""
+    if number == 1:
+        raw = raw.removeprefix(_BOM)
+    raw = raw.rstrip(b"\r\n")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}, line {number}: byte 0x{raw[error.start]:02x} at position {error.start} is not UTF-8"
+        ) from error
+
+
+def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
+    """Line i of `source` with line i of `target`, blank lines included.
+
+    UserError when a file has no line, or when the numbers of lines differ (known at the end of the shorter).
+    """
+    count = 0
+    with closing(read_lines(source)) as left, closing(read_lines(target)) as right:
+        for a, b in zip_longest(left, right):
+            if a is None or b is None:
+                longer = count + 1 + sum(1 for _ in (right if a is None else left))
+                lines = (count, longer) if a is None else (longer, count)
+                raise UserError(f"{source} has {lines[0]} lines but {target} has {lines[1]}: they must be parallel")
+            count += 1
+            yield a, b
+    if count == 0:
+        raise UserError(f"{source} and {target} are empty")
+
+
+def is_blank(pair: Pair) -> bool:
+    """Whether either side holds nothing but white space."""
+    return not pair[0].strip() or not pair[1].strip()

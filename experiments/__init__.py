@@ -1,0 +1,24 @@
+"""What a person runs: the experiments by name, and one module for each verb of `python -m experiments`."""
+
+from difflib import get_close_matches
+
+from experiments import demo, multi30k, paper
+from experiments.translator import Translator
+from transformer.config import Experiment, UserError
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for module in (demo, multi30k, paper) for experiment in module.EXPERIMENTS
+}
+
+load = Translator.load
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name. UserError shows the nearest names there are."""
+    if name not in EXPERIMENTS:
+        nearest = get_close_matches(name, EXPERIMENTS, n=3) or sorted(EXPERIMENTS)
+        raise UserError(f"unknown experiment {name!r}; did you mean: {', '.join(nearest)}?")
+    return EXPERIMENTS[name]
+
+
+__all__ = ["EXPERIMENTS", "Translator", "find", "load"]

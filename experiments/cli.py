@@ -1,0 +1,318 @@
+"""`python -m experiments VERB [NAME] [--flags]`: the command line.
+
+Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C.
+"""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, NoReturn, TextIO
+
+import tyro
+
+from data.dataset import prepare
+from data.text import decode_line
+from experiments import EXPERIMENTS, find
+from experiments.evaluate import evaluate
+from experiments.figures import draw_attention, draw_curves
+from experiments.records import results_table
+from experiments.train import train
+from experiments.translator import Translator, log_to_stderr
+from experiments.workdir import find_workdir
+from transformer.config import Experiment, UserError
+
+Arguments = list[str]
+Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
+
+# Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Training:
+    """Flags of `train` and `demo`."""
+
+    experiment: Annotated[Experiment, Flat]
+    workdir: Path | None = None
+    """Where the run is written, and found again. None: runs/<name>."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Flags of every verb that takes a trained run."""
+
+    checkpoint: str = "average"
+    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", or a step."""
+    beam: int | None = None
+    """Beam size; 1 is greedy search. None: as the run's experiment says."""
+    alpha: float | None = None
+    """Length penalty. None: as the run's experiment says."""
+    batch_size: int | None = None
+    """Sentences at a time. None: as the run's experiment says."""
+
+    def load(self, run: str) -> Translator:
+        """The run's translator, with these settings."""
+        translator = Translator.load(run, self.checkpoint)
+        given = {
+            name: getattr(self, name) for name in ("beam", "alpha", "batch_size") if getattr(self, name) is not None
+        }
+        decode = replace(translator.experiment.decode, **given)
+        translator.experiment = replace(translator.experiment, decode=decode)
+        return translator
+
+
+@dataclass(frozen=True)
+class Evaluating(Decoding):
+    """Flags of `evaluate`."""
+
+    split: Literal["test", "dev"] = "test"
+    """Which text of the run's corpus."""
+    record: Path | None = None
+    """Also write the record here, e.g. experiments/results/NAME.json."""
+
+
+@dataclass(frozen=True)
+class Translating(Decoding):
+    """Flags of `translate`."""
+
+    input: Path | None = None
+    """A text file, one sentence a line. None: standard input."""
+    output: Path | None = None
+    """Where the translations go, one line for each line. None: standard output."""
+    n_best: int = 1
+    """Print this many translations of each line, as "line number ||| score ||| text"; 1: the plain text alone."""
+    interactive: bool = False
+    """Ask for one sentence after another."""
+
+
+@dataclass(frozen=True)
+class Scoring(Decoding):
+    """Flags of `score`."""
+
+    source: Annotated[Path, tyro.conf.arg(name="source")] = Path("source.txt")
+    """Source text, one sentence a line."""
+    target: Annotated[Path, tyro.conf.arg(name="target")] = Path("target.txt")
+    """The translations whose log-probability is asked for, line by line."""
+
+
+def run_list(arguments: Arguments) -> None:
+    """list: the experiments there are"""
+    for name, experiment in EXPERIMENTS.items():
+        m, steps = experiment.model, experiment.train.steps
+        print(f"{name:24} {experiment.data.corpus:16} {m.num_layers} layers, d_model {m.d_model}, {steps:,} steps")
+
+
+def run_prepare(arguments: Arguments) -> None:
+    """prepare NAME: fetch the text, make the vocabulary, write token files"""
+    experiment, flags = experiment_of("prepare", arguments)
+    prepare(parse(Training, flags, Training(experiment), f"prepare {experiment.name}").experiment.data)
+
+
+def run_train(arguments: Arguments) -> None:
+    """train NAME: train, or go on with a run that was stopped"""
+    experiment, flags = experiment_of("train", arguments)
+    given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
+    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+
+
+def run_translate(arguments: Arguments) -> None:
+    """translate RUN: translate a file, standard input, or what you type"""
+    name, flags = run_of("translate", arguments)
+    given = parse(Translating, flags, Translating(), f"translate {name}")
+    translator = given.load(name)
+    if given.interactive:
+        return converse(translator)
+    with opened(given.input) as lines, written(given.output) as output:
+        for first, chunk in chunks(lines, str(given.input or "standard input")):
+            results = translator.n_best(chunk, given.n_best, first)
+            for number, best in enumerate(results, start=first):
+                for text, score in best:
+                    print(text if given.n_best == 1 else f"{number} ||| {score:.4f} ||| {text}", file=output)
+            output.flush()
+
+
+def run_evaluate(arguments: Arguments) -> None:
+    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
+    name, flags = run_of("evaluate", arguments)
+    given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
+    result = evaluate(find_workdir(name), given.load(name), given.split, log_to_stderr)
+    for score in result.scores:
+        print(score)
+    print(f"record {result.record}")
+    if given.record:
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        given.record.write_bytes(result.record.read_bytes())
+
+
+def run_score(arguments: Arguments) -> None:
+    """score RUN: the log-probability of given translations, one number a line"""
+    name, flags = run_of("score", arguments)
+    given = parse(Scoring, flags, Scoring(), f"score {name}")
+    with given.source.open("rb") as source, given.target.open("rb") as target:
+        sources = [line for _, chunk in chunks(source, str(given.source)) for line in chunk]
+        targets = [line for _, chunk in chunks(target, str(given.target)) for line in chunk]
+    if len(sources) != len(targets):
+        raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
+    for value in given.load(name).score(sources, targets):
+        print(f"{value:.6f}")
+
+
+def run_demo(arguments: Arguments) -> None:
+    """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
+    given = parse(Training, arguments, Training(find("demo")), "demo")
+    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    translator = Translator.load(run.path)
+    result = evaluate(run, translator, "test", log_to_stderr)
+    shown = range(0, len(result.sources), max(1, len(result.sources) // 10))
+    for i in list(shown)[:10]:
+        print(f"\nsource     {result.sources[i]}\noutput     {result.outputs[i]}\nreference  {result.references[i]}")
+    print()
+    for score in result.scores:
+        print(score)
+    longest = max((result.sources[i] for i in shown), key=len)
+    print("a learning corpus: this says nothing about translating real text")
+    print(f"checkpoint {run.checkpoints}")
+    print(f"curves     {draw_curves(run)}")
+    print(f"attention  {draw_attention(run, translator.attention(longest))}")
+
+
+def run_results(arguments: Arguments) -> None:
+    """results: the table of all records in experiments/results/"""
+    print(results_table(), end="")
+
+
+VERBS: dict[str, Callable[[Arguments], None]] = {
+    "list": run_list,
+    "demo": run_demo,
+    "prepare": run_prepare,
+    "train": run_train,
+    "translate": run_translate,
+    "evaluate": run_evaluate,
+    "score": run_score,
+    "results": run_results,
+}
+
+
+def usage() -> str:
+    """The verbs, a line each."""
+    lines = [
+        "usage: python -m experiments VERB [NAME] [--flags]        (VERB NAME --help shows the flags)",
+        "",
+    ]
+    lines += ["  {:18} {}".format(*(verb.__doc__ or "").split(": ", 1)) for verb in VERBS.values()]
+    lines += [
+        "",
+        f"NAME is one of: {', '.join(EXPERIMENTS)}.",
+        "RUN is a work directory, or its name under runs/.",
+    ]
+    return "\n".join(lines)
+
+
+def experiment_of(verb: str, arguments: Arguments) -> tuple[Experiment, Arguments]:
+    """Splits [NAME, flags...]; without a NAME shows how the verb is used."""
+    name, flags = run_of(verb, arguments)
+    return find(name), flags
+
+
+def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:
+    """Splits [RUN, flags...]; without a RUN shows how the verb is used."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if arguments else 2)
+    if arguments[0].startswith("-"):
+        raise UserError(
+            f"`{verb}` wants its NAME before the flags: python -m experiments {verb} NAME {arguments[0]} ..."
+        )
+    return arguments[0], arguments[1:]
+
+
+def parse(kind: type, arguments: Arguments, default: Any, command: str) -> Any:
+    """Reads flags into a dataclass. Its checks raise UserError; an unknown flag ends with the nearest ones shown."""
+    return tyro.cli(kind, args=arguments, default=default, prog=f"python -m experiments {command}")
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """The bytes of a file, or of standard input."""
+    if path is None:
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+@contextmanager
+def written(path: Path | None) -> Iterator[TextIO]:
+    """A text file that takes its name when all of it is written, or standard output."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def chunks(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Decodes lines of UTF-8 in groups: (number of the first line, the lines)."""
+    chunk: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        chunk.append(decode_line(line, name, number))
+        if len(chunk) == CHUNK:
+            yield number - CHUNK + 1, chunk
+            chunk = []
+    if chunk:
+        yield number - len(chunk) + 1, chunk
+
+
+def converse(translator: Translator) -> None:
+    """Translates line by line until the end of the input."""
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            return
+        print(translator.translate([line])[0])
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One line on stderr, and out."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main(arguments: Arguments | None = None) -> None:
+    """Runs a verb."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of a save
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    try:
+        if arguments[0] not in VERBS:
+            raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
+        VERBS[arguments[0]](arguments[1:])
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: nothing to say, and no one to say it to
+    except OSError as error:
+        fail("the disk is full" if error.errno == errno.ENOSPC else f"{error.strerror}: {error.filename}")
+    except Exception as error:
+        if "No space left on device" in str(error):  # TensorStore wraps it in an error of its own
+            fail("the disk is full; the checkpoints written before are whole")
+        if "RESOURCE_EXHAUSTED" in str(error):
+            fail("out of memory: lower --data.batch-tokens, or raise --train.accumulate")
+        raise

@@ -1,0 +1,49 @@
+"""`evaluate RUN`: translate a test set, score it, and write the record."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from data.corpora import SplitName
+from data.dataset import prepare
+from experiments.records import make_record, write_record
+from experiments.scoring import Score, score
+from experiments.translator import Translator
+from experiments.workdir import WorkDir, write_whole
+from transformer.config import UserError
+
+
+class Evaluation(NamedTuple):
+    """A scored translation of a test set."""
+
+    sources: list[str]
+    outputs: list[str]
+    references: list[str]
+    scores: list[Score]
+    record: Path
+
+
+def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callable[[str], None]) -> Evaluation:
+    """Translates a split, and leaves text and record under <run>/evaluation/.
+
+    The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
+    """
+    data = prepare(translator.experiment.data, log=log)
+    if data.tokenizer.sha256 != translator.tokenizer.sha256:
+        raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
+    sources, references = data.text(split, "source"), data.text(split, "target")
+    start = time.monotonic()
+    outputs = translator.translate(sources)
+    seconds = time.monotonic() - start
+    log(f"translated {len(sources)} sentences in {seconds:.1f} s")
+
+    run.evaluation.mkdir(exist_ok=True)
+    for name, lines in (("source", sources), ("output", outputs), ("reference", references)):
+        write_whole(run.evaluation / f"{split}.{name}.txt", "".join(line + "\n" for line in lines).encode())
+    scores = score(outputs, references)
+    path = run.evaluation / f"{split}.json"
+    decode = asdict(translator.experiment.decode)
+    write_record(path, make_record(translator.meta, scores, split, translator.steps, decode, seconds))
+    return Evaluation(sources, outputs, references, scores, path)

@@ -1,0 +1,54 @@
+"""Pictures: the curves of a run, and the attention of a sentence pair."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # files only: no window, no display needed
+import matplotlib.pyplot as plt
+
+from experiments.progress import read_metrics
+from experiments.translator import Attention
+from experiments.workdir import WorkDir
+
+
+def draw_curves(run: WorkDir) -> Path:
+    """Training and validation loss over the steps, and the speed -> the PNG's path."""
+    rows = read_metrics(run.metrics)
+    train = [row for row in rows if "loss" in row]
+    dev = [row for row in rows if "dev_loss" in row]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    left.plot([r["step"] for r in train], [r["loss"] for r in train], label="training, label-smoothed")
+    left.plot([r["step"] for r in dev], [r["dev_loss"] for r in dev], "o-", label="validation, not smoothed")
+    left.set(xlabel="step", ylabel="nats per target token", title="Loss")
+    left.legend()
+    right.plot([r["step"] for r in train], [r["tokens_per_second"] for r in train], color="tab:green")
+    right.set(xlabel="step", ylabel="target tokens per second", title="Speed", ylim=(0, None))
+    return save(figure, run.figures / "curves.png")
+
+
+def draw_attention(run: WorkDir, attention: Attention) -> Path:
+    """The decoder's attention over the source, every layer (rows) and head (columns) -> the PNG's path.
+
+    Bright off the diagonal is where the word order of the two languages differs.
+    """
+    layers, heads = attention.weights.cross.shape[:2]
+    size = 0.25 * max(len(attention.source), len(attention.target)) + 0.8
+    figure, axes = plt.subplots(
+        layers, heads, figsize=(size * heads, size * layers), squeeze=False, layout="constrained"
+    )
+    for (layer, head), axis in np.ndenumerate(axes):
+        axis.imshow(attention.weights.cross[layer, head], vmin=0, vmax=1, cmap="viridis")
+        axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
+        axis.set_xticks(range(len(attention.source)), attention.source, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(attention.target)), attention.target, fontsize=7)
+    return save(figure, run.figures / "attention.png")
+
+
+def save(figure: plt.Figure, path: Path) -> Path:
+    """Writes a figure and lets go of it."""
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

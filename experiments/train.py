@@ -1,0 +1,205 @@
+"""`train NAME`: the training run, read from top to bottom."""
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.batching import Batch, Batches, BatchPlan, Shape, make_shapes, stream
+from data.dataset import PreparedData, Split, prepare
+from experiments.progress import Meter, Progress, minutes
+from experiments.records import commit
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
+from transformer.checkpoint import Checkpoints
+from transformer.config import DataConfig, Experiment, UserError
+from transformer.model import count_parameters
+from transformer.train import Params, TrainState, dropout_key, init_state, make_eval_step, make_train_step
+
+Log = Callable[[str], None]
+
+# Validation takes few shapes: its sentences are few, and a compilation costs more than their padding.
+DEV_SHAPES = 2
+SAMPLES = 2
+
+
+def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
+    """Trains, or goes on where an earlier process of the same run stopped. Returns the work directory.
+
+    Raises:
+        UserError: bad data, a work directory of another run, no room on the disk, or too many
+            non-finite steps in a row.
+    """
+    data = prepare(experiment.data, log=log)
+    run = WorkDir(workdir)
+    run.claim(experiment, data.tokenizer)
+
+    train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
+    dev_plan = batch_plan(data.dev, replace(experiment.data, num_shapes=DEV_SHAPES), None)
+    describe(experiment, data, train_plan, dev_plan, log)
+
+    checkpoints = Checkpoints(run.checkpoints, experiment.train.keep)
+    state, meta = checkpoints.restore_state(init_state(experiment), log) or (init_state(experiment), {})
+    start, end = int(state.step), experiment.train.steps
+    check_room(run, state, experiment.train.keep)
+    log(f"resuming after step {start}" if start else f"writing to {run.path}")
+    if start >= end:
+        checkpoints.close()
+        return run
+
+    train_step = compile_steps(experiment, train_plan.shapes, state, log)
+    validate = make_validation(experiment, data.dev, dev_plan)
+    meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
+    progress = Progress(run, start, log)
+    key = dropout_key(experiment.train.seed)
+    try:
+        for step, batch in enumerate(stream(Batches(data.train, train_plan), start, end - start), start + 1):
+            state, metrics = train_step[shape_of(batch)](state, batch, key)
+            meter.add(metrics, tokens=int(np.count_nonzero(batch["target"])))
+            if step % experiment.train.log_every == 0 or step == end:
+                report(experiment, step, state, meter, progress, start)
+                stop_if_broken(experiment, step, state, checkpoints)
+            if step % experiment.train.eval_every == 0 or step == end:
+                with meter.paused():
+                    dev_loss = validate(state.params)
+                    progress.write(step, dev_loss=dev_loss, dev_ppl=math.exp(dev_loss))
+                    log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {math.exp(dev_loss):.2f} per token")
+                    show_samples(experiment, data, state.params, log)
+                    checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
+    except KeyboardInterrupt:
+        log(f"interrupted; the same command goes on after step {max(checkpoints.steps(), default=0)}")
+        raise
+    finally:
+        progress.close()
+        checkpoints.close()
+    return run
+
+
+def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
+    """The order of all batches of a split; without a seed, in order of length."""
+    source, target = split.lengths("source"), split.lengths("target")
+    shapes = make_shapes(source, target, config.batch_tokens, config.num_shapes)
+    return BatchPlan(source, target, shapes, seed)
+
+
+def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: BatchPlan, log: Log) -> None:
+    """What is about to run, before anything slow happens."""
+    epochs = experiment.train.steps / len(train)
+    log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
+    log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
+    log(
+        f"{experiment.train.steps:,} steps of at most {experiment.data.batch_tokens:,} tokens a side, "
+        f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"
+    )
+    shapes = ", ".join(f"{s.rows}x({s.source}+{s.target})" for s in train.shapes)
+    log(f"batch shapes (rows x (source + target)): {shapes}")
+    log(
+        f"compilations: {len(train.shapes)} training shapes, {len(dev.shapes)} validation shapes, 1 sample; "
+        f"on {jax.device_count()} {jax.devices()[0].device_kind}"
+    )
+
+
+def compile_steps(experiment: Experiment, shapes: list[Shape], state: TrainState, log: Log) -> dict[Shape, Any]:
+    """The train step, compiled for each shape: the largest first, so that a lack of memory shows at once.
+
+    A batch of any other shape is a KeyError: nothing is ever compiled behind the user's back.
+    """
+    step = jax.jit(make_train_step(experiment), donate_argnums=0)
+    key, compiled = dropout_key(experiment.train.seed), {}
+    for number, shape in enumerate(sorted(shapes, key=lambda s: -s.rows * (s.source + s.target)), start=1):
+        log(f"compiling shape {number} of {len(shapes)}")
+        if shape.rows % experiment.train.accumulate:
+            raise UserError(
+                f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
+            )
+        compiled[shape] = step.lower(state, empty_batch(shape), key).compile()
+    return compiled
+
+
+def shape_of(batch: Batch) -> Shape:
+    """The shape that a batch was planned with."""
+    (rows, source), (_, target) = batch["source"].shape, batch["target"].shape
+    return Shape(rows, source, target)
+
+
+def empty_batch(shape: Shape) -> Batch:
+    """A batch of this shape without a sentence in it."""
+    rows, source, target = shape
+    return {"source": np.zeros((rows, source), np.int32), "target": np.zeros((rows, target), np.int32)}
+
+
+def make_validation(experiment: Experiment, dev: Split, plan: BatchPlan) -> Callable[[Params], float]:
+    """The function params -> cross-entropy per token of the validation text, without smoothing."""
+    eval_step = jax.jit(make_eval_step(experiment.model))
+    batches = Batches(dev, plan)
+
+    def validate(params: Params) -> float:
+        sums = [eval_step(params, batches[i]) for i in range(len(plan))]
+        return float(sum(loss for loss, _ in sums) / sum(count for _, count in sums))
+
+    return validate
+
+
+def report(experiment: Experiment, step: int, state: TrainState, meter: Meter, progress: Progress, start: int) -> None:
+    """One line of numbers since the last one."""
+    numbers = meter.read()
+    progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, **numbers)
+    left = (experiment.train.steps - step) * meter.process_seconds() / (step - start)
+    loss = "none" if numbers["loss"] is None else f"{numbers['loss']:.4f}"
+    line = (
+        f"step {step}/{experiment.train.steps}  loss {loss}  "
+        f"{numbers['tokens_per_second']:,.0f} tokens/s  {minutes(left)} left"
+    )
+    if numbers["skipped"]:
+        line += f"  {numbers['skipped']:.0f} non-finite steps skipped"
+    progress.log(line)
+
+
+def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpoints: Checkpoints) -> None:
+    """Gives up when nothing but non-finite steps has come for a while. The last good checkpoint stays."""
+    bad = int(state.bad_steps)
+    if bad >= experiment.train.max_bad_steps:
+        raise UserError(
+            f"stopped at step {step}: the last {bad} steps had a non-finite gradient and were skipped; "
+            f"the last good checkpoint is of step {max(checkpoints.steps(), default=0)}"
+        )
+
+
+def show_samples(experiment: Experiment, data: PreparedData, params: Params, log: Log) -> None:
+    """Greedy translations of the first validation sentences."""
+    greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=SAMPLES))
+    sources, references = data.text("dev", "source")[:SAMPLES], data.text("dev", "target")[:SAMPLES]
+    outputs = Translator(params, greedy, data.tokenizer, log=lambda _: None).translate(sources)
+    for source, output, reference in zip(sources, outputs, references, strict=True):
+        log(f"  source     {source}\n  output     {output}\n  reference  {reference}")
+
+
+def provenance(experiment: Experiment, data: PreparedData, step: int, dev_loss: float, meter: Meter) -> dict[str, Any]:
+    """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
+    return {
+        "experiment": asdict(experiment),
+        "vocabulary": data.tokenizer.sha256,
+        "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
+        "commit": commit(),
+        "step": step,
+        "dev_loss": dev_loss,
+        "seconds": meter.seconds(),
+        "target_tokens": meter.target_tokens,
+    }
+
+
+def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
+    """UserError if the checkpoints that will be kept do not fit on the disk."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    # The kept ones, the best one, and one that is being written.
+    there = len(list(run.checkpoints.glob("[0-9]*")))
+    needed, free = size * max(1, keep + 2 - there), shutil.disk_usage(run.path).free
+    if needed > free:
+        raise UserError(
+            f"no room in {run.path}: {keep} checkpoints need {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB"
+        )

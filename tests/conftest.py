@@ -1,0 +1,48 @@
+"""What every test shares: exact float32 products, and one model small enough to compile in a second."""
+
+import jax
+import pytest
+from flax import nnx
+
+from transformer.config import ModelConfig
+from transformer.model import Transformer
+
+# TF32 on an NVIDIA GPU has 10 bits of mantissa: no law below would hold to its tolerance.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def config() -> ModelConfig:
+    """All sizes differ, so that a swapped axis cannot pass."""
+    return ModelConfig(
+        vocab_size=29,
+        num_layers=2,
+        d_model=24,
+        d_ff=40,
+        num_heads=3,
+        d_k=10,
+        d_v=7,
+        dropout=0.1,
+        max_positions=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def model(config) -> Transformer:
+    return Transformer(config, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="session")
+def source():
+    """Three sentences of 7, 4 and 5 tokens, EOS (2) included."""
+    import jax.numpy as jnp
+
+    return jnp.array([[5, 6, 7, 8, 9, 10, 2], [11, 12, 13, 2, 0, 0, 0], [14, 15, 16, 17, 2, 0, 0]])
+
+
+@pytest.fixture(scope="session")
+def target():
+    """Their translations of 4, 6 and 5 tokens."""
+    import jax.numpy as jnp
+
+    return jnp.array([[20, 21, 22, 2, 0, 0], [23, 24, 25, 26, 27, 2], [28, 19, 18, 17, 2, 0]])

@@ -1,0 +1,259 @@
+"""Text in: parallel files read exactly, downloads checked, every refusal a line that names what and where."""
+
+import gzip
+import hashlib
+import lzma
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data import corpora
+from data.corpora import CORPORA, HostedCorpus, find_corpus
+from data.fetch import RemoteFile, fetch
+from data.text import is_blank, read_lines, read_pairs
+from transformer.config import DataConfig, UserError
+
+CONTENT = gzip.compress(b"a man\na dog\n", mtime=0)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+# Reading text
+
+
+def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\xe2\x80\xa8still two\x0b\x0c\x1c\xc2\x85\nthree \rstill\n\nlast")
+    assert list(read_lines(path)) == [
+        "one",
+        "two\u2028still two\x0b\x0c\x1c\x85",
+        "three \rstill",
+        "",
+        "last",
+    ]
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_archives_are_read_and_truncated_ones_refused(tmp_path: Path, suffix: str, pack: Any) -> None:
+    path = tmp_path / f"text{suffix}"
+    packed = pack(b"".join(b"line %d\n" % i for i in range(1000)))
+    path.write_bytes(packed)
+    assert len(list(read_lines(path))) == 1000
+    for damaged in (packed[: len(packed) // 2], packed[:3], b"no archive at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"text{suffix}: damaged or truncated archive"):
+            list(read_lines(path))
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin1"
+    path.write_bytes("gut\nschön\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin1, line 2: byte 0xf6 at position 3 is not UTF-8"):
+        list(read_lines(path))
+
+
+def test_missing_file_and_directory_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.en: no such file"):
+        list(read_lines(tmp_path / "nowhere.en"))
+    with pytest.raises(UserError, match="is a directory"):
+        list(read_lines(tmp_path))
+
+
+def _two(folder: Path, source: str, target: str) -> tuple[Path, Path]:
+    paths = folder / "a.en", folder / "a.de"
+    for path, text in zip(paths, (source, target), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def test_pairs_are_line_by_line_and_the_blank_ones_are_known(tmp_path: Path) -> None:
+    pairs = list(read_pairs(*_two(tmp_path, "a\n\nc\n", "x\ny\n \t\n")))
+    assert pairs == [("a", "x"), ("", "y"), ("c", " \t")]
+    assert [is_blank(pair) for pair in pairs] == [False, True, True]
+
+
+@pytest.mark.parametrize(("left", "right"), [(3, 5), (5, 3), (0, 2), (4, 3)])
+def test_different_numbers_of_lines_are_refused_with_both_counts(tmp_path: Path, left: int, right: int) -> None:
+    files = _two(tmp_path, "x\n" * left, "y\n" * right)
+    with pytest.raises(UserError, match=rf"a\.en has {left} lines but .*a\.de has {right}"):
+        list(read_pairs(*files))
+
+
+def test_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.en and .*a\.de are empty"):
+        list(read_pairs(*_two(tmp_path, "", "")))
+
+
+# Finding a corpus
+
+
+def test_unknown_corpus_lists_the_nearest_first() -> None:
+    with pytest.raises(UserError, match=r"unknown corpus 'multi30k-de': there are multi30k-en-de, .*grammar"):
+        find_corpus(DataConfig(corpus="multi30k-de"))
+
+
+def test_named_corpora_say_where_they_come_from() -> None:
+    for name, corpus in CORPORA.items():
+        assert find_corpus(DataConfig(corpus=name)) is corpus
+        assert corpus.name == name
+        assert corpus.licence
+    for corpus in (CORPORA["multi30k-en-de"], CORPORA["multi30k-en-fr"]):
+        sources = corpus.sources()
+        assert len(sources) == 6
+        for role, source in sources.items():
+            assert source.name.startswith("https://")
+            assert len(bytes.fromhex(source.sha256)) == 32
+            assert (".en." in source.name) == (role.endswith("source"))  # always English -> the other
+
+
+def _own(folder: Path) -> DataConfig:
+    paths = {}
+    for split in ("train", "dev", "test"):
+        for side in ("src", "tgt"):
+            path = folder / f"{split}.{side}"
+            path.write_text("".join(f"{split} {side} {i}\n" for i in range(5)), encoding="utf-8")
+            paths[f"{split}_{side}"] = str(path)
+    return DataConfig(**paths)  # type: ignore[arg-type]
+
+
+def test_own_files_take_precedence_and_stop_at_train_pairs(tmp_path: Path) -> None:
+    config = replace(_own(tmp_path), corpus="no such name")
+    corpus = find_corpus(config)
+    assert corpus.name == "files"
+    assert list(corpus.pairs("train", 2, tmp_path, print)) == [
+        ("train src 0", "train tgt 0"),
+        ("train src 1", "train tgt 1"),
+    ]
+    assert len(list(corpus.pairs("test", None, tmp_path, print))) == 5
+
+
+def test_without_test_files_dev_is_the_test(tmp_path: Path) -> None:
+    corpus = find_corpus(replace(_own(tmp_path), test_src=None, test_tgt=None))
+    assert next(corpus.pairs("test", None, tmp_path, print)) == ("dev src 0", "dev tgt 0")
+
+
+@pytest.mark.parametrize("missing", ["train_src", "train_tgt", "dev_src", "dev_tgt", "test_src", "test_tgt"])
+def test_an_incomplete_set_of_own_files_is_refused(tmp_path: Path, missing: str) -> None:
+    config = replace(_own(tmp_path), **{missing: None})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"--data.{missing.replace('_', '-')} is missing"):
+        find_corpus(config)
+
+
+def test_own_files_are_known_by_content_not_by_path(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = (find_corpus(_own(tmp_path / name)).sources() for name in "ab")
+    assert [s.sha256 for s in first.values()] == [s.sha256 for s in second.values()]
+    assert first != second
+
+
+def test_train_pairs_must_be_positive() -> None:
+    with pytest.raises(UserError, match="train_pairs must be at least 1, not 0"):
+        find_corpus(DataConfig(train_pairs=0))
+
+
+# Files at addresses
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """/whole.gz; /half.gz, which breaks off; anything else is not there."""
+
+    def do_GET(self) -> None:
+        if self.path not in ("/whole.gz", "/half.gz"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if self.path == "/whole.gz" else CONTENT[:10])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA_MIRROR", raising=False)
+
+
+def _everything_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_download_once_then_cache(server: str, tmp_path: Path) -> None:
+    log: list[str] = []
+    file = RemoteFile("corpus", f"{server}/whole.gz", SHA256)
+    path = fetch(file, tmp_path, log.append)
+    assert path.read_bytes() == CONTENT
+    dead = replace(file, address="http://127.0.0.1:1/whole.gz")
+    assert fetch(dead, tmp_path, log.append) == path
+    assert log == [f"downloading {server}/whole.gz"]
+    assert _everything_below(tmp_path) == ["whole.gz"]
+
+
+def test_wrong_bytes_are_refused_with_both_hashes(server: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"whole.gz has SHA-256 {SHA256}, not {'0' * 64}"):
+        fetch(RemoteFile("corpus", f"{server}/whole.gz", "0" * 64), tmp_path, print)
+    assert _everything_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://127.0.0.1:1/gone.gz", "refused"),
+        ("{server}/gone.gz", "404"),
+        ("{server}/half.gz", f"10 of {len(CONTENT)} bytes|IncompleteRead"),
+    ],
+)
+def test_a_failed_download_says_what_to_do(server: str, tmp_path: Path, address: str, why: str) -> None:
+    file = RemoteFile("corpus", address.format(server=server), SHA256)
+    with pytest.raises(UserError, match=why) as caught:
+        fetch(file, tmp_path, print)
+    for part in (file.address, "DATA_MIRROR", str(tmp_path / "corpus" / file.name)):
+        assert part in str(caught.value)
+    assert _everything_below(tmp_path) == []
+
+
+def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "corpus" / "whole.gz"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=rf"{path} has SHA-256 [0-9a-f]{{64}}, not {SHA256}"):
+        fetch(RemoteFile("corpus", "http://127.0.0.1:1/whole.gz", SHA256), tmp_path, print)
+
+
+def test_the_mirror_comes_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / "mirror"
+    for name, content in (("a", b"another corpus's file of this name"), ("deep/er", CONTENT)):
+        (mirror / name).mkdir(parents=True)
+        (mirror / name / "whole.gz").write_bytes(content)
+    monkeypatch.setenv("DATA_MIRROR", str(mirror))
+    file = RemoteFile("corpus", "http://127.0.0.1:1/whole.gz", SHA256)
+    assert fetch(file, tmp_path / "downloads", print) == mirror / "deep/er/whole.gz"
+    (mirror / "deep/er/whole.gz").unlink()
+    with pytest.raises(UserError, match=rf"a/whole\.gz .* has SHA-256 [0-9a-f]{{64}}, not {SHA256}"):
+        fetch(file, tmp_path / "downloads", print)
+    monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"DATA_MIRROR=.*nowhere is not a folder"):
+        fetch(file, tmp_path / "downloads", print)
+
+
+def test_hosted_corpus_reads_what_it_fetched(server: str, tmp_path: Path) -> None:
+    file = RemoteFile("corpus", f"{server}/whole.gz", SHA256)
+    corpus = HostedCorpus("x", "free", dict.fromkeys(corpora.SPLITS, (file, file)))
+    assert list(corpus.pairs("dev", None, tmp_path, print)) == [("a man", "a man"), ("a dog", "a dog")]
+    assert list(corpus.pairs("train", 1, tmp_path, print)) == [("a man", "a man")]

@@ -1,0 +1,153 @@
+"""The vocabulary: fixed special ids, nothing lost, the same bytes each time."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import tokenizer as module
+from data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train_tokenizer
+from transformer.config import UserError
+
+WORDS = ["".join(p) for n in (2, 3) for p in itertools.product("abcdefgh", repeat=n)]
+
+
+def _lines(count: int = 3000) -> list[str]:
+    choose = random.Random(0)
+    return [" ".join(choose.choices(WORDS, k=8)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return train_tokenizer(_lines(), tmp_path_factory.mktemp("small") / "vocab.model", "bpe", 300)
+
+
+@pytest.fixture(scope="module")
+def with_bytes(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A vocabulary large enough to spell unknown characters by their bytes."""
+    choose = random.Random(0)
+    words = ["".join(choose.choices("abcdefghijklmnopqrstuvwxyzäöü", k=8)) for _ in range(3000)]
+    return train_tokenizer(words, tmp_path_factory.mktemp("large") / "vocab.model", "bpe", 4096)
+
+
+def test_special_ids_are_fixed(small: Tokenizer) -> None:
+    assert (PAD, BOS, EOS, UNK) == (0, 1, 2, 3)
+    assert small.pieces([0, 1, 2, 3]) == ["<pad>", "<s>", "</s>", "<unk>"]
+    assert small.size == 300
+
+
+@pytest.mark.parametrize("vocab_type", ["bpe", "unigram"])
+def test_the_same_lines_give_the_same_bytes(tmp_path: Path, vocab_type: str) -> None:
+    models = []
+    for name in ("a.model", "elsewhere.model"):
+        train_tokenizer(iter(_lines(500)), tmp_path / name, vocab_type, 100)  # type: ignore[arg-type]
+        models.append((tmp_path / name).read_bytes())
+    assert models[0] == models[1]
+
+
+def test_training_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train_tokenizer(_lines(100), tmp_path / "vocab.model", "bpe", 60)
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.lists(st.text(st.sampled_from("abcdefgh "), max_size=30), max_size=5))
+def test_known_text_comes_back(small: Tokenizer, lines: list[str]) -> None:
+    ids = small.encode(lines)
+    assert all(i[-1] == EOS and EOS not in i[:-1] and BOS not in i for i in ids)
+    assert small.decode(ids) == [_spaced(line) for line in lines]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=30))
+def test_any_text_comes_back_when_there_are_bytes(with_bytes: Tokenizer, line: str) -> None:
+    ids = with_bytes.encode([line])
+    assert UNK not in ids[0]
+    assert with_bytes.decode(ids) == [_spaced(line)]
+
+
+def _spaced(line: str) -> str:
+    """What sentencepiece keeps of spaces: one between words."""
+    return " ".join(word for word in line.split(" ") if word)
+
+
+def test_specials_written_in_text_stay_text(with_bytes: Tokenizer) -> None:
+    ids = with_bytes.encode(["</s> <pad> <s>"])
+    assert ids[0].count(EOS) == 1
+    assert with_bytes.decode(ids) == ["</s> <pad> <s>"]
+
+
+def test_decoding_stops_at_the_first_eos_and_drops_padding(small: Tokenizer) -> None:
+    (ids,) = small.encode(["abc fgh"])
+    assert small.decode([[BOS, *ids, *ids, PAD, PAD], [PAD, EOS], []]) == ["abc fgh", "", ""]
+    assert small.decode([]) == []
+    assert small.encode([]) == []
+
+
+def test_ids_outside_of_the_vocabulary_read_as_unknown(small: Tokenizer) -> None:
+    assert small.decode([[300, 70_000, -1]]) == small.decode([[UNK, UNK, UNK]])
+    assert small.pieces([300]) == ["<unk>"]
+
+
+def test_save_load_and_hash(small: Tokenizer, tmp_path: Path) -> None:
+    small.save(tmp_path / "copy.model")
+    for copy in (Tokenizer.load(tmp_path / "copy.model"), Tokenizer.from_bytes(small.to_bytes())):
+        assert copy.sha256 == small.sha256
+        assert copy.encode(["abc"]) == small.encode(["abc"])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 1000])
+def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.model"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.model: this is not a sentencepiece model"):
+        Tokenizer.load(path)
+    with pytest.raises(UserError, match=r"y\.model: cannot be read"):
+        Tokenizer.load(tmp_path / "y.model")
+
+
+def test_a_model_with_other_ids_is_refused(tmp_path: Path) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_lines(100)), model_prefix=str(tmp_path / "t5"), vocab_size=60, minloglevel=3
+    )
+    with pytest.raises(UserError, match=r"pad, bos, eos, unk at \(-1, 1, 2, 0\), not at \(0, 1, 2, 3\)"):
+        Tokenizer.load(tmp_path / "t5.model")
+
+
+@pytest.mark.parametrize("asked", [2000, 5000])
+@pytest.mark.parametrize("vocab_type", ["bpe", "unigram"])
+def test_too_large_a_vocabulary_names_one_that_works(tmp_path: Path, asked: int, vocab_type: str) -> None:
+    with pytest.raises(UserError, match=r"too large for this text: at most \d+") as caught:
+        train_tokenizer(_lines(200), tmp_path / "v", vocab_type, asked)  # type: ignore[arg-type]
+    possible = int(str(caught.value).split("at most ")[1].split()[0])
+    assert train_tokenizer(_lines(200), tmp_path / "v", vocab_type, possible).size == possible  # type: ignore[arg-type]
+
+
+def test_too_small_a_vocabulary_names_one_that_works(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"too small .* take \d+") as caught:
+        train_tokenizer(_lines(), tmp_path / "v", "bpe", 10)
+    possible = int(str(caught.value).split("take ")[1].split()[0])
+    assert train_tokenizer(_lines(), tmp_path / "v", "bpe", possible).size == possible
+
+
+def test_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text"):
+        train_tokenizer(["", "  "], tmp_path / "v", "bpe", 50)
+
+
+def test_text_that_is_not_unicode_is_refused(small: Tokenizer) -> None:
+    with pytest.raises(UserError, match="not valid text"):
+        small.encode(["a\udc80"])
+
+
+@given(st.integers(0, 500), st.integers(1, 60))
+def test_a_sample_is_even(count: int, most: int) -> None:
+    kept = module._sample(map(str, range(count)), most)
+    numbers = list(map(int, kept))
+    assert len(numbers) <= most
+    assert len(numbers) > most // 2 or count <= most
+    assert len({b - a for a, b in itertools.pairwise(numbers)}) <= 1  # one stride over the whole
+    if count <= most:
+        assert numbers == list(range(count))

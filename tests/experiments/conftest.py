@@ -1,0 +1,70 @@
+"""A small run on text files, trained once for all tests that want a trained model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data import grammar
+from experiments.train import train
+from experiments.workdir import WorkDir
+from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+
+SIZES = {"train": 300, "dev": 12, "test": 20}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+    """Prepared data of the tests stays out of the user's."""
+    os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
+    return Path(os.environ["DATA_DIR"])
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    """A folder with {train,dev,test}.{en,de}."""
+    folder = tmp_path_factory.mktemp("text")
+    for split, count in SIZES.items():
+        pairs = list(grammar.pairs(split, count))
+        for side, language in enumerate(("en", "de")):
+            lines = "".join(pair[side] + "\n" for pair in pairs)
+            (folder / f"{split}.{language}").write_text(lines, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_flags():
+    """The function from such a folder to command-line flags."""
+
+    def flags(folder: Path) -> list[str]:
+        sides = (("src", "en"), ("tgt", "de"))
+        return [
+            word
+            for split in SIZES
+            for side, language in sides
+            for word in (f"--data.{split}-{side}", str(folder / f"{split}.{language}"))
+        ]
+
+    return flags
+
+
+@pytest.fixture(scope="session")
+def micro(text) -> Experiment:
+    """Trains in seconds, to no good."""
+    files = {
+        f"{split}_{side}": str(text / f"{split}.{language}")
+        for split in SIZES
+        for side, language in (("src", "en"), ("tgt", "de"))
+    }
+    return Experiment(
+        "micro",
+        model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
+        data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, num_shapes=2, **files),
+        optimizer=OptimizerConfig(warmup_steps=20),
+        train=TrainConfig(steps=40, log_every=5, eval_every=10, keep=3),
+    )
+
+
+@pytest.fixture(scope="session")
+def run(micro, tmp_path_factory) -> WorkDir:
+    return train(micro, tmp_path_factory.mktemp("runs") / "micro", log=lambda line: None)

@@ -1,0 +1,240 @@
+"""Bad input gets one clear line and exit code 2, before anything is overwritten."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import VERBS, main
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def program(capsys, monkeypatch):
+    def call(*arguments, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code or 0
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+def refused(result: Result) -> str:
+    """The one line of a refusal."""
+    assert result.code == 2, result.err
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in result.err
+    return errors[0]
+
+
+def test_help_names_every_verb_and_experiment(program):
+    for arguments in ((), ("--help",), ("train", "--help")):
+        result = program(*arguments)
+        assert result.code == 0
+        for verb in VERBS:
+            assert f"  {verb}" in result.out
+        assert "multi30k-tiny" in result.out
+
+
+def test_help_of_a_verb_explains_its_flags(program):
+    result = program("train", "demo", "--help")
+    assert result.code == 0
+    for flag in (
+        "--model.num-layers",
+        "--data.train-src",
+        "--train.steps",
+        "--optimizer.warmup-steps",
+        "--workdir",
+    ):
+        assert flag in result.out
+    assert "encoder" in result.out  # the help text of num_layers
+
+
+def test_unknown_verb_experiment_and_flag(program):
+    assert "unknown verb 'trane'" in refused(program("trane"))
+    assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
+    result = program("train", "demo", "--model.num-layer", "3")
+    assert result.code == 2 and "--model.num-layers" in result.err + result.out
+    result = program("train", "demo", "--model.num-layers", "three")
+    assert result.code == 2 and "three" in result.err + result.out
+    assert "NAME before the flags" in refused(program("train", "--train.steps", "3"))
+
+
+def test_values_that_cannot_be(program):
+    assert "model.dropout must lie in [0, 1)" in refused(program("train", "demo", "--model.dropout", "1.5"))
+    assert "unknown model.positions 'none'" in refused(
+        program("train", "small", "--model.positions", "none", "--data.corpus", "grammar", "--workdir", "x")
+    )
+    assert "embedding only 10 rows" in refused(program("train", "demo", "--model.vocab-size", "10"))
+    assert "unknown corpus 'wmt99'" in refused(program("prepare", "small", "--data.corpus", "wmt99"))
+
+
+@pytest.fixture
+def own(text, tmp_path) -> Path:
+    """A copy of the text files, to be spoiled."""
+    shutil.copytree(text, tmp_path / "text")
+    return tmp_path / "text"
+
+
+@pytest.fixture
+def train_flags(data_flags, tmp_path):
+    """Flags of a run on a folder's text, in tmp_path / "run"."""
+    return lambda folder: [*data_flags(folder), "--data.vocab-size", "200", "--workdir", tmp_path / "run"]
+
+
+def spoil_length(folder):
+    path = folder / "train.de"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    return "300 lines but"
+
+
+def spoil_utf8(folder):
+    path = folder / "train.en"
+    lines = path.read_bytes().split(b"\n")
+    lines[6] = b"caf\xe9"
+    path.write_bytes(b"\n".join(lines))
+    return "train.en, line 7: byte 0xe9"
+
+
+def spoil_missing(folder):
+    (folder / "dev.en").unlink()
+    return "dev.en: no such file"
+
+
+def spoil_empty(folder):
+    (folder / "train.en").write_text("")
+    (folder / "train.de").write_text("")
+    return "are empty"
+
+
+def spoil_directory(folder):
+    (folder / "test.de").unlink()
+    (folder / "test.de").mkdir()
+    return "is a directory"
+
+
+def spoil_blank(folder):
+    for name in ("train.en", "train.de"):
+        (folder / name).write_text("\n" * 300)
+    return "no text to learn a vocabulary from"
+
+
+@pytest.mark.parametrize("spoil", [spoil_length, spoil_utf8, spoil_missing, spoil_empty, spoil_directory, spoil_blank])
+def test_bad_text_is_refused_before_anything_is_written(program, own, train_flags, tmp_path, data_dir, spoil):
+    expected = spoil(own)
+    before = set(data_dir.iterdir())
+    assert expected in refused(program("train", "small", *train_flags(own)))
+    assert not (tmp_path / "run").exists()
+    assert set(data_dir.iterdir()) <= before | {data_dir / "downloads"}
+
+
+def test_an_incomplete_set_of_files_names_the_missing_one(program, text):
+    error = refused(program("train", "small", "--data.train-src", text / "train.en"))
+    assert "--data.train-tgt is missing" in error
+    assert "--data.train-src is missing" in refused(program("train", "base"))
+
+
+def test_too_large_a_vocabulary_says_how_large_it_can_be(program, data_flags, text, tmp_path):
+    flags = ["--data.vocab-size", "8000", "--workdir", tmp_path / "run"]
+    assert "at most" in refused(program("train", "small", *data_flags(text), *flags))
+
+
+def test_odd_but_good_text_is_prepared(program, own, train_flags):
+    """CR LF is taken off, a byte order mark too; blank pairs and over-long ones are dropped and counted."""
+    for name in ("train.en", "train.de"):
+        lines = (own / name).read_text(encoding="utf-8").splitlines()
+        lines[3] = ""
+        lines[5] = "word " * 500
+        (own / name).write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
+    result = program("prepare", "small", *train_flags(own))
+    assert result.code == 0
+    assert "298 pairs" in result.out and "1 blank and 1 too long dropped" in result.out
+
+
+def test_translate_writes_one_line_for_each_line(program, run):
+    result = program("translate", run.path, stdin=b"The man sees the dog.\n\nA house.\r\nno end of line")
+    assert result.code == 0
+    lines = result.out.split("\n")
+    assert len(lines) == 5 and lines[1] == "" and lines[4] == ""
+    assert "translated" in result.err and "translated" not in result.out
+
+
+def test_translate_reads_and_writes_files(program, run, tmp_path, text):
+    out = tmp_path / "out.txt"
+    result = program("translate", run.path, "--input", text / "test.en", "--output", out, "--beam", "2")
+    assert result.code == 0 and result.out == ""
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 20
+
+
+def test_bad_input_leaves_the_old_output_alone(program, run, tmp_path):
+    bad, out = tmp_path / "bad.txt", tmp_path / "out.txt"
+    bad.write_bytes(b"good\nbad \xff\n")
+    out.write_text("precious")
+    error = refused(program("translate", run.path, "--input", bad, "--output", out))
+    assert "bad.txt, line 2: byte 0xff" in error
+    assert out.read_text() == "precious"
+    assert "No such file" in refused(program("translate", run.path, "--input", tmp_path / "none.txt"))
+
+
+def test_n_best_lists(program, run):
+    result = program("translate", run.path, "--n-best", "3", stdin=b"The man sees the dog.\n")
+    rows = [line.split(" ||| ") for line in result.out.splitlines()]
+    assert [row[0] for row in rows] == ["1", "1", "1"]
+    scores = [float(row[1]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert "9 best of a beam of 4" in refused(program("translate", run.path, "--n-best", "9", stdin=b"a\n"))
+
+
+def test_interactive_answers_line_by_line(program, run, monkeypatch):
+    lines = iter(["The man sees the dog.", "A house."])
+
+    def typed(prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    result = program("translate", run.path, "--interactive")
+    assert result.code == 0 and len(result.out.splitlines()) == 2
+
+
+def test_evaluate_prints_signatures_and_writes_the_record(program, run, tmp_path):
+    result = program("evaluate", run.path, "--record", tmp_path / "results" / "micro.json")
+    assert result.code == 0
+    assert "BLEU = " in result.out and "nrefs:1|case:mixed|eff:no|tok:13a" in result.out and "chrF2 = " in result.out
+    assert (tmp_path / "results" / "micro.json").exists()
+
+
+def test_score_gives_a_number_a_line(program, run, text, tmp_path):
+    result = program("score", run.path, "--source", text / "test.en", "--target", text / "test.de")
+    assert result.code == 0
+    assert len([float(line) for line in result.out.splitlines()]) == 20
+    shorter = tmp_path / "short.de"
+    shorter.write_text("Haus.\n")
+    assert "has 20 lines but" in refused(program("score", run.path, "--source", text / "test.en", "--target", shorter))
+
+
+def test_no_such_run(program):
+    assert "no run at nowhere" in refused(program("translate", "nowhere", stdin=b"a\n"))
+    assert "no run at nowhere" in refused(program("evaluate", "nowhere"))
+
+
+def test_a_full_disk_is_one_line(program, monkeypatch):
+    import errno
+
+    def full(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+    monkeypatch.setitem(VERBS, "list", full)
+    assert "the disk is full" in refused(program("list"))

@@ -1,0 +1,185 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.progress import Meter, read_metrics
+from experiments.train import train
+from experiments.workdir import WorkDir
+from transformer.checkpoint import Checkpoints
+from transformer.config import UserError
+from transformer.train import Metrics, init_state
+
+ROOT = Path(__file__).parents[2]
+
+
+def final_state(run: WorkDir, experiment):
+    checkpoints = Checkpoints(run.checkpoints, experiment.train.keep)
+    state, meta = checkpoints.restore_state(init_state(experiment))
+    checkpoints.close()
+    return state, meta
+
+
+def assert_bitwise_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_run_leaves_all_that_was_promised(run, micro):
+    assert Checkpoints(run.checkpoints).steps() == [20, 30, 40]
+    rows = read_metrics(run.metrics)
+    assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert [row["step"] for row in rows if "dev_ppl" in row] == [10, 20, 30, 40]
+    assert all(row["tokens_per_second"] > 0 for row in rows if "loss" in row)
+    assert list(run.path.glob("events.*"))
+    assert json.loads(run.config.read_text())["name"] == "micro"
+    assert rows[-1]["dev_loss"] < rows[1]["dev_loss"] or rows[-1]["dev_loss"] < 6
+
+
+def test_compilations_are_announced_and_held(micro, tmp_path):
+    lines: list[str] = []
+    with jax.log_compiles(False):
+        train(replace(micro, train=replace(micro.train, steps=3)), tmp_path / "run", lines.append)
+    (announced,) = [line for line in lines if line.startswith("compilations")]
+    assert "2 training shapes" in announced
+    assert sum(line.startswith("compiling shape") for line in lines) == 2
+
+
+def test_two_runs_are_the_same_run(run, micro, tmp_path):
+    again = train(micro, tmp_path / "again", lambda line: None)
+    assert_bitwise_equal(final_state(run, micro)[0], final_state(again, micro)[0])
+
+
+def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
+    path = tmp_path / "run"
+    for steps in (7, 20, 33, 40):  # 7 and 33 are not where a checkpoint would be anyway
+        lines: list[str] = []
+        part = train(replace(micro, train=replace(micro.train, steps=steps)), path, lines.append)
+    assert "resuming after step 33" in lines
+    state, meta = final_state(part, micro)
+    expected, expected_meta = final_state(run, micro)
+    assert_bitwise_equal(state, expected)
+    assert meta["target_tokens"] == expected_meta["target_tokens"]
+    assert meta["dev_loss"] == expected_meta["dev_loss"]
+
+
+def command(micro, workdir) -> list[str]:
+    """The same experiment for another process: everything that differs from `small`, as flags."""
+    flags = ["--workdir", str(workdir)]
+    for part in ("model", "data", "optimizer", "train"):
+        for name, value in vars(getattr(micro, part)).items():
+            if value is not None:
+                flags += [f"--{part}.{name.replace('_', '-')}", str(value)]
+    return [sys.executable, "-m", "experiments", "train", "small", *flags]
+
+
+def checkpoint_in_the_making(workdir: Path) -> bool:
+    return any("orbax-checkpoint-tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
+
+
+def rows_written(workdir: Path, count: int) -> bool:
+    return len(read_metrics(workdir / "metrics.jsonl")) >= count
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
+    """SIGKILL while compiling, between checkpoints, and inside a checkpoint's write; then to the end."""
+    workdir = tmp_path / "killed"
+    log = (tmp_path / "log").open("w")
+    moments = [
+        lambda: (workdir / "config.json").exists(),
+        lambda: rows_written(workdir, 1),
+        lambda: rows_written(workdir, 4),
+        lambda: checkpoint_in_the_making(workdir),
+        lambda: rows_written(workdir, 8),
+    ]
+    killed = 0
+    for moment in moments:
+        process = subprocess.Popen(command(micro, workdir), cwd=ROOT, stdout=log, stderr=log)
+        while process.poll() is None and not moment():
+            time.sleep(0.001)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    subprocess.run(command(micro, workdir), cwd=ROOT, check=True, stdout=log, stderr=log)
+    assert killed >= 3
+    same = replace(micro, name="small")
+    assert_bitwise_equal(final_state(WorkDir(workdir), same)[0], final_state(run, micro)[0])
+    steps = [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
+    assert steps == sorted(set(steps)), "a step stands twice in metrics.jsonl"
+
+
+def test_a_work_directory_belongs_to_one_experiment(run, micro):
+    other = replace(micro, model=replace(micro.model, d_ff=128))
+    before = run.config.read_text()
+    with pytest.raises(UserError, match=r"another experiment.*model\.d_ff"):
+        train(other, run.path, lambda line: None)
+    assert run.config.read_text() == before
+
+
+def test_a_finished_run_is_left_alone(run, micro):
+    lines: list[str] = []
+    before = sorted(run.checkpoints.iterdir())
+    train(micro, run.path, lines.append)
+    assert sorted(run.checkpoints.iterdir()) == before
+
+
+def test_the_vocabulary_of_a_run_is_its_own(run, micro, tmp_path):
+    copy = WorkDir(tmp_path / "copy")
+    copy.path.mkdir()
+    copy.config.write_text(run.config.read_text())
+    from data.tokenizer import train_tokenizer
+
+    train_tokenizer(["other text entirely", "of a few words"], copy.vocabulary, "bpe", 30)
+    with pytest.raises(UserError, match=r"vocab\.model is not the vocabulary"):
+        train(micro, copy.path, lambda line: None)
+
+
+def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro, tmp_path):
+    # A learning rate beyond all reason overflows within a few steps.
+    broken = replace(
+        micro,
+        optimizer=replace(micro.optimizer, scale=1e38),
+        train=replace(micro.train, steps=40, log_every=5, eval_every=40, max_bad_steps=5),
+    )
+    lines: list[str] = []
+    train(replace(broken, train=replace(broken.train, steps=1)), tmp_path / "run", lines.append)
+    with pytest.raises(UserError, match=r"stopped at step \d+.*last good checkpoint is of step 1$"):
+        train(broken, tmp_path / "run", lines.append)
+    assert any("non-finite steps skipped" in line for line in lines)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [1]
+
+
+def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match=r"no room in .*checkpoints need"):
+        train(micro, tmp_path / "run", lambda line: None)
+
+
+def test_parts_must_divide_the_batch(micro, tmp_path):
+    with pytest.raises(UserError, match="does not divide"):
+        train(replace(micro, train=replace(micro.train, accumulate=7)), tmp_path / "run", lambda line: None)
+
+
+def test_meter_counts_over_processes():
+    meter = Meter(seconds=100.0, target_tokens=50)
+    meter.add(Metrics(*map(np.float32, (6.0, 3.0, 0.0))), tokens=3)
+    meter.add(Metrics(*map(np.float32, (0.0, 0.0, 1.0))), tokens=3)
+    numbers = meter.read()
+    assert numbers["loss"] == 2.0 and numbers["skipped"] == 1.0
+    assert meter.target_tokens == 56 and 100 <= meter.seconds() < 160
+
+
+def test_a_half_written_last_line_of_metrics_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]

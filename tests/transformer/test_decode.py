@@ -1,0 +1,155 @@
+from dataclasses import replace
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer.config import BOS, EOS, PAD
+from transformer.decode import beam_search, greedy_search, length_penalty, token_log_probs
+from transformer.model import Transformer
+
+EXTRA = 6
+
+
+@pytest.fixture(scope="module")
+def sharp(config) -> Transformer:
+    """Random, but with opinions: an untrained model's probabilities are nearly flat."""
+    model = Transformer(config, rngs=nnx.Rngs(3))
+    model.embedding[...] = model.embedding[...] * 4
+    return model
+
+
+@pytest.fixture(scope="module")
+def tiny(config) -> Transformer:
+    """A vocabulary of six, of which four can be written: all translations can be tried."""
+    model = Transformer(replace(config, vocab_size=6), rngs=nnx.Rngs(1))
+    model.embedding[...] = model.embedding[...] * 3
+    return model
+
+
+def total_log_prob(model, source, tokens):
+    return float(token_log_probs(model, source[None], jnp.array([tokens]))[0].sum())
+
+
+def test_length_penalty_is_the_papers():
+    np.testing.assert_allclose(length_penalty(1, 0.6), 1.0)
+    np.testing.assert_allclose(length_penalty(7, 0.6), 2**0.6)
+    np.testing.assert_allclose(length_penalty(100, 0.0), 1.0)
+
+
+def test_greedy_takes_the_likeliest_token_of_the_uncached_model(sharp, source):
+    found = greedy_search(sharp, source, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
+    for row, sentence in enumerate(source):
+        tokens: list[int] = []
+        limit = int((sentence != PAD).sum()) + EXTRA
+        while len(tokens) < limit and tokens[-1:] != [EOS]:
+            guess = jnp.array([[*tokens, PAD]])
+            logits = sharp(sentence[None], guess)[0, len(tokens)].at[jnp.array([PAD, BOS])].set(-jnp.inf)
+            tokens.append(int(logits.argmax()))
+        np.testing.assert_array_equal(found[row], tokens + [PAD] * (found.shape[1] - len(tokens)))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_a_wide_beam_finds_the_best_of_all_translations(tiny, alpha):
+    # A beam as wide as the tree prunes nothing: it must agree with trying everything.
+    source, limit = jnp.array([[4, 5, 3, 2]]), 5
+    candidates = []
+    for length in range(1, limit + 1):
+        for words in product([3, 4, 5], repeat=length - 1):
+            candidates.append([*words, EOS])
+    candidates += [list(words) for words in product([3, 4, 5], repeat=limit)]
+    padded = jnp.array([c + [PAD] * (limit - len(c)) for c in candidates])
+    # The searches never write PAD or BOS and share their probability out, so renormalise here too.
+    logits = jax.vmap(lambda t: tiny(source, t[None])[0])(padded).at[:, :, jnp.array([PAD, BOS])].set(-jnp.inf)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), padded[:, :, None], axis=2)[:, :, 0]
+    scores = np.array(jnp.where(padded == PAD, 0, chosen).sum(1)) / np.array(
+        length_penalty(jnp.array([len(c) for c in candidates]), alpha)
+    )
+    ended = np.array([c[-1] == EOS for c in candidates])
+    best = np.argsort(-np.where(ended, scores, -np.inf))[:3]
+
+    found = beam_search(tiny, source, beam=81, alpha=alpha, extra_length=limit - 4, best=3)
+    for i, candidate in enumerate(best):
+        np.testing.assert_array_equal(found.tokens[0, i], padded[candidate])
+        np.testing.assert_allclose(found.scores[0, i], scores[candidate], rtol=1e-4)
+
+
+def test_scores_are_what_forced_scoring_gives(sharp, source):
+    found = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=EXTRA, best=4)
+    for row, sentence in enumerate(source):
+        for tokens, score in zip(found.tokens[row], found.scores[row], strict=True):
+            length = int((tokens != PAD).sum())
+            logits = sharp(sentence[None], tokens[None])[0].at[:, jnp.array([PAD, BOS])].set(-jnp.inf)
+            chosen = jax.nn.log_softmax(logits)[jnp.arange(len(tokens)), tokens][:length].sum()
+            np.testing.assert_allclose(score, chosen / length_penalty(length, 0.6), rtol=1e-4)
+
+
+def test_hypotheses_are_distinct(sharp, source):
+    found = beam_search(sharp, source, beam=4, alpha=0.0, extra_length=EXTRA, best=4)
+    for row in range(len(source)):
+        assert len({tuple(tokens) for tokens in found.tokens[row].tolist()}) == 4
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_a_sentence_does_not_notice_its_batch(sharp, source, search):
+    def run(batch):
+        if search == "greedy":
+            return greedy_search(sharp, batch, alpha=0.6, extra_length=EXTRA)
+        return beam_search(sharp, batch, beam=4, alpha=0.6, extra_length=EXTRA, best=4)
+
+    together = run(source)
+    order = jnp.array([1, 2, 0, 1])
+    shuffled = run(source[order])
+    np.testing.assert_array_equal(shuffled.tokens, together.tokens[order])
+    for row in range(len(source)):
+        alone = run(source[row : row + 1])
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
+
+
+def test_output_stops_at_the_input_plus_extra_length(sharp, source):
+    # Without EOS nothing ends by itself.
+    endless = nnx.clone(sharp)
+    endless.embedding[...] = endless.embedding[...].at[EOS].set(0.0)
+    for found in (
+        greedy_search(endless, source, alpha=0.6, extra_length=3).tokens[:, 0],
+        beam_search(endless, source, beam=2, alpha=0.6, extra_length=3).tokens[:, 0],
+    ):
+        lengths = (found != PAD).sum(axis=1)
+        assert jnp.all(lengths <= (source != PAD).sum(axis=1) + 3)
+
+
+def test_an_empty_row_costs_nothing_and_changes_nothing(sharp, source):
+    with_empty = jnp.concatenate([source, jnp.zeros_like(source[:2])])
+    expected = beam_search(sharp, source, beam=3, alpha=0.6, extra_length=EXTRA)
+    found = beam_search(sharp, with_empty, beam=3, alpha=0.6, extra_length=EXTRA)
+    np.testing.assert_array_equal(found.tokens[: len(source)], expected.tokens)
+    assert jnp.all(found.tokens[len(source) :] == PAD)
+
+
+def test_early_termination_finds_what_a_full_search_finds(sharp, source):
+    # `best` decides when a sentence is done; the first hypothesis must not depend on it.
+    one = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=1)
+    all_four = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=4)
+    np.testing.assert_array_equal(one.tokens[:, 0], all_four.tokens[:, 0])
+
+
+def test_forced_scoring_is_a_probability(tiny):
+    # Over all translations of up to two tokens plus all longer beginnings, probabilities sum to 1.
+    source = jnp.array([[4, 5, 2]])
+    beginnings = [[EOS, PAD]] + [[a, b] for a in (0, 1, 3, 4, 5) for b in range(6)]
+    logits = tiny(source, jnp.array([[3, 3]]))
+    assert logits.shape == (1, 2, 6)
+    total = 0.0
+    for first, second in beginnings:
+        p = jax.nn.softmax(tiny(source, jnp.array([[first, 3]]))[0], axis=-1)
+        total += float(p[0, first] if first == EOS else p[0, first] * p[1, second])
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    by_hand = jax.nn.log_softmax(tiny(source, jnp.array([[4, 2]]))[0])
+    np.testing.assert_allclose(
+        token_log_probs(tiny, source, jnp.array([[4, 2]]))[0], [by_hand[0, 4], by_hand[1, 2]], rtol=1e-5
+    )
+    assert token_log_probs(tiny, source, jnp.array([[4, 2, 0]]))[0, 2] == 0

@@ -1,0 +1,59 @@
+"""Imports run one way, and the core needs neither TensorFlow nor torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# In the order of the paper: a file may import from those before it.
+ORDER = [
+    "config", "attention", "positions", "layers", "model", "loss", "optimizer", "train", "decode", "checkpoint",
+]  # fmt: skip
+LIBRARIES = {"jax", "flax", "optax", "orbax"}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_file_of_the_model_has_its_place():
+    assert {path.stem for path in (ROOT / "transformer").glob("*.py")} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_the_model_imports_only_what_comes_before(name):
+    for imported in imports(ROOT / "transformer" / f"{name}.py"):
+        top, *rest = imported.split(".")
+        if top == "transformer":
+            assert rest[0] in ORDER[: ORDER.index(name)], f"{name} imports {imported}"
+        else:
+            assert top in LIBRARIES or top in sys.stdlib_module_names, f"{name} imports {imported}"
+
+
+def test_config_needs_no_jax():
+    assert not {name.split(".")[0] for name in imports(ROOT / "transformer/config.py")} & LIBRARIES
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.py")), ids=lambda path: path.stem)
+def test_data_knows_only_the_config(path):
+    for imported in imports(path):
+        assert not imported.startswith("experiments")
+        if imported.startswith("transformer"):
+            assert imported.startswith("transformer.config."), imported
+
+
+def test_the_program_runs_where_torch_and_tensorflow_cannot_be_had():
+    # None in sys.modules makes an import fail, also one that a library tries.
+    code = "import sys; sys.modules.update(torch=None, tensorflow=None); import experiments.cli as c; c.main(['list'])"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer.loss import cross_entropy
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.2])
+def test_against_the_smoothed_distribution_written_out(smoothing):
+    V, targets = 11, np.array([[3, 1, 0], [10, 0, 0]])
+    logits = jax.random.normal(jax.random.key(0), (2, 3, V)) * 3
+    q = np.full((2, 3, V), smoothing / (V - 1))
+    np.put_along_axis(q, targets[..., None], 1 - smoothing, axis=-1)
+    expected = -(q * np.array(jax.nn.log_softmax(logits))).sum(-1)[targets != 0].sum()
+    loss, count = cross_entropy(logits, jnp.array(targets), smoothing)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert count == 3
+
+
+def test_padding_counts_for_nothing_in_loss_and_gradient():
+    logits = jax.random.normal(jax.random.key(0), (1, 4, 7))
+    targets = jnp.array([[3, 4, 0, 0]])
+    gradient = jax.grad(lambda x: cross_entropy(x, targets, 0.1)[0])(logits)
+    assert jnp.all(gradient[:, 2:] == 0) and jnp.all(jnp.any(gradient[:, :2] != 0, axis=-1))
+
+
+def test_sums_add_up_over_parts():
+    logits = jax.random.normal(jax.random.key(0), (4, 5, 7))
+    targets = jax.random.randint(jax.random.key(1), (4, 5), 0, 7)
+    whole = cross_entropy(logits, targets, 0.1)
+    parts = [cross_entropy(logits[i : i + 2], targets[i : i + 2], 0.1) for i in (0, 2)]
+    np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-6)
+
+
+def test_smoothing_is_least_at_the_smoothed_distribution():
+    # The best logits are log q, not infinitely sure ones: what label smoothing is for (5.4).
+    V, eps = 7, 0.1
+    targets = jnp.array([3])
+    q = jnp.full(V, eps / (V - 1)).at[3].set(1 - eps)
+    gradient = jax.grad(lambda x: cross_entropy(x[None], targets, eps)[0])(jnp.log(q))
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-6)

@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer.config import BOS, ModelConfig
+from transformer.model import Transformer, count_parameters, shift_right
+
+VARIANTS = [{}, {"norm": "pre"}, {"positions": "learned"}, {"norm": "pre", "positions": "learned"}]
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def variant(request, config) -> Transformer:
+    return Transformer(replace(config, **request.param), rngs=nnx.Rngs(0))
+
+
+def test_no_position_sees_what_comes_after(variant, source, target):
+    logits = variant(source, target)
+    for t in range(target.shape[1]):
+        changed = variant(source, target.at[:, t:].set(9))
+        np.testing.assert_array_equal(changed[:, : t + 1], logits[:, : t + 1])  # logits at t follow target[:, :t]
+        if t + 1 < target.shape[1]:
+            assert jnp.any(changed[:, t + 1 :] != logits[:, t + 1 :])
+
+
+def test_every_prediction_depends_on_all_of_the_source_and_all_that_came_before(variant, source, target):
+    sentence, translation = source[:1], target[:1, :4]
+    logits = variant(sentence, translation)
+    for s in range(sentence.shape[1]):
+        changed = variant(sentence.at[0, s].set(3), translation)
+        assert jnp.all(jnp.any(changed != logits, axis=-1))
+    for t in range(translation.shape[1] - 1):
+        changed = variant(sentence, translation.at[0, t].set(3))
+        assert jnp.all(jnp.any(changed[:, t + 1 :] != logits[:, t + 1 :], axis=-1))
+
+
+def test_padding_changes_nothing(variant, source, target):
+    logits = variant(source, target)
+    wider = jnp.pad(source, ((0, 0), (0, 5))), jnp.pad(target, ((0, 0), (0, 3)))
+    np.testing.assert_allclose(variant(*wider)[:, : target.shape[1]], logits, atol=2e-6)
+
+
+def test_rows_do_not_see_each_other(variant, source, target):
+    logits = variant(source, target)
+    order = jnp.array([2, 0, 1])
+    np.testing.assert_allclose(variant(source[order], target[order]), logits[order], atol=2e-6)
+
+
+def test_step_by_step_equals_all_at_once(variant, source, target):
+    logits = variant(source, target)
+    shifted = shift_right(target)
+    cache = variant.start_cache(source, target.shape[1] + 4)  # room that stays empty must not be seen
+    for t in range(target.shape[1]):
+        step, cache = variant.step(shifted[:, t], cache, jnp.array(t))
+        np.testing.assert_allclose(step, logits[:, t], atol=1e-5)
+
+
+def test_shift_right():
+    np.testing.assert_array_equal(shift_right(jnp.array([[5, 6, 2, 0]])), [[BOS, 5, 6, 2]])
+
+
+def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
+    model = Transformer(config, rngs=nnx.Rngs(0))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+    assert shapes.count((config.vocab_size, config.d_model)) == 1
+    x = model.embed(source)
+    rows = model.embedding[...][source] * config.d_model**0.5
+    np.testing.assert_allclose(x, rows + model.positions(jnp.arange(source.shape[1])), atol=1e-6)
+    np.testing.assert_allclose(model.logits(x), x @ model.embedding[...].T, atol=1e-5)
+
+
+def test_dropout_needs_a_key(model, source, target):
+    plain = model(source, target)
+    np.testing.assert_array_equal(model(source, target), plain)
+    one, two = (model(source, target, jax.random.key(seed)) for seed in (1, 2))
+    assert jnp.any(one != plain) and jnp.any(one != two)
+    np.testing.assert_array_equal(model(source, target, jax.random.key(1)), one)
+
+
+def test_bfloat16_keeps_parameters_and_logits_in_float32(config, model, source, target):
+    half = Transformer(replace(config, dtype="bfloat16"), rngs=nnx.Rngs(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half, nnx.Param))} == {jnp.dtype("float32")}
+    assert half.encode(source).dtype == jnp.bfloat16
+    logits, expected = half(source, target), model(source, target)
+    assert logits.dtype == jnp.float32
+    # The same parameters: bfloat16 has 8 bits of mantissa, so about 1% after a dozen sub-layers.
+    assert jnp.abs(logits - expected).max() < 0.05 * jnp.abs(expected).max()
+
+
+def test_attention_weights_are_those_the_model_used(variant, source, target):
+    weights = variant.attention_weights(source, target)
+    B, S, T = len(source), source.shape[1], target.shape[1]
+    N, L = variant.config.num_heads, variant.config.num_layers
+    assert weights.encoder.shape == (L, B, N, S, S)
+    assert weights.decoder.shape == (L, B, N, T, T)
+    assert weights.cross.shape == (L, B, N, T, S)
+    for rows in weights:
+        np.testing.assert_allclose(rows.sum(-1), 1.0, rtol=1e-5)
+    assert jnp.all(jnp.triu(weights.decoder, 1) == 0)
+    assert jnp.all(jnp.where((source == 0)[None, :, None, None], weights.cross, 0) == 0)
+
+
+# Table 3's last column, in millions; rows of A, D and E share base's count or have none.
+TABLE3 = {
+    "base": 65, "A-h1": 65, "A-h4": 65, "A-h16": 65, "A-h32": 65, "B-dk16": 58, "B-dk32": 60, "C-N2": 36,
+    "C-N4": 50, "C-N8": 80, "C-d256": 28, "C-d1024": 168, "C-dff1024": 53, "C-dff4096": 90,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", TABLE3)
+def test_parameter_counts_of_table_3(row):
+    from experiments.paper import TABLE3 as MODELS
+
+    assert round(count_parameters(MODELS[row]) / 1e6) == TABLE3[row]
+
+
+def test_big_is_the_exception():
+    # 213 M needs an embedding of about 35,900 rows; with the 40,960 of all other rows it is 218 M.
+    from experiments.paper import BIG
+
+    assert round(count_parameters(BIG) / 1e6) == 218
+    assert round(count_parameters(replace(BIG, vocab_size=35_900)) / 1e6) == 213
+
+
+def test_learned_positions_add_their_tables(config):
+    learned = count_parameters(replace(config, positions="learned"))
+    assert learned - count_parameters(config) == config.max_positions * config.d_model
+
+
+@pytest.mark.parametrize("field", ["num_layers", "d_model", "num_heads", "d_k", "d_v"])
+def test_sizes_must_be_positive(field):
+    with pytest.raises(ValueError, match=f"model.{field} must be at least 1"):
+        ModelConfig(**{field: 0})

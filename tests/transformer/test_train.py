@@ -1,0 +1,142 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer.config import DataConfig, Experiment, OptimizerConfig, TrainConfig
+from transformer.train import dropout_key, init_state, make_eval_step, make_train_step
+
+
+@pytest.fixture(scope="module")
+def experiment(config):
+    return Experiment(
+        "test",
+        model=config,
+        data=DataConfig(vocab_size=20),
+        optimizer=OptimizerConfig(warmup_steps=20),
+        train=TrainConfig(label_smoothing=0.1),
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Eight pairs of very different lengths, two of them empty rows."""
+    key = jax.random.key(0)
+    tokens = jax.random.randint(key, (2, 8, 9), 4, 29)
+    lengths = jnp.array([[9, 1, 4, 7, 2, 9, 0, 0], [1, 9, 2, 5, 8, 1, 0, 0]])
+    real = jnp.arange(9) < lengths[:, :, None]
+    source, target = jnp.where(real, tokens, 0)
+    return {"source": source, "target": target}
+
+
+def leaves_close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+def first_step(experiment, batch):
+    return jax.jit(make_train_step(experiment))(init_state(experiment), batch, dropout_key(0))
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulated_gradients_are_those_of_the_whole_batch(experiment, batch, parts):
+    # Adam's first moment after one step is the gradient times 1 - b1. Dropout is off: its draws differ.
+    still = replace(experiment, model=replace(experiment.model, dropout=0.0))
+    whole, whole_metrics = first_step(still, batch)
+    split, split_metrics = first_step(replace(still, train=replace(still.train, accumulate=parts)), batch)
+    leaves_close(split.opt_state.mu, whole.opt_state.mu, atol=1e-7, rtol=1e-5)
+    np.testing.assert_allclose(split_metrics.loss, whole_metrics.loss, rtol=1e-6)
+    assert split_metrics.tokens == whole_metrics.tokens == (batch["target"] != 0).sum()
+
+
+def test_a_step_is_a_function_of_state_batch_and_key(experiment, batch):
+    once, again = first_step(experiment, batch), first_step(experiment, batch)
+    for x, y in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(experiment, batch):
+    step = jax.jit(make_train_step(experiment))
+    state = init_state(experiment)
+    losses = [
+        float(step(state._replace(step=jnp.array(n)), batch, dropout_key(seed))[1].loss)
+        for n, seed in ((0, 0), (1, 0), (0, 1))
+    ]
+    assert len(set(losses)) == 3
+
+
+def test_step_follows_adam_and_the_schedule(experiment, batch):
+    # Written out with numpy: m and v of step 1, bias corrected, are the gradient and its square.
+    state, _ = first_step(experiment, batch)
+    before = init_state(experiment)
+    rate = experiment.model.d_model**-0.5 * experiment.optimizer.warmup_steps**-1.5
+    for p0, p1, mu, nu in zip(
+        *map(jax.tree.leaves, (before.params, state.params, state.opt_state.mu, state.opt_state.nu)),
+        strict=True,
+    ):
+        gradient = np.array(mu) / (1 - 0.9)
+        np.testing.assert_allclose(nu, (1 - 0.98) * gradient**2, rtol=1e-3, atol=1e-12)
+        expected = p0 - rate * gradient / (np.abs(gradient) + 1e-9)
+        np.testing.assert_allclose(p1, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_non_finite_step_changes_no_parameter_and_is_counted(experiment, batch, poison):
+    step = jax.jit(make_train_step(experiment))
+    good, _ = step(init_state(experiment), batch, dropout_key(0))
+    broken = good._replace(params=jax.tree.map(jnp.copy, good.params))
+    broken.params["encoder"][0]["feed_forward"]["inner"]["bias"] += poison
+    after, metrics = step(broken, batch, dropout_key(0))
+    assert metrics.skipped == 1 and metrics.tokens == 0 and metrics.loss == 0
+    assert after.step == good.step + 1 and after.bad_steps == 1
+    for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(broken.params), strict=True):
+        np.testing.assert_array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(after.opt_state), jax.tree.leaves(good.opt_state), strict=True):
+        np.testing.assert_array_equal(x, y)
+    again, _ = step(after, batch, dropout_key(0))
+    assert again.bad_steps == 2
+    healed, metrics = step(again._replace(params=good.params), batch, dropout_key(0))
+    assert healed.bad_steps == 0 and metrics.skipped == 0
+
+
+def test_an_empty_batch_is_harmless(experiment, batch):
+    empty = jax.tree.map(jnp.zeros_like, batch)
+    state, metrics = first_step(experiment, empty)
+    assert metrics.tokens == 0
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_evaluation_has_neither_smoothing_nor_dropout(experiment, batch):
+    state = init_state(experiment)
+    evaluate = jax.jit(make_eval_step(experiment.model))
+    loss, count = evaluate(state.params, batch)
+    assert (loss, count) == evaluate(state.params, batch)
+    plain = replace(
+        experiment,
+        model=replace(experiment.model, dropout=0.0),
+        train=replace(experiment.train, label_smoothing=0.0),
+    )
+    _, metrics = first_step(plain, batch)
+    np.testing.assert_allclose(loss, metrics.loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{}, {"norm": "pre"}, {"positions": "learned"}, {"dtype": "bfloat16"}], ids=str)
+def test_it_learns_to_reverse(experiment, change):
+    """The system test of a sequence model: nearly all of a toy task, which needs attention and positions."""
+    still = replace(
+        experiment,
+        model=replace(experiment.model, dropout=0.0, **change),
+        optimizer=OptimizerConfig(warmup_steps=200, scale=0.5),
+        train=replace(experiment.train, label_smoothing=0.0),
+    )
+    step = jax.jit(make_train_step(still), donate_argnums=0)
+    state = init_state(still)
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        words = rng.integers(4, 14, (64, 5))
+        end = np.full((64, 1), 2)
+        batch = {"source": np.hstack([words, end]), "target": np.hstack([words[:, ::-1], end])}
+        state, metrics = step(state, batch, dropout_key(0))
+    assert metrics.loss / metrics.tokens < 0.1

@@ -1,0 +1,93 @@
+"""Section 3.2: scaled dot-product attention, multi-head attention, and the masks."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from transformer.config import PAD, ModelConfig
+
+
+class KeysValues(NamedTuple):
+    """Projected keys [B, S, N, K] and values [B, S, N, H] of a sequence: what attention looks at.
+
+    In decoding it is the cache: room for S positions, of which the first ones are filled.
+    """
+
+    keys: Array
+    values: Array
+
+    def write(self, new: "KeysValues", index: Array) -> "KeysValues":
+        """A copy with the positions from `index` on replaced by those of `new`."""
+        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=1)
+        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, index, axis=1)
+        return KeysValues(keys, values)
+
+
+def padding_mask(tokens: Array) -> Array:
+    """[B, S] ids -> [B, 1, 1, S], True where there is a token: nobody attends to padding."""
+    return (tokens != PAD)[:, None, None, :]
+
+
+def causal_mask(length: int) -> Array:
+    """[1, 1, T, T], True where position t may look: at itself and at what came before (3.2.3)."""
+    return jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+
+def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mask: Array) -> tuple[Array, Array]:
+    """Equation 1: softmax(Q K^T / sqrt(d_k)) V.
+
+    Args:
+        queries: [B, T, N, K]
+        keys: [B, S, N, K]
+        values: [B, S, N, H]
+        mask: booleans that broadcast to [B, N, T, S], True where a query may look at a key.
+
+    Returns:
+        The output [B, T, N, H], and the weights [B, N, T, S] in float32. Each row of the weights sums
+        to 1. A row with nothing to look at is uniform (of an all-padding sentence, say), never NaN.
+    """
+    scale = queries.shape[-1] ** -0.5
+    scores = jnp.einsum("BTNK,BSNK->BNTS", queries * scale, keys, preferred_element_type=jnp.float32)
+    # The lowest finite number and not -inf: a fully masked row would be 0/0.
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(values.dtype), values), weights
+
+
+class MultiHeadAttention(nnx.Module):
+    """Section 3.2.2: Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+
+    The heads' matrices are stored side by side: `query` is W^Q [D, N, K], `key` is W^K [D, N, K],
+    `value` is W^V [D, N, H] and `output` is W^O [N, H, D], each with a bias.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        D, N, K, H = config.d_model, config.num_heads, config.d_k, config.d_v
+
+        def projection(equation: str, shape: tuple[int, ...], bias: tuple[int, ...], inputs: tuple[int, ...]):
+            # Glorot's fans, counted over all heads as in one [D, N*K] matrix.
+            outputs = tuple(axis for axis in range(3) if axis not in inputs)
+            glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
+            return nnx.Einsum(equation, shape, bias, dtype=jnp.dtype(config.dtype), kernel_init=glorot, rngs=rngs)
+
+        self.query = projection("BTD,DNK->BTNK", (D, N, K), (N, K), inputs=(0,))
+        self.key = projection("BSD,DNK->BSNK", (D, N, K), (N, K), inputs=(0,))
+        self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
+        self.output = projection("BTNH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
+
+    def project(self, memory: Array) -> KeysValues:
+        """[B, S, D] -> the keys and values that a query will look at."""
+        return KeysValues(self.key(memory), self.value(memory))
+
+    def __call__(self, x: Array, attended: KeysValues, mask: Array, weights: list[Array] | None = None) -> Array:
+        """The queries of x [B, T, D] look at `attended`, where `mask` lets them -> [B, T, D].
+
+        The attention weights [B, N, T, S] are appended to `weights`, if a list is given.
+        """
+        heads, attention = scaled_dot_product_attention(self.query(x), *attended, mask)
+        if weights is not None:
+            weights.append(attention)
+        return self.output(heads)

@@ -1,0 +1,207 @@
+"""Every setting of an experiment: frozen dataclasses, and no JAX.
+
+The string below a field is its help text on the command line. Defaults are the paper's base model
+(Table 3, first row), so a variant is a `dataclasses.replace` of what it changes.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, Self
+
+# The reserved ids of every vocabulary: padding, beginning and end of a sentence, what no piece spells.
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message is one line that names what and where."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model of section 3. Every knob that Table 3 turns is a field."""
+
+    vocab_size: int = 37_000
+    """V: rows of the one embedding matrix. At least the pieces of the vocabulary; more is allowed."""
+    num_layers: int = 6
+    """N: layers in the encoder, and as many in the decoder."""
+    d_model: int = 512
+    """D: width of every sub-layer's output."""
+    d_ff: int = 2048
+    """F: inner width of the feed-forward network."""
+    num_heads: int = 8
+    """h: attention heads."""
+    d_k: int = 64
+    """Width of one head's queries and keys."""
+    d_v: int = 64
+    """Width of one head's values."""
+    dropout: float = 0.1
+    """P_drop: on each sub-layer's output, and on embedding + position."""
+    positions: str = "sinusoidal"
+    """Position encoding, by its name in transformer.positions.POSITIONS."""
+    max_positions: int = 1024
+    """Rows of a learned position table. Sinusoids need none."""
+    norm: Literal["post", "pre"] = "post"
+    """Where the layer norm stands: LayerNorm(x + f(x)) as in the paper, or x + f(LayerNorm(x))."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products. Parameters, softmax, norm statistics and loss are float32 always."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "num_layers",
+            "d_model",
+            "d_ff",
+            "num_heads",
+            "d_k",
+            "d_v",
+            "max_positions",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, which vocabulary, and how sentences become batches (sections 5.1)."""
+
+    corpus: str = "grammar"
+    """Corpus by its name in data.corpora.CORPORA, or "files": your own text, as the six fields below say."""
+    train_src: str | None = None
+    """Your own training text, source side: UTF-8, one sentence a line."""
+    train_tgt: str | None = None
+    """Its translation, line by line."""
+    dev_src: str | None = None
+    """Your own validation text, source side."""
+    dev_tgt: str | None = None
+    """Its translation."""
+    test_src: str | None = None
+    """Your own test text, source side (optional: without it the validation text is scored)."""
+    test_tgt: str | None = None
+    """Its translation."""
+    train_pairs: int | None = None
+    """Take only this many training pairs, from the top. None: all (the endless grammar: 100,000)."""
+    vocab_type: Literal["bpe", "unigram"] = "bpe"
+    """The sentencepiece algorithm."""
+    vocab_size: int = 37_000
+    """Pieces in the vocabulary shared by both languages."""
+    max_length: int = 128
+    """Training pairs with more tokens than this on either side are dropped, and counted."""
+    batch_tokens: int = 25_000
+    """Token slots of one batch, on the larger side, padding included."""
+    num_shapes: int = 8
+    """Batches come in at most this many (rows, source, target) shapes: one compilation each."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise UserError(f"data.max_length must be at least 2, not {self.max_length}")
+        if self.batch_tokens < self.max_length:
+            raise UserError(
+                f"data.batch_tokens ({self.batch_tokens}) must hold one sentence of data.max_length ({self.max_length})"
+            )
+        if self.num_shapes < 1:
+            raise UserError(f"data.num_shapes must be at least 1, not {self.num_shapes}")
+        if not 8 <= self.vocab_size < 2**16:
+            raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule (section 5.3)."""
+
+    warmup_steps: int = 4000
+    """Steps over which the learning rate rises linearly, before it falls as 1/sqrt(step)."""
+    scale: float = 1.0
+    """Multiplies the paper's rate, d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)."""
+    b1: float = 0.9
+    """Adam's beta 1."""
+    b2: float = 0.98
+    """Adam's beta 2."""
+    eps: float = 1e-9
+    """Adam's epsilon."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 1:
+            raise UserError(f"optimizer.warmup_steps must be at least 1, not {self.warmup_steps}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, and what to write down on the way (sections 5.2, 5.4)."""
+
+    steps: int = 100_000
+    """Parameter updates."""
+    seed: int = 0
+    """Seed of the initial parameters, the order of the data and the dropout."""
+    label_smoothing: float = 0.1
+    """eps_ls: this much probability is taken from the right token and spread over the V - 1 wrong ones."""
+    accumulate: int = 1
+    """Split each batch into this many parts, and add their gradients up before the update."""
+    log_every: int = 100
+    """Steps between progress lines."""
+    eval_every: int = 1000
+    """Steps between validations, each with a sample translation and a checkpoint."""
+    keep: int = 5
+    """Newest checkpoints to keep; the one with the lowest validation loss is kept besides."""
+    max_bad_steps: int = 20
+    """Stop after this many non-finite steps in a row."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "log_every", "eval_every", "keep", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise UserError(f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How to translate (section 6.1)."""
+
+    beam: int = 4
+    """Beam size. 1 is greedy search."""
+    alpha: float = 0.6
+    """Length penalty: a score is log P / ((5 + length) / 6)^alpha."""
+    extra_length: int = 50
+    """An output may have this many tokens more than its input."""
+    batch_size: int = 64
+    """Sentences translated at a time (fewer when they are long)."""
+
+    def __post_init__(self) -> None:
+        for name in ("beam", "extra_length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"decode.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run from text to score: everything that decides its result."""
+
+    name: str
+    """Names the work directory and the record."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+    def __post_init__(self) -> None:
+        rows = self.model.vocab_size
+        if rows < self.data.vocab_size:
+            raise UserError(
+                f"the vocabulary has {self.data.vocab_size} pieces but the embedding only {rows} rows: "
+                f"raise --model.vocab-size or lower --data.vocab-size"
+            )
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, for settings read from JSON. UserError names a field that is unknown."""
+        return _from_dict(cls, settings)
+
+
+def _from_dict(cls: Any, settings: dict[str, Any]) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(f"unknown setting {unknown[0]!r} of {cls.__name__}: written by another version?")
+    nested = {name: f.type for name, f in known.items() if is_dataclass(f.type)}
+    return cls(**{name: _from_dict(nested[name], v) if name in nested else v for name, v in settings.items()})

@@ -1,0 +1,140 @@
+"""Section 3.1: the encoder, the decoder, and the one matrix they share (3.4). Parts are wired only here."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from transformer.attention import KeysValues, causal_mask, padding_mask
+from transformer.config import BOS, ModelConfig
+from transformer.layers import DecoderLayer, EncoderLayer, LayerNorm, dropout, split_key
+from transformer.positions import make_positions
+
+
+class Cache(NamedTuple):
+    """What decoding step by step keeps: all of it depends on the sentence, none on the parameters' shapes."""
+
+    memory: tuple[KeysValues, ...]
+    """Per layer, the keys and values of the source [B, S, N, K]."""
+    memory_mask: Array
+    """[B, 1, 1, S]"""
+    seen: tuple[KeysValues, ...]
+    """Per layer, the keys and values of the target so far, with room for its full length."""
+
+
+class AttentionWeights(NamedTuple):
+    """Softmax weights of every layer and head, in float32. Each row sums to 1."""
+
+    encoder: Array
+    """[layer, B, N, S, S]"""
+    decoder: Array
+    """[layer, B, N, T, T]"""
+    cross: Array
+    """[layer, B, N, T, S]: target position t looks at source position s."""
+
+
+class Transformer(nnx.Module):
+    """The model of Figure 1, from token ids to logits.
+
+    A `key` turns dropout on; without one the model is deterministic.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        init = jax.nn.initializers.normal(config.d_model**-0.5)
+        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+        self.positions = make_positions(config, rngs=rngs)
+        self.encoder = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
+        self.decoder = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
+        if config.norm == "pre":  # a pre-norm stack leaves its last sum unnormalised; the paper has no such norm
+            self.encoder_norm = LayerNorm(config, rngs=rngs)
+            self.decoder_norm = LayerNorm(config, rngs=rngs)
+
+    def embed(self, tokens: Array, key: Array | None = None, start: Array | int = 0) -> Array:
+        """Section 3.4: [B, T] ids, the first at position `start` -> [B, T, D], scaled by sqrt(D), + position."""
+        x = jnp.take(self.embedding[...], tokens, axis=0) * self.config.d_model**0.5
+        x = x + self.positions(start + jnp.arange(tokens.shape[1]))
+        return dropout(x.astype(self.config.dtype), self.config.dropout, key)
+
+    def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
+        """[B, S] ids -> [B, S, D]"""
+        keys = split_key(key, len(self.encoder) + 1)
+        mask = padding_mask(source)
+        x = self.embed(source, keys[0])
+        for layer, layer_key in zip(self.encoder, keys[1:], strict=True):
+            x = layer(x, mask, layer_key, weights)
+        return self.encoder_norm(x) if self.config.norm == "pre" else x
+
+    def decode(
+        self,
+        target: Array,
+        memory: Array,
+        source: Array,
+        key: Array | None = None,
+        weights: list[Array] | None = None,
+    ) -> Array:
+        """Target ids [B, T] shifted right, the encoder's output [B, S, D], source ids [B, S] -> [B, T, D]"""
+        keys = split_key(key, len(self.decoder) + 1)
+        # Padding stands at the end of a target, so the causal mask alone hides it from every real token.
+        self_mask, memory_mask = causal_mask(target.shape[1]), padding_mask(source)
+        x = self.embed(target, keys[0])
+        for layer, layer_key in zip(self.decoder, keys[1:], strict=True):
+            attended = layer.cross_attention.project(memory)
+            x, _ = layer(x, attended, self_mask, memory_mask, layer_key, weights)
+        return self.decoder_norm(x) if self.config.norm == "pre" else x
+
+    def logits(self, x: Array) -> Array:
+        """[B, T, D] -> [B, T, V] in float32, by the embedding matrix transposed (3.4)."""
+        table = self.embedding[...].astype(x.dtype)
+        return jnp.einsum("BTD,VD->BTV", x, table, preferred_element_type=jnp.float32)
+
+    def __call__(self, source: Array, target: Array, key: Array | None = None) -> Array:
+        """Source [B, S] and target [B, T] ids -> logits [B, T, V]: what follows target[:, :t], for each t."""
+        encoder_key, decoder_key = split_key(key, 2)
+        memory = self.encode(source, encoder_key)
+        return self.logits(self.decode(shift_right(target), memory, source, decoder_key))
+
+    def attention_weights(self, source: Array, target: Array) -> AttentionWeights:
+        """The weights with which the model reads `source` [B, S] and predicts `target` [B, T]."""
+        encoder: list[Array] = []
+        decoder: list[Array] = []
+        memory = self.encode(source, weights=encoder)
+        self.decode(shift_right(target), memory, source, weights=decoder)
+        # A decoder layer appends twice: masked self-attention, then attention over the source.
+        return AttentionWeights(jnp.stack(encoder), jnp.stack(decoder[0::2]), jnp.stack(decoder[1::2]))
+
+    def start_cache(self, source: Array, length: int) -> Cache:
+        """Encodes source [B, S] and makes room for `length` target positions."""
+        memory = self.encode(source)
+        attended = tuple(layer.cross_attention.project(memory) for layer in self.decoder)
+        shape = (len(source), length, self.config.num_heads)
+        empty = KeysValues(
+            jnp.zeros((*shape, self.config.d_k), memory.dtype),
+            jnp.zeros((*shape, self.config.d_v), memory.dtype),
+        )
+        return Cache(attended, padding_mask(source), (empty,) * len(self.decoder))
+
+    def step(self, tokens: Array, cache: Cache, index: Array) -> tuple[Array, Cache]:
+        """The tokens [B] at position `index` -> (logits [B, V] of the next ones, the cache with them in it)."""
+        length = cache.seen[0].keys.shape[1]
+        self_mask = (jnp.arange(length) <= index)[None, None, None, :]
+        x = self.embed(tokens[:, None], start=index)
+        seen = []
+        for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
+            x, now = layer(x, attended, self_mask, cache.memory_mask, None, cache=before, index=index)
+            seen.append(now)
+        x = self.decoder_norm(x) if self.config.norm == "pre" else x
+        return self.logits(x)[:, 0], cache._replace(seen=tuple(seen))
+
+
+def shift_right(target: Array) -> Array:
+    """[B, T] -> [B, T]: begins with BOS and drops the last id, so position t sees only what precedes t."""
+    return jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Exact number of parameters, without making any of them."""
+    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))

@@ -1,0 +1,135 @@
+"""Section 5: one training step, a pure function of (state, batch, key)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+from transformer.config import Experiment, ModelConfig
+from transformer.loss import cross_entropy
+from transformer.model import Transformer
+from transformer.optimizer import adam, learning_rate
+
+Params = dict[str, Any]
+"""The model's parameters as a plain nested dict of arrays: what optax, Orbax and jit handle fastest."""
+
+Batch = dict[str, Array]
+"""`source` [B, S] and `target` [B, T] ids, 0 where there is nothing."""
+
+
+class TrainState(NamedTuple):
+    """All that changes from step to step."""
+
+    step: Array
+    """Batches seen, the skipped ones too: it alone decides the next batch, dropout and learning rate."""
+    params: Params
+    opt_state: optax.OptState
+    bad_steps: Array
+    """Non-finite steps in a row, up to now."""
+
+
+class Metrics(NamedTuple):
+    """Sums and counts of a step, so that they add up over steps; scalars."""
+
+    loss: Array
+    """Label-smoothed cross-entropy, summed over target tokens, in nats."""
+    tokens: Array
+    """Target tokens, padding not counted."""
+    skipped: Array
+    """1.0 where the gradient was not finite and the step was not taken."""
+
+    def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]
+        return Metrics(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
+    """The model without its numbers: `nnx.merge(graph_of(config), params)` is a Transformer."""
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))[0]
+
+
+def init_params(config: ModelConfig, seed: int) -> Params:
+    """Fresh parameters, a function of the seed."""
+    return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=nnx.Rngs(seed)), nnx.Param))
+
+
+def init_state(experiment: Experiment) -> TrainState:
+    """The state before the first step."""
+    params = init_params(experiment.model, experiment.train.seed)
+    opt_state = adam(experiment.optimizer).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32))
+
+
+def dropout_key(seed: int) -> Array:
+    """The key of a whole run. Its generator is "rbg": threefry would cost a large part of a step."""
+    return jax.random.key(seed, impl="rbg")
+
+
+def make_train_step(
+    experiment: Experiment,
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+    """The function `train_step(state, batch, key)`. Wrap it in `jax.jit(..., donate_argnums=0)`.
+
+    With train.accumulate = A, the batch goes through the model in A parts of B/A rows. Their
+    gradients are sums over tokens, divided once by the tokens of the whole batch: the result is that of
+    the whole batch, however the sentence lengths fall.
+    """
+    graph, optimizer = graph_of(experiment.model), adam(experiment.optimizer)
+    smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
+
+    def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
+        logits = nnx.merge(graph, params)(batch["source"], batch["target"], key)
+        return cross_entropy(logits, batch["target"], smoothing)
+
+    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+
+    def gradient_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array, Params]:
+        if parts == 1:
+            (loss, tokens), grads = gradient(params, batch, key)
+            return loss, tokens, grads
+
+        def add_part(total, part):
+            (loss, tokens), grads = gradient(params, *part)
+            return jax.tree.map(jnp.add, total, (loss, tokens, grads)), None
+
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(add_part, zero, (split, jax.random.split(key, parts)))[0]
+
+    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        loss, tokens, grads = gradient_sum(state.params, batch, jax.random.fold_in(key, state.step))
+        grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
+        # A NaN or infinity anywhere shows in the norm, and then nothing of this step is kept.
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        direction, opt_state = optimizer.update(grads, state.opt_state)
+        rate = learning_rate(state.step + 1, experiment.optimizer, experiment.model.d_model)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        state = TrainState(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            opt_state=keep(opt_state, state.opt_state),
+            bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
+        )
+        zero = jnp.zeros(())
+        metrics = Metrics(jnp.where(finite, loss, zero), jnp.where(finite, tokens, zero), jnp.where(finite, zero, 1.0))
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array, Array]]:
+    """The function `eval_step(params, batch)` -> (sum, count) of the cross-entropy without smoothing or dropout."""
+    graph = graph_of(config)
+
+    def eval_step(params: Params, batch: Batch) -> tuple[Array, Array]:
+        logits = nnx.merge(graph, params)(batch["source"], batch["target"])
+        return cross_entropy(logits, batch["target"])
+
+    return eval_step
