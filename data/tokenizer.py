@@ -10,9 +10,7 @@ from typing import Literal, NoReturn, Self
 
 import sentencepiece
 
-from transformer.config import UserError
-
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
+from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 # 256 pieces, one for each byte, spell characters that have no piece of their own, so that no text is lost. In
 # a vocabulary of this size that is at most every 16th piece (8,000 pieces on Multi30k: 0.4 % more tokens); of

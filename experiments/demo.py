@@ -2,7 +2,7 @@
 
     python -m experiments demo
 
-It expects a BLEU of 90 or more, which is a statement about a small artificial grammar (data/grammar.py)
+It expects a BLEU of 90 or more, which is a statement about a small artificial grammar (data/grammar/)
 and says nothing about translating real text.
 """
 

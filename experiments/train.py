@@ -35,6 +35,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
         UserError: bad data, a work directory of another run, no room on the disk, or too many
             non-finite steps in a row.
     """
+    log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     data = prepare(experiment.data, log=log)
     run = WorkDir(workdir)
     run.claim(experiment, data.tokenizer)
@@ -90,7 +91,6 @@ def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
 def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: BatchPlan, log: Log) -> None:
     """What is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
-    log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
     log(
         f"{experiment.train.steps:,} steps of at most {experiment.data.batch_tokens:,} tokens a side, "

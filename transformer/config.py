@@ -11,8 +11,11 @@ from typing import Any, Literal, Self
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
 
-class UserError(ValueError):
-    """Something the user can put right. The message is one line that names what and where."""
+class UserError(Exception):
+    """Something the user can put right. The message is one line that names what and where.
+
+    No ValueError: tyro catches those that a dataclass raises, and prints a box around them.
+    """
 
 
 @dataclass(frozen=True)

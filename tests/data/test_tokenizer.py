@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import tokenizer as module
-from data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train_tokenizer
-from transformer.config import UserError
+from data.tokenizer import Tokenizer, train_tokenizer
+from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 WORDS = ["".join(p) for n in (2, 3) for p in itertools.product("abcdefgh", repeat=n)]
 

@@ -41,7 +41,8 @@ def test_a_run_leaves_all_that_was_promised(run, micro):
     assert all(row["tokens_per_second"] > 0 for row in rows if "loss" in row)
     assert list(run.path.glob("events.*"))
     assert json.loads(run.config.read_text())["name"] == "micro"
-    assert rows[-1]["dev_loss"] < rows[1]["dev_loss"] or rows[-1]["dev_loss"] < 6
+    dev_losses = [row["dev_loss"] for row in rows if "dev_loss" in row]
+    assert dev_losses[-1] < dev_losses[0]
 
 
 def test_compilations_are_announced_and_held(micro, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer.config import BOS, ModelConfig
+from transformer.config import BOS, ModelConfig, UserError
 from transformer.model import Transformer, count_parameters, shift_right
 
 VARIANTS = [{}, {"norm": "pre"}, {"positions": "learned"}, {"norm": "pre", "positions": "learned"}]
@@ -132,5 +132,5 @@ def test_learned_positions_add_their_tables(config):
 
 @pytest.mark.parametrize("field", ["num_layers", "d_model", "num_heads", "d_k", "d_v"])
 def test_sizes_must_be_positive(field):
-    with pytest.raises(ValueError, match=f"model.{field} must be at least 1"):
+    with pytest.raises(UserError, match=f"model.{field} must be at least 1"):
         ModelConfig(**{field: 0})
