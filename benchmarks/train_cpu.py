@@ -3,7 +3,8 @@
     python -m benchmarks.train_cpu [small|tiny]
 
 The peer is torch.nn.Transformer with a tied embedding, fused Adam and its own label smoothing, in float32 on
-the same cores. The two take turns, so that a change in the machine's speed hits both; medians are printed.
+the same cores. The two take turns, so that a change in the machine's speed hits both. Medians are printed, and
+recorded in benchmarks/results/.
 """
 
 import json
@@ -11,12 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 import torch
 
-from experiments.records import commit, hardware
+from experiments.records import commit, hardware, write_record
 from transformer.config import DataConfig, Experiment, ModelConfig
 from transformer.train import dropout_key, init_state, make_train_step
 
@@ -103,6 +105,7 @@ def main() -> None:
         "commit": commit(),
     }
     print(json.dumps(record, indent=2))
+    write_record(Path(__file__).parent / "results" / f"train_cpu_{name}.json", record)
 
 
 if __name__ == "__main__":
