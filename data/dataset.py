@@ -220,7 +220,8 @@ def open_prepared(path: Path) -> PreparedData:
     tokenizer = Tokenizer.load(path / "vocab.model")
     if tokenizer.sha256 != manifest["vocab_sha256"]:
         raise UserError(f"{path / 'vocab.model'} is not the vocabulary of {_MANIFEST}: prepare again")
-    train, dev, test = (Split(*(Tokens.open(path, split, side) for side in _SIDES)) for split in SPLITS)
+    size = tokenizer.size
+    train, dev, test = (Split(*(Tokens.open(path, split, side, size) for side in _SIDES)) for split in SPLITS)
     return PreparedData(path, manifest, tokenizer, train, dev, test)
 
 
@@ -232,6 +233,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         missing = {"format", "hash", "files", "vocab_sha256"} - set(manifest)
         if missing:
             raise ValueError(f"without {min(missing)!r}")
+        if not isinstance(manifest["files"], dict):
+            raise ValueError("'files' is no object")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove the folder and prepare again") from error
     if manifest["format"] != FORMAT:

@@ -61,21 +61,22 @@ class TokenWriter:
 class Tokens:
     """The sentences of one side: int arrays of token ids, each with its eos."""
 
-    def __init__(self, flat: npt.NDArray[np.uint16], offsets: npt.NDArray[np.int64]) -> None:
+    def __init__(self, flat: npt.NDArray[np.uint16], offsets: npt.NDArray[np.int64], vocab_size: int = 2**16) -> None:
         """`flat` [tokens]; sentence i is flat[offsets[i]:offsets[i + 1]], so `offsets` is [n + 1]."""
+        self._vocab_size = vocab_size
         self._flat = np.asarray(flat)  # a memory map stays one, without the cost of the subclass
         self._offsets = offsets
         self.lengths: npt.NDArray[np.int64] = np.diff(offsets)
 
     @classmethod
-    def open(cls, folder: Path, split: str, side: Side) -> Self:
+    def open(cls, folder: Path, split: str, side: Side, vocab_size: int) -> Self:
         """Memory-mapped tokens. UserError names the file that is missing or damaged."""
         names = token_files(split, side)
         flat = _load(folder / names[0], _DTYPE)
         offsets = np.array(_load(folder / names[1], np.dtype(np.int64)))
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(flat) or (np.diff(offsets) < 0).any():
             raise UserError(f"{folder / names[1]} does not fit {names[0]}: remove the folder and prepare again")
-        return cls(flat, offsets)
+        return cls(flat, offsets, vocab_size)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -88,7 +89,7 @@ class Tokens:
     def rows(self, indices: npt.NDArray[np.int64], width: int) -> Int32:
         """Sentences as a matrix, int32 [B, width], padded with 0. A negative index gives an empty row.
 
-        ValueError when a sentence is longer than `width`.
+        ValueError when a sentence is longer than `width`, UserError when an id is not of the vocabulary.
         """
         real = indices >= 0
         safe = np.where(real, indices, 0)
@@ -99,6 +100,10 @@ class Tokens:
         mask = columns < lengths[:, None]
         result = np.zeros((len(indices), width), np.int32)
         result[mask] = self._flat[(self._offsets[safe][:, None] + columns)[mask]]
+        if result.size and result.max() >= self._vocab_size:  # embedding it would silently give another token's vector
+            raise UserError(
+                "the prepared tokens are damaged (an id past the vocabulary): remove them, and prepare again"
+            )
         return result
 
 

@@ -1,4 +1,9 @@
-from experiments.cli import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from experiments.cli import main
+
+        main()
+    except KeyboardInterrupt:  # while the libraries are still being imported
+        sys.exit(130)

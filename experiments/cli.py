@@ -4,11 +4,13 @@ Exit codes: 0 done, 2 for anything that the user can put right (one line on stde
 """
 
 import errno
+import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NoReturn, TextIO
@@ -23,11 +25,13 @@ from experiments.figures import draw_attention, draw_curves
 from experiments.records import results_table
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
-from experiments.workdir import find_workdir
+from experiments.workdir import find_workdir, write_whole
 from transformer.config import Experiment, UserError
 
 Arguments = list[str]
 Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
+
+FULL = "the disk is full; what was written before is whole"
 
 # Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
 CHUNK = 4096
@@ -94,14 +98,15 @@ class Translating(Decoding):
 class Scoring(Decoding):
     """Flags of `score`."""
 
-    source: Annotated[Path, tyro.conf.arg(name="source")] = Path("source.txt")
-    """Source text, one sentence a line."""
-    target: Annotated[Path, tyro.conf.arg(name="target")] = Path("target.txt")
-    """The translations whose log-probability is asked for, line by line."""
+    source: Path | None = None
+    """Source text, one sentence a line. Needed."""
+    target: Path | None = None
+    """The translations whose log-probability is asked for, line by line. Needed."""
 
 
 def run_list(arguments: Arguments) -> None:
     """list: the experiments there are"""
+    no_more(arguments)
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, experiment.train.steps
         print(f"{name:24} {experiment.data.corpus:16} {m.num_layers} layers, d_model {m.d_model}, {steps:,} steps")
@@ -110,7 +115,8 @@ def run_list(arguments: Arguments) -> None:
 def run_prepare(arguments: Arguments) -> None:
     """prepare NAME: fetch the text, make the vocabulary, write token files"""
     experiment, flags = experiment_of("prepare", arguments)
-    prepare(parse(Training, flags, Training(experiment), f"prepare {experiment.name}").experiment.data)
+    data = prepare(parse(Experiment, flags, experiment, f"prepare {experiment.name}").data)
+    print(f"{len(data.train):,} training pairs in {data.path}")
 
 
 def run_train(arguments: Arguments) -> None:
@@ -125,9 +131,12 @@ def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type"""
     name, flags = run_of("translate", arguments)
     given = parse(Translating, flags, Translating(), f"translate {name}")
+    if given.interactive and (given.input or given.output):
+        raise UserError("--interactive asks for its input and shows its output: no --input or --output with it")
     translator = given.load(name)
     if given.interactive:
         return converse(translator)
+    translator.check_count(given.n_best)
     with opened(given.input) as lines, written(given.output) as output:
         for first, chunk in chunks(lines, str(given.input or "standard input")):
             results = translator.n_best(chunk, given.n_best, first)
@@ -141,19 +150,24 @@ def run_evaluate(arguments: Arguments) -> None:
     """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
     name, flags = run_of("evaluate", arguments)
     given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
+    if given.record:
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        if given.record.is_dir():
+            raise UserError(f"{given.record} is a directory: --record wants a file")
     result = evaluate(find_workdir(name), given.load(name), given.split, log_to_stderr)
     for score in result.scores:
         print(score)
     print(f"record {result.record}")
     if given.record:
-        given.record.parent.mkdir(parents=True, exist_ok=True)
-        given.record.write_bytes(result.record.read_bytes())
+        write_whole(given.record, result.record.read_bytes())
 
 
 def run_score(arguments: Arguments) -> None:
     """score RUN: the log-probability of given translations, one number a line"""
     name, flags = run_of("score", arguments)
     given = parse(Scoring, flags, Scoring(), f"score {name}")
+    if not given.source or not given.target:
+        raise UserError("`score` needs --source FILE and --target FILE")
     with given.source.open("rb") as source, given.target.open("rb") as target:
         sources = [line for _, chunk in chunks(source, str(given.source)) for line in chunk]
         targets = [line for _, chunk in chunks(target, str(given.target)) for line in chunk]
@@ -184,6 +198,7 @@ def run_demo(arguments: Arguments) -> None:
 
 def run_results(arguments: Arguments) -> None:
     """results: the table of all records in experiments/results/"""
+    no_more(arguments)
     print(results_table(), end="")
 
 
@@ -232,9 +247,24 @@ def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:
     return arguments[0], arguments[1:]
 
 
+def no_more(arguments: Arguments) -> None:
+    """UserError for arguments that nobody reads."""
+    if arguments:
+        raise UserError(f"unexpected {' '.join(arguments)}")
+
+
 def parse(kind: type, arguments: Arguments, default: Any, command: str) -> Any:
-    """Reads flags into a dataclass. Its checks raise UserError; an unknown flag ends with the nearest ones shown."""
-    return tyro.cli(kind, args=arguments, default=default, prog=f"python -m experiments {command}")
+    """Reads flags into a dataclass. UserError for an unknown flag, with the nearest ones, and for a bad value."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, default=default, prog=f"python -m experiments {command}")
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        # tyro draws a box with a title: its sentences, on one line.
+        lines = (line.strip("│╰╯─ ") for line in said.getvalue().splitlines() if not line.startswith("╭"))
+        raise UserError(" ".join(filter(None, lines)).split(" For full helptext")[0]) from None
 
 
 @contextmanager
@@ -249,9 +279,18 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
-    """A text file that takes its name when all of it is written, or standard output."""
+    """Where translations go: standard output, or a text file that takes its name when all of it is written."""
     if path is None:
         yield sys.stdout
+        return
+    path = path.resolve()  # what a link points to is written, not the link
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: --output wants a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder")
+    if path.exists() and not path.is_file():  # a device or a pipe
+        with path.open("w", encoding="utf-8") as file:
+            yield file
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -282,7 +321,20 @@ def converse(translator: Translator) -> None:
             line = input("> ")
         except EOFError:
             return
+        except UnicodeDecodeError:
+            print("this is not UTF-8", file=sys.stderr)
+            continue
         print(translator.translate([line])[0])
+
+
+def set_up_streams() -> None:
+    """Text is UTF-8 whatever the locale says. UserError for one of the three streams that is closed."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            raise UserError(f"{name} is closed")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -294,11 +346,14 @@ def fail(message: str, code: int = 2) -> NoReturn:
 def main(arguments: Arguments | None = None) -> None:
     """Runs a verb."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of a save
+    for name in ("absl", "asyncio"):  # Orbax reports every step of a save, and asyncio what a failed one leaves
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
     try:
+        set_up_streams()
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])
@@ -309,10 +364,15 @@ def main(arguments: Arguments | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing to say, and no one to say it to
     except OSError as error:
-        fail("the disk is full" if error.errno == errno.ENOSPC else f"{error.strerror}: {error.filename}")
+        if error.errno == errno.ENOSPC:
+            fail(FULL)
+        fail(": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error))
     except Exception as error:
         if "No space left on device" in str(error):  # TensorStore wraps it in an error of its own
-            fail("the disk is full; the checkpoints written before are whole")
+            fail(FULL)
         if "RESOURCE_EXHAUSTED" in str(error):
-            fail("out of memory: lower --data.batch-tokens, or raise --train.accumulate")
+            fail(
+                "out of memory: train with a lower --data.batch-tokens or a higher --train.accumulate, "
+                "translate with a lower --batch-size or --beam"
+            )
         raise

@@ -33,17 +33,18 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
     data = prepare(translator.experiment.data, log=log)
     if data.tokenizer.sha256 != translator.tokenizer.sha256:
         raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
+    files = {role: facts for role, facts in data.manifest["sources"].items() if role.split(".")[0] == split}
+    run.evaluation.mkdir(exist_ok=True)
     sources, references = data.text(split, "source"), data.text(split, "target")
     start = time.monotonic()
     outputs = translator.translate(sources)
     seconds = time.monotonic() - start
     log(f"translated {len(sources)} sentences in {seconds:.1f} s")
 
-    run.evaluation.mkdir(exist_ok=True)
     for name, lines in (("source", sources), ("output", outputs), ("reference", references)):
         write_whole(run.evaluation / f"{split}.{name}.txt", "".join(line + "\n" for line in lines).encode())
     scores = score(outputs, references)
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
-    write_record(path, make_record(translator.meta, scores, split, translator.steps, decode, seconds))
+    write_record(path, make_record(translator.meta, scores, split, translator.steps, files, decode, seconds))
     return Evaluation(sources, outputs, references, scores, path)

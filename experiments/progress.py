@@ -1,6 +1,7 @@
 """What a run says about itself: a line on the screen, a line in metrics.jsonl, a point in TensorBoard."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from experiments.workdir import WorkDir, write_whole
+from transformer.config import UserError
 from transformer.train import Metrics
 
 
@@ -29,7 +31,10 @@ class Progress:
 
     def write(self, step: int, **numbers: float | None) -> None:
         """One row of metrics.jsonl, and one point per number in TensorBoard."""
-        self.file.write(json.dumps({"step": step, **numbers}) + "\n")
+        numbers = {
+            name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()
+        }
+        self.file.write(json.dumps({"step": step, **numbers}) + "\n")  # JSON has neither NaN nor infinity
         self.file.flush()
         for name, value in numbers.items():
             if value is not None:
@@ -42,16 +47,29 @@ class Progress:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a killed process left unfinished is left out."""
+    """The rows of a metrics.jsonl; a last line that a killed process left unfinished is left out.
+
+    UserError names any other line that is damaged.
+    """
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines, rows = path.read_bytes().splitlines(), []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+            if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+                raise ValueError("no row of a run")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number} is damaged ({error}): remove the line") from error
+        rows.append(row)
     return rows
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); infinite where no float can hold it."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 class Meter:
@@ -82,7 +100,7 @@ class Meter:
         """Loss per token, target tokens per second and skipped steps since the last reading."""
         assert self.total is not None, "nothing to read"
         loss, tokens, skipped = (float(value) for value in self.total)  # waits for the device
-        # Every step of the reading skipped: there is no loss, and JSON has no NaN.
+        # Every step of the reading skipped: there is no loss.
         per_token = loss / tokens if tokens else None
         speed = self.tokens / (time.monotonic() - self.since)
         self.reset()

@@ -1,7 +1,6 @@
 """Records: one JSON for each finished run, and the results table made from them and from nothing else."""
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -13,8 +12,10 @@ from typing import Any
 
 import jax
 
+from experiments.progress import perplexity
 from experiments.scoring import Score
 from experiments.workdir import write_whole
+from transformer.checkpoint import read_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,6 +25,7 @@ def make_record(
     scores: list[Score],
     split: str,
     steps: list[int],
+    sources: dict[str, Any],
     decode: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def make_record(
     Args:
         meta: of the newest checkpoint used.
         split: which text was translated.
+        sources: its files and their hashes, as they are now.
         steps: the checkpoints used; several were averaged.
         decode: the settings it was translated with.
         seconds: what translating took.
@@ -41,12 +44,13 @@ def make_record(
         "experiment": experiment["name"],
         "corpus": meta["data"]["corpus"],
         "split": split,
+        "sources": sources,
         "scores": [score._asdict() for score in scores],
         "checkpoints": steps,
         "steps": meta["step"],
         "target_tokens": meta["target_tokens"],
         "train_hours": round(meta["seconds"] / 3600, 4),
-        "dev_ppl": math.exp(meta["dev_loss"]),
+        "dev_ppl": perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
         "vocabulary": meta["vocabulary"],
@@ -101,7 +105,7 @@ def results_table(folder: Path = RESULTS) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         bleu, chrf = (f"{score['value']:.1f}" for score in record["scores"])
         machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
         cells = [

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.batching import Batch, Batches, BatchPlan, Shape, make_shapes, stream
 from data.dataset import PreparedData, Split, prepare
-from experiments.progress import Meter, Progress, minutes
+from experiments.progress import Meter, Progress, minutes, perplexity
 from experiments.records import commit
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -38,19 +38,22 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     data = prepare(experiment.data, log=log)
     run = WorkDir(workdir)
-    run.claim(experiment, data.tokenizer)
-
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, replace(experiment.data, num_shapes=DEV_SHAPES), None)
     describe(experiment, data, train_plan, dev_plan, log)
+    check_rows(experiment, train_plan.shapes)
+    lock = run.claim(experiment, data.tokenizer)
 
-    checkpoints = Checkpoints(run.checkpoints, experiment.train.keep)
-    state, meta = checkpoints.restore_state(init_state(experiment), log) or (init_state(experiment), {})
+    checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
+    state, meta = checkpoints.restore_state(init_state(experiment)) or (init_state(experiment), {})
     start, end = int(state.step), experiment.train.steps
+    if meta and meta["data"]["hash"] != data.hash:
+        raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
     check_room(run, state, experiment.train.keep)
     log(f"resuming after step {start}" if start else f"writing to {run.path}")
     if start >= end:
         checkpoints.close()
+        lock.close()
         return run
 
     train_step = compile_steps(experiment, train_plan.shapes, state, log)
@@ -63,28 +66,35 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
             state, metrics = train_step[shape_of(batch)](state, batch, key)
             meter.add(metrics, tokens=int(np.count_nonzero(batch["target"])))
             if step % experiment.train.log_every == 0 or step == end:
-                report(experiment, step, state, meter, progress, start)
+                report(experiment, step, meter, progress, start)
                 stop_if_broken(experiment, step, state, checkpoints)
+                checkpoints.check()
             if step % experiment.train.eval_every == 0 or step == end:
                 with meter.paused():
                     dev_loss = validate(state.params)
-                    progress.write(step, dev_loss=dev_loss, dev_ppl=math.exp(dev_loss))
-                    log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {math.exp(dev_loss):.2f} per token")
+                    dev_ppl = perplexity(dev_loss)
+                    progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
+                    log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
+                    if not math.isfinite(dev_loss):
+                        raise UserError(
+                            f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
+                        )
                     show_samples(experiment, data, state.params, log)
                     checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
     except KeyboardInterrupt:
-        log(f"interrupted; the same command goes on after step {max(checkpoints.steps(), default=0)}")
+        log(f"interrupted; {last(checkpoints)}")
         raise
     finally:
         progress.close()
         checkpoints.close()
+        lock.close()
     return run
 
 
 def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
     """The order of all batches of a split; without a seed, in order of length."""
     source, target = split.lengths("source"), split.lengths("target")
-    shapes = make_shapes(source, target, config.batch_tokens, config.num_shapes)
+    shapes = make_shapes(source, target, config.batch_tokens, config.num_shapes, config.max_length)
     return BatchPlan(source, target, shapes, seed)
 
 
@@ -104,6 +114,15 @@ def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: 
     )
 
 
+def check_rows(experiment: Experiment, shapes: list[Shape]) -> None:
+    """UserError if the batches cannot be split as train.accumulate asks."""
+    for shape in shapes:
+        if shape.rows % experiment.train.accumulate:
+            raise UserError(
+                f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
+            )
+
+
 def compile_steps(experiment: Experiment, shapes: list[Shape], state: TrainState, log: Log) -> dict[Shape, Any]:
     """The train step, compiled for each shape: the largest first, so that a lack of memory shows at once.
 
@@ -113,10 +132,6 @@ def compile_steps(experiment: Experiment, shapes: list[Shape], state: TrainState
     key, compiled = dropout_key(experiment.train.seed), {}
     for number, shape in enumerate(sorted(shapes, key=lambda s: -s.rows * (s.source + s.target)), start=1):
         log(f"compiling shape {number} of {len(shapes)}")
-        if shape.rows % experiment.train.accumulate:
-            raise UserError(
-                f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
-            )
         compiled[shape] = step.lower(state, empty_batch(shape), key).compile()
     return compiled
 
@@ -145,7 +160,7 @@ def make_validation(experiment: Experiment, dev: Split, plan: BatchPlan) -> Call
     return validate
 
 
-def report(experiment: Experiment, step: int, state: TrainState, meter: Meter, progress: Progress, start: int) -> None:
+def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, start: int) -> None:
     """One line of numbers since the last one."""
     numbers = meter.read()
     progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, **numbers)
@@ -165,9 +180,15 @@ def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpo
     bad = int(state.bad_steps)
     if bad >= experiment.train.max_bad_steps:
         raise UserError(
-            f"stopped at step {step}: the last {bad} steps had a non-finite gradient and were skipped; "
-            f"the last good checkpoint is of step {max(checkpoints.steps(), default=0)}"
+            f"stopped at step {step}: the last {bad} steps had a non-finite gradient or update and were skipped; "
+            f"{last(checkpoints)}"
         )
+
+
+def last(checkpoints: Checkpoints) -> str:
+    """What is left of a run that stops."""
+    steps = checkpoints.steps()
+    return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
 def show_samples(experiment: Experiment, data: PreparedData, params: Params, log: Log) -> None:
@@ -201,5 +222,5 @@ def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
     needed, free = size * max(1, keep + 2 - there), shutil.disk_usage(run.path).free
     if needed > free:
         raise UserError(
-            f"no room in {run.path}: {keep} checkpoints need {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB"
+            f"no room in {run.path}: {keep} checkpoints need {needed / 1e6:,.0f} MB, free are {free / 1e6:,.0f} MB"
         )

@@ -13,7 +13,7 @@ from flax import nnx
 
 from data.tokenizer import Tokenizer
 from experiments.workdir import find_workdir
-from transformer.checkpoint import Checkpoints, read_meta
+from transformer.checkpoint import load, read_meta
 from transformer.config import PAD, DecodeConfig, Experiment, ModelConfig, UserError
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
@@ -76,7 +76,7 @@ class Translator:
             UserError: there is no such run or checkpoint, or the vocabulary is not the checkpoint's.
         """
         run = find_workdir(workdir)
-        meta = read_meta(run.checkpoints)
+        meta = read_meta(run.checkpoints, checkpoint)
         experiment = Experiment.from_dict(meta["experiment"])
         tokenizer = Tokenizer.load(run.vocabulary)
         if tokenizer.sha256 != meta["vocabulary"]:
@@ -84,9 +84,7 @@ class Translator:
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
             )
         shapes = jax.eval_shape(lambda: init_params(experiment.model, 0))
-        checkpoints = Checkpoints(run.checkpoints, experiment.train.keep)
-        loaded = checkpoints.load(checkpoint, shapes)
-        checkpoints.close()
+        loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
         translator = cls(loaded.params, experiment, tokenizer, log)
         translator.meta, translator.steps = loaded.meta, loaded.steps
         return translator
@@ -105,8 +103,7 @@ class Translator:
 
         Warnings number the sentences from `first` on.
         """
-        if not 1 <= count <= self.experiment.decode.beam:
-            raise UserError(f"cannot give {count} best of a beam of {self.experiment.decode.beam}")
+        self.check_count(count)
         sources = self.encode(sentences, first)
         results = [[Translation("", 0.0)] * count for _ in sentences]
         search = compiled_search(self.experiment.model, self.experiment.decode, count)
@@ -115,15 +112,23 @@ class Translator:
         for rows, width, height in batches(waiting, sources, self.experiment.decode.batch_size):
             found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height)))
             for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                texts = self.tokenizer.decode(tokens.tolist())
+                texts = map(one_line, self.tokenizer.decode(tokens.tolist()))
                 results[i] = [Translation(*both) for both in zip(texts, scores.tolist(), strict=True)]
             done += len(rows)
             if len(waiting) > len(rows):
                 self.log(f"translated {done} of {len(waiting)} sentences")
         return results
 
+    def check_count(self, count: int) -> None:
+        """UserError unless the beam holds that many translations."""
+        if not 1 <= count <= self.experiment.decode.beam:
+            raise UserError(f"cannot give {count} best of a beam of {self.experiment.decode.beam}")
+
     def score(self, sources: list[str], targets: list[str]) -> list[float]:
-        """log P(target | source) / ((5 + length) / 6)^alpha of each given pair, its EOS counted."""
+        """log P(target | source) / ((5 + length) / 6)^alpha of each given pair, its EOS counted.
+
+        It is the score that `n_best` gives, but for a translation that its length limit cut off: that has no EOS.
+        """
         if len(sources) != len(targets):
             raise UserError(f"{len(sources)} sources but {len(targets)} targets")
         source_ids, target_ids = self.encode(sources), self.encode(targets)
@@ -177,6 +182,11 @@ def compiled_scoring(model: ModelConfig) -> Callable[..., jax.Array]:
     """(params, source, target) -> token log-probabilities."""
     graph = graph_of(model)
     return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))
+
+
+def one_line(text: str) -> str:
+    """A translation is one line, though a vocabulary with pieces for single bytes can spell a line break."""
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def width_for(length: int) -> int:

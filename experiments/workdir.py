@@ -3,17 +3,19 @@
 config.json   vocab.model   checkpoints/<step>/   metrics.jsonl   events.*   figures/   evaluation/
 """
 
+import fcntl
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data.tokenizer import Tokenizer
+from transformer.checkpoint import read_json, saved_steps
 from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
-MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.keep", "decode.")
+MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.keep", "train.max_bad_steps", "decode.")
 
 
 class WorkDir:
@@ -21,6 +23,7 @@ class WorkDir:
 
     def __init__(self, path: Path):
         self.path = path
+        self.lock = path / ".lock"
         self.config = path / "config.json"
         self.vocabulary = path / "vocab.model"
         self.checkpoints = path / "checkpoints"
@@ -28,10 +31,28 @@ class WorkDir:
         self.figures = path / "figures"
         self.evaluation = path / "evaluation"
 
-    def claim(self, experiment: Experiment, tokenizer: Tokenizer) -> None:
-        """Makes the directory this run's. UserError if it belongs to another experiment or vocabulary."""
+    def claim(self, experiment: Experiment, tokenizer: Tokenizer) -> IO[bytes]:
+        """Makes the directory this run's, and keeps other processes out until the file it returns is closed.
+
+        UserError if another process trains here, or if the directory's checkpoints are of another experiment or
+        vocabulary. Without a checkpoint there is nothing to lose, and the settings are written anew.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is not a directory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.lock.open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise UserError(f"another process is training in {self.path}") from error
+        if saved_steps(self.checkpoints):
+            self._check(experiment, tokenizer)
+        write_whole(self.vocabulary, tokenizer.to_bytes())
+        write_whole(self.config, (json.dumps(asdict(experiment), indent=2) + "\n").encode())
+        return lock
+
+    def _check(self, experiment: Experiment, tokenizer: Tokenizer) -> None:
         if self.config.exists():
             differing = differences(self.settings(), asdict(experiment))
             if blocking := [name for name in differing if not name.startswith(MAY_CHANGE)]:
@@ -39,20 +60,14 @@ class WorkDir:
                     f"{self.path} holds another experiment (it differs in {', '.join(blocking)}): "
                     f"choose another --workdir, or delete that one"
                 )
-        elif self.checkpoints.exists():
+        else:
             raise UserError(f"{self.path} has checkpoints but no config.json: choose another --workdir")
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.vocabulary, tokenizer.to_bytes())
-        write_whole(self.config, (json.dumps(asdict(experiment), indent=2) + "\n").encode())
 
     def settings(self) -> dict[str, Any]:
         """config.json as a dict."""
-        try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{self.config} is not valid JSON: {error}") from error
+        return read_json(self.config)
 
 
 def find_workdir(name: str | Path) -> WorkDir:

@@ -1,9 +1,12 @@
 """Checkpoints: written by Orbax, each whole or not at all, and averaged as in section 6.1.
 
-`<workdir>/checkpoints/<step>` holds three items: `params`, `rest` (optimizer state and counters) and `meta`
-(JSON: the experiment, the vocabulary's hash, the validation loss). Arrays and JSON only: loading one runs no code.
+`<workdir>/checkpoints/<step>` holds `params`, `rest` (optimizer state and counters) and `meta` (JSON: the experiment,
+the vocabulary's hash, the validation loss). Arrays and JSON only: loading one runs no code. `Checkpoints` is for the
+process that trains; `load` and `read_meta` only read, also beside a training process.
 """
 
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +26,21 @@ class Checkpoint(NamedTuple):
 
     params: Params
     meta: dict[str, Any]
+    """Of the newest one used."""
     steps: list[int]
     """The step, or the steps that were averaged."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep`, and the one with the lowest validation loss."""
+    """The checkpoints of one run, to write and to resume from: the newest `keep`, and the one of the lowest loss."""
 
-    def __init__(self, directory: Path, keep: int = 5):
-        self.directory = directory
+    def __init__(self, directory: Path, keep: int = 5, log: Callable[[str], None] = print):
+        self.directory, self.log = directory, log
+        for step in saved_steps(directory):
+            try:
+                read_json(directory / str(step) / "metrics" / "metrics")  # Orbax would stop at a damaged one
+            except UserError as error:
+                self._set_aside(step, str(error))
         newest = policies.LatestN(keep)
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[LOSS], reverse=True, n=1)
         self.manager = ocp.CheckpointManager(
@@ -44,10 +53,9 @@ class Checkpoints:
             ),
             item_names=("params", "rest", "meta"),
         )
-        self.keep = keep
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        """Writes in the background; `meta` must be JSON and have a "dev_loss"."""
+        """Writes in the background; `meta` must be JSON and have a finite "dev_loss"."""
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             rest=ocp.args.StandardSave(state._replace(params={})),
@@ -59,77 +67,121 @@ class Checkpoints:
         """Steps that have a complete checkpoint, ascending."""
         return sorted(self.manager.all_steps())
 
-    def restore_state(self, template: TrainState, log=print) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_state(self, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that can be read, as (state, meta), or None where there is none yet.
 
-        One that cannot be read is set aside under another name, and said so.
+        Newer ones that cannot be read are set aside under another name, and said so. UserError if none can be read:
+        then the cause may lie elsewhere (memory, permissions, other code), and everything stays where it is.
         """
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        unreadable: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-                items = self._restore(step, params=shapes.params, rest=shapes._replace(params={}))
-                return items["rest"]._replace(params=items["params"]), items["meta"]
+                meta = read_meta(self.directory, str(step))
+                items = {"params": shapes.params, "rest": shapes._replace(params={})}
+                args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+                restored = self.manager.restore(step, args=ocp.args.Composite(**args))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                set_aside = self.directory / f"unreadable-{step}"
-                (self.directory / str(step)).rename(set_aside)
-                self.manager.reload()
-                log(f"checkpoint {step} cannot be read ({brief(error)}): moved to {set_aside}; trying the one before")
+                unreadable[step] = brief(error)
+                continue
+            for damaged, reason in unreadable.items():
+                self._set_aside(damaged, reason)
+            self.manager.reload()
+            return restored["rest"]._replace(params=restored["params"]), meta
+        if unreadable:
+            step, reason = next(iter(unreadable.items()))
+            raise UserError(f"no checkpoint in {self.directory} can be read ({step}: {reason})")
         return None
 
-    def load(self, which: str, template: Params) -> Checkpoint:
-        """Parameters of "last", "best", a step number, or "average": the mean of the newest ones that are kept."""
-        steps = self.steps()
-        if not steps:
-            raise UserError(f"no checkpoint in {self.directory}")
-        if which == "average":
-            chosen = steps[-self.keep :]
-        elif which in ("last", "best"):
-            best = self.manager.best_step()
-            chosen = [steps[-1] if which == "last" or best is None else best]
-        elif which.isdecimal() and int(which) in steps:
-            chosen = [int(which)]
-        else:
-            there = ", ".join(map(str, steps))
-            raise UserError(f"no checkpoint {which!r} in {self.directory}; there are: last, best, average, {there}")
-        loaded = [self._restore_params(step, template) for step in chosen]
-        params = loaded[0][0] if len(loaded) == 1 else average([params for params, _ in loaded])
-        return Checkpoint(params, loaded[-1][1], chosen)
-
-    def _restore_params(self, step: int, template: Params) -> tuple[Params, dict[str, Any]]:
-        try:
-            items = self._restore(step, params=jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
-        except Exception as error:
-            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {brief(error)}") from error
-        return items["params"], items["meta"]
-
-    def _restore(self, step: int, **templates: Any) -> Any:
-        items = {name: ocp.args.StandardRestore(template) for name, template in templates.items()}
-        return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
+    def _set_aside(self, step: int, reason: str) -> None:
+        place, number = self.directory / f"unreadable-{step}", 1
+        while place.exists():
+            number += 1
+            place = self.directory / f"unreadable-{step}-{number}"
+        (self.directory / str(step)).rename(place)
+        self.log(f"checkpoint {step} cannot be read ({reason}): moved to {place}")
 
     def wait(self) -> None:
         """Returns when all that was saved is on the disk."""
         self.manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Raises what went wrong in the background since the last call, a full disk for one."""
+        self.manager.check_for_errors()
 
     def close(self) -> None:
         """Waits, and lets go of the directory."""
         self.manager.close()
 
 
-def read_meta(directory: Path) -> dict[str, Any]:
-    """The `meta` of the newest checkpoint of a run, which says how to build its model."""
-    with ocp.CheckpointManager(directory.absolute(), item_names=("meta",)) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"no checkpoint in {directory}")
-        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint:
+    """Parameters of "last", "best", a step number, or "average": the mean of the newest `keep`.
+
+    UserError for one that there is not, or that cannot be read.
+    """
+    chosen = choose(directory, which, keep)
+    params = average(_read_params(directory / str(step), template) for step in chosen)
+    return Checkpoint(params, read_meta(directory, str(chosen[-1])), chosen)
 
 
-def average(checkpoints: list[Params]) -> Params:
-    """Section 6.1: the mean of each parameter over several checkpoints."""
-    return jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *checkpoints)
+def choose(directory: Path, which: str, keep: int) -> list[int]:
+    """The steps that "last", "best", "average" or a number stand for. UserError lists what there is."""
+    steps = saved_steps(directory)
+    if not steps:
+        raise UserError(f"no checkpoint in {directory}")
+    if which == "average":
+        return steps[-keep:]
+    if which == "last":
+        return steps[-1:]
+    if which == "best":
+        return [min(steps, key=lambda step: read_meta(directory, str(step))[LOSS])]
+    if which.isdecimal() and int(which) in steps:
+        return [int(which)]
+    there = ", ".join(map(str, steps))
+    raise UserError(f"no checkpoint {which!r} in {directory}; there are: last, best, average, {there}")
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """Steps of the complete checkpoints in a directory, ascending. (Orbax gives one its name when it is whole.)"""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal() and path.is_dir())
+
+
+def read_meta(directory: Path, which: str) -> dict[str, Any]:
+    """The `meta` of a checkpoint, of the newest for "average": it says how to build the model."""
+    step = choose(directory, which, keep=1)[-1]
+    return read_json(directory / str(step) / "meta" / "metadata")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. UserError names the file that is missing or holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {brief(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return content
+
+
+def _read_params(checkpoint: Path, template: Params) -> Params:
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore((checkpoint / "params").absolute(), shapes)
+    except Exception as error:
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {brief(error)}") from error
+
+
+def average(checkpoints: Iterable[Params]) -> Params:
+    """Section 6.1: the mean of each parameter over several checkpoints, of which one is in memory at a time."""
+    total, count = None, 0
+    for params in checkpoints:
+        total = params if total is None else jax.tree.map(jnp.add, total, params)
+        count += 1
+    return jax.tree.map(lambda leaf: leaf / count, total)
 
 
 def brief(error: Exception) -> str:
     """The first line of an error, cut to a readable length."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    return text.splitlines()[0].split(" See full TensorStore")[0][:160]

@@ -4,6 +4,7 @@ The string below a field is its help text on the command line. Defaults are the 
 (Table 3, first row), so a variant is a `dataclasses.replace` of what it changes.
 """
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self
 
@@ -126,6 +127,12 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.warmup_steps < 1:
             raise UserError(f"optimizer.warmup_steps must be at least 1, not {self.warmup_steps}")
+        for name in ("scale", "eps"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UserError(f"optimizer.{name} must be positive and finite, not {getattr(self, name)}")
+        for name in ("b1", "b2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"optimizer.{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,8 @@ class DecodeConfig:
         for name in ("beam", "extra_length", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"decode.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.alpha < math.inf:
+            raise UserError(f"decode.alpha must be 0 or more and finite, not {self.alpha}")
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,14 @@ def length_limits(source: Array, extra_length: int) -> Array:
 
 
 def next_log_probs(model: Transformer, tokens: Array, cache: Cache, index: Array) -> tuple[Array, Cache]:
-    """Log-probabilities [B, V] of what follows `tokens` [B]. PAD and BOS cannot follow anything."""
+    """Log-probabilities [B, V] of what follows `tokens` [B]."""
     logits, cache = model.step(tokens, cache, index)
-    logits = logits.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)
-    return jax.nn.log_softmax(logits, axis=-1), cache
+    return log_softmax(logits), cache
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities [..., V] over what can stand in a translation: PAD and BOS cannot."""
+    return jax.nn.log_softmax(logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf), axis=-1)
 
 
 def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_length: int) -> Hypotheses:
@@ -179,6 +183,6 @@ def token_log_probs(model: Transformer, source: Array, target: Array) -> Array:
 
     [B, T], 0 at padding, so a row's sum is log P(target | source).
     """
-    log_probs = jax.nn.log_softmax(model(source, target), axis=-1)
+    log_probs = log_softmax(model(source, target))
     chosen = jnp.take_along_axis(log_probs, target[:, :, None], axis=-1)[:, :, 0]
     return jnp.where(target != PAD, chosen, 0.0)

@@ -22,7 +22,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
         return x
     # 16 random bits decide an entry, two entries to a random word: drawing words is what dropout costs. The
     # rate that is really drawn (to 1 part in 65,536) is the one divided by, so the mean is exact.
-    threshold = round(rate * 2**16)
+    threshold = min(round(rate * 2**16), 2**16 - 1)
     words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
     return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), 0).astype(x.dtype)

@@ -102,11 +102,11 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         loss, tokens, grads = gradient_sum(state.params, batch, jax.random.fold_in(key, state.step))
         grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
-        # A NaN or infinity anywhere shows in the norm, and then nothing of this step is kept.
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         direction, opt_state = optimizer.update(grads, state.opt_state)
         rate = learning_rate(state.step + 1, experiment.optimizer, experiment.model.d_model)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        # A NaN or infinity anywhere shows in a norm, and then nothing of this step is kept.
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm(params))
 
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

@@ -302,7 +302,7 @@ def test_tokens_come_back_from_the_disk(tmp_path_factory: pytest.TempPathFactory
             writer.write(flat, np.array([len(sentence) for sentence in chunk], np.int64))
     if not sum(map(len, sentences)):
         return  # nothing to map: prepare refuses such a corpus
-    tokens = Tokens.open(folder, "train", "source")
+    tokens = Tokens.open(folder, "train", "source", 2**16)
     assert [list(tokens[i]) for i in range(len(tokens))] == sentences
     indices = np.array([-1, *range(len(sentences)), 0])
     rows = tokens.rows(indices, 9)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,8 +137,7 @@ def test_a_finished_run_is_left_alone(run, micro):
 
 def test_the_vocabulary_of_a_run_is_its_own(run, micro, tmp_path):
     copy = WorkDir(tmp_path / "copy")
-    copy.path.mkdir()
-    copy.config.write_text(run.config.read_text())
+    shutil.copytree(run.path, copy.path)
     from data.tokenizer import train_tokenizer
 
     train_tokenizer(["other text entirely", "of a few words"], copy.vocabulary, "bpe", 30)
@@ -171,6 +171,45 @@ def test_parts_must_divide_the_batch(micro, tmp_path):
         train(replace(micro, train=replace(micro.train, accumulate=7)), tmp_path / "run", lambda line: None)
 
 
+def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypatch):
+    quick = replace(micro, train=replace(micro.train, steps=1))
+    with monkeypatch.context() as small_disk, pytest.raises(UserError, match="no room"):
+        small_disk.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+        train(quick, tmp_path / "run", lambda line: None)
+    smaller = replace(quick, data=replace(quick.data, batch_tokens=256))
+    train(smaller, tmp_path / "run", lambda line: None)
+    assert WorkDir(tmp_path / "run").settings()["data"]["batch_tokens"] == 256
+
+
+def test_a_run_does_not_go_on_with_other_text(micro, text, tmp_path):
+    for name in ("train.en", "train.de"):
+        shutil.copy(text / name, tmp_path / name)
+    files = {"train_src": str(tmp_path / "train.en"), "train_tgt": str(tmp_path / "train.de")}
+    own = replace(micro, data=replace(micro.data, **files), train=replace(micro.train, steps=1))
+    train(own, tmp_path / "run", lambda line: None)
+    for name in ("train.en", "train.de"):  # the same lines, so the same vocabulary, in another order
+        lines = (tmp_path / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(reversed(lines)), encoding="utf-8")
+    with pytest.raises(UserError, match=r"not the one that .* was trained on"):
+        train(replace(own, train=replace(own.train, steps=2)), tmp_path / "run", lambda line: None)
+
+
+def test_only_one_process_trains_in_a_directory(run, micro):
+    from data.tokenizer import Tokenizer
+
+    with run.claim(micro, Tokenizer.load(run.vocabulary)):
+        other = subprocess.run(command(micro, run.path), cwd=ROOT, capture_output=True, text=True)
+    assert other.returncode == 2
+    assert f"error: another process is training in {run.path}" in other.stderr
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(micro, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.train.make_validation", lambda *_: lambda params: float("nan"))
+    with pytest.raises(UserError, match=r"stopped at step 10: the validation loss is nan; there is no checkpoint yet"):
+        train(micro, tmp_path / "run", lambda line: None)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1] == {"step": 10, "dev_loss": None, "dev_ppl": None}
+
+
 def test_meter_counts_over_processes():
     meter = Meter(seconds=100.0, target_tokens=50)
     meter.add(Metrics(*map(np.float32, (6.0, 3.0, 0.0))), tokens=3)
@@ -184,3 +223,11 @@ def test_a_half_written_last_line_of_metrics_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize("line", [b"5", b"{}", b"\xff", b'{"step": "one"}', b"half"])
+def test_a_damaged_line_among_the_metrics_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
+        read_metrics(path)

@@ -5,7 +5,7 @@ import pytest
 
 import experiments
 from data.tokenizer import train_tokenizer
-from experiments.translator import MAX_TOKENS, Translator, width_for
+from experiments.translator import MAX_TOKENS, Translator, one_line, width_for
 from experiments.workdir import WorkDir
 from transformer.config import UserError
 
@@ -96,6 +96,10 @@ def test_every_checkpoint_can_be_asked_for(run):
     assert Translator.load(run.path, "30").steps == [30]
     with pytest.raises(UserError, match=r"no checkpoint '31'.*20, 30, 40"):
         Translator.load(run.path, "31")
+
+
+def test_a_translation_is_one_line():
+    assert one_line("one\ntwo\r\nthree") == "one two  three"
 
 
 def test_no_such_run():

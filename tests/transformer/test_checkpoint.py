@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.checkpoint import Checkpoints, average, read_meta
+from transformer.checkpoint import Checkpoints, average, load, read_meta, saved_steps
 from transformer.config import Experiment, TrainConfig, UserError
 from transformer.train import init_state
 
@@ -41,29 +41,30 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
     assert_same(restored.params, jax.tree.map(lambda x: x + 1, state.params))
     assert_same(restored.opt_state, state.opt_state)
     assert restored.step == 1 and meta == {"dev_loss": 1.0, "number": 1}
-    assert read_meta(tmp_path)["number"] == 1
+    assert read_meta(tmp_path, "last")["number"] == 1
 
 
 def test_an_empty_directory_has_nothing_to_restore(tmp_path, state):
     assert Checkpoints(tmp_path).restore_state(state) is None
     with pytest.raises(UserError, match="no checkpoint"):
-        Checkpoints(tmp_path).load("last", state.params)
+        load(tmp_path, "last", 3, state.params)
     with pytest.raises(UserError, match="no checkpoint"):
-        read_meta(tmp_path)
+        read_meta(tmp_path, "last")
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path, state):
-    checkpoints = saved(tmp_path, state, [5.0, 1.0, 4.0, 3.0, 2.0, 6.0])
-    assert checkpoints.steps() == [2, 4, 5, 6]
-    assert checkpoints.load("best", state.params).steps == [2]
-    assert checkpoints.load("last", state.params).steps == [6]
-    assert checkpoints.load("4", state.params).steps == [4]
+    saved(tmp_path, state, [5.0, 1.0, 4.0, 3.0, 2.0, 6.0]).close()
+    assert saved_steps(tmp_path) == [2, 4, 5, 6]
+    assert load(tmp_path, "best", 3, state.params).steps == [2]
+    assert load(tmp_path, "last", 3, state.params).steps == [6]
+    assert load(tmp_path, "4", 3, state.params).steps == [4]
     with pytest.raises(UserError, match=r"no checkpoint '3'.*last, best, average, 2, 4, 5, 6"):
-        checkpoints.load("3", state.params)
+        load(tmp_path, "3", 3, state.params)
 
 
 def test_average_is_the_mean_of_the_newest(tmp_path, state):
-    loaded = saved(tmp_path, state, [5.0, 1.0, 4.0, 3.0, 2.0, 6.0]).load("average", state.params)
+    saved(tmp_path, state, [5.0, 1.0, 4.0, 3.0, 2.0, 6.0]).close()
+    loaded = load(tmp_path, "average", 3, state.params)
     assert loaded.steps == [4, 5, 6]  # not 2, which is kept for being the best
     for got, start in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(got, start + 5, rtol=1e-6)
@@ -73,31 +74,60 @@ def test_the_average_of_one_is_itself(state):
     assert_same(average([state.params]), state.params)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete"])
+def spoil(checkpoint, damage):
+    if damage == "parameters":
+        files = [f for f in (checkpoint / "params").rglob("*") if f.is_file()]
+        largest = max(files, key=lambda f: f.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    elif damage == "everything":
+        for file in [f for f in checkpoint.rglob("*") if f.is_file()]:
+            file.unlink()
+    else:
+        (checkpoint / damage).write_text("{")
+
+
+@pytest.mark.parametrize("damage", ["parameters", "everything", "meta/metadata", "metrics/metrics"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, state, damage):
     saved(tmp_path, state, [3.0, 2.0, 1.0]).close()
-    files = [f for f in (tmp_path / "3" / "params").rglob("*") if f.is_file()]
-    largest = max(files, key=lambda f: f.stat().st_size)
-    if damage == "truncate":
-        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
-    else:
-        largest.unlink()
+    spoil(tmp_path / "3", damage)
+    (tmp_path / "unreadable-3").mkdir()  # an earlier one
     messages: list[str] = []
-    checkpoints = Checkpoints(tmp_path)
-    restored, meta = checkpoints.restore_state(state, messages.append)
+    checkpoints = Checkpoints(tmp_path, log=messages.append)
+    restored, meta = checkpoints.restore_state(state)
     assert restored.step == 2 and meta["number"] == 2
     assert len(messages) == 1 and "checkpoint 3 cannot be read" in messages[0]
-    assert (tmp_path / "unreadable-3").is_dir()  # set aside, not deleted
+    assert (tmp_path / "unreadable-3-2" / "params").is_dir()  # set aside, not deleted
     # The run goes on, and can write step 3 again.
     checkpoints.save(restored._replace(step=jnp.array(3)), {"dev_loss": 0.5, "number": 3})
     checkpoints.wait()
-    assert checkpoints.steps() == [1, 2, 3] and checkpoints.load("best", state.params).steps == [3]
+    assert checkpoints.steps() == [1, 2, 3] and load(tmp_path, "best", 3, state.params).steps == [3]
 
 
-def test_loading_a_damaged_checkpoint_to_translate_is_refused_by_name(tmp_path, state):
-    checkpoints = saved(tmp_path, state, [1.0])
-    for file in (tmp_path / "1" / "params").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint .*1 cannot be read"):
-        checkpoints.load("last", state.params)
+def test_when_none_can_be_read_all_stay_where_they_are(tmp_path, state):
+    saved(tmp_path, state, [2.0, 1.0]).close()
+    for step in ("1", "2"):
+        spoil(tmp_path / step, "parameters")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+        Checkpoints(tmp_path).restore_state(state)
+    assert saved_steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("damage", ["parameters", "everything", "meta/metadata"])
+def test_loading_a_damaged_checkpoint_to_translate_is_refused_by_name(tmp_path, state, damage):
+    saved(tmp_path, state, [2.0, 1.0]).close()
+    spoil(tmp_path / "2", damage)
+    with pytest.raises(UserError, match=r"2.* cannot be read"):
+        load(tmp_path, "last", 3, state.params)
+    assert load(tmp_path, "1", 3, state.params).steps == [1]
+
+
+def test_reading_leaves_a_checkpoint_that_is_being_written_alone(tmp_path, state):
+    saved(tmp_path, state, [2.0]).close()
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    load(tmp_path, "average", 3, state.params)
+    read_meta(tmp_path, "average")
+    assert unfinished.is_dir()
+    with pytest.raises(UserError, match="no checkpoint"):
+        read_meta(tmp_path / "elsewhere", "last")
+    assert not (tmp_path / "elsewhere").exists()

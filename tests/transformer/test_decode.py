@@ -138,18 +138,17 @@ def test_early_termination_finds_what_a_full_search_finds(sharp, source):
 
 
 def test_forced_scoring_is_a_probability(tiny):
-    # Over all translations of up to two tokens plus all longer beginnings, probabilities sum to 1.
-    source = jnp.array([[4, 5, 2]])
-    beginnings = [[EOS, PAD]] + [[a, b] for a in (0, 1, 3, 4, 5) for b in range(6)]
-    logits = tiny(source, jnp.array([[3, 3]]))
-    assert logits.shape == (1, 2, 6)
-    total = 0.0
-    for first, second in beginnings:
-        p = jax.nn.softmax(tiny(source, jnp.array([[first, 3]]))[0], axis=-1)
-        total += float(p[0, first] if first == EOS else p[0, first] * p[1, second])
-    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
-    by_hand = jax.nn.log_softmax(tiny(source, jnp.array([[4, 2]]))[0])
-    np.testing.assert_allclose(
-        token_log_probs(tiny, source, jnp.array([[4, 2]]))[0], [by_hand[0, 4], by_hand[1, 2]], rtol=1e-5
-    )
-    assert token_log_probs(tiny, source, jnp.array([[4, 2, 0]]))[0, 2] == 0
+    # Over all translations of up to two tokens and all beginnings of longer ones, probabilities sum to 1.
+    beginnings = [[EOS, PAD]] + [[a, b] for a in (3, 4, 5) for b in (2, 3, 4, 5)]
+    source = jnp.tile(jnp.array([4, 5, 2]), (len(beginnings), 1))
+    log_probs = token_log_probs(tiny, source, jnp.array(beginnings)).sum(axis=1)
+    np.testing.assert_allclose(np.exp(log_probs).sum(), 1.0, rtol=1e-5)
+    assert token_log_probs(tiny, source[:1], jnp.array([[4, 2, 0]]))[0, 2] == 0
+
+
+def test_forced_scoring_gives_the_models_own_odds(tiny):
+    source, target = jnp.array([[4, 5, 2]]), jnp.array([[4, 2]])
+    scored = token_log_probs(tiny, source, target)[0]
+    logits = tiny(source, target)[0]
+    other = token_log_probs(tiny, source, jnp.array([[5, 2]]))[0]
+    np.testing.assert_allclose(scored[0] - other[0], logits[0, 4] - logits[0, 5], rtol=1e-4)
