@@ -1,6 +1,9 @@
 import sys
+import threading
 
 if __name__ == "__main__":
+    # A save that fails (a full disk) leaves hundreds of lines from its threads. It is reported once, where it is awaited.
+    sys.unraisablehook = threading.excepthook = lambda _: None
     try:
         from experiments.cli import main
 
