@@ -2,7 +2,7 @@ import sys
 import threading
 
 if __name__ == "__main__":
-    # A save that fails (a full disk) leaves hundreds of lines from its threads. It is reported once, where it is awaited.
+    # A failed save (a full disk) leaves hundreds of lines from its threads; it is reported where it is awaited.
     sys.unraisablehook = threading.excepthook = lambda _: None
     try:
         from experiments.cli import main
