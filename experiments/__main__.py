@@ -1,9 +1,14 @@
 import sys
 import threading
 
+
+def say_nothing(_: object) -> None:
+    """A failed save (a full disk) leaves hundreds of lines from its threads; it is reported where it is awaited."""
+
+
 if __name__ == "__main__":
-    # A failed save (a full disk) leaves hundreds of lines from its threads; it is reported where it is awaited.
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.unraisablehook = say_nothing
+    threading.excepthook = say_nothing
     try:
         from experiments.cli import main
 
