@@ -30,13 +30,19 @@ class Source(NamedTuple):
 
 
 class Corpus(Protocol):
-    """Sentence pairs in three splits. The direction of a named corpus is English -> the other language."""
+    """Sentence pairs in three splits. The direction of a named corpus is English -> the other language.
+
+    `target_language` is its two-letter code, None where nobody knows (the user's own files).
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def licence(self) -> str: ...
+
+    @property
+    def target_language(self) -> str | None: ...
 
     def sources(self) -> dict[str, Source]:
         """What decides the text, by role ("train.source"). Needs no download."""
@@ -51,6 +57,7 @@ class GrammarCorpus:
 
     name: str = "grammar"
     licence: str = "that of this code"
+    target_language: str = "de"
     seed: int = 0
 
     def sources(self) -> dict[str, Source]:
@@ -72,6 +79,7 @@ class HostedCorpus:
 
     name: str
     licence: str
+    target_language: str
     files: dict[SplitName, tuple[RemoteFile, RemoteFile]]
 
     def sources(self) -> dict[str, Source]:
@@ -93,6 +101,7 @@ class FilesCorpus:
     files: dict[SplitName, tuple[Path, Path]]
     name: str = "files"
     licence: str = "the user's own text"
+    target_language: str | None = None
 
     def sources(self) -> dict[str, Source]:
         result = {}
@@ -127,7 +136,7 @@ def _multi30k(language: str) -> HostedCorpus:
         return RemoteFile("multi30k", f"{_MULTI30K}/{name}.gz", _MULTI30K_SHA256[name])
 
     files = {split: (file(stem, "en"), file(stem, language)) for split, stem in _MULTI30K_STEMS.items()}
-    return HostedCorpus(f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", files)
+    return HostedCorpus(f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", language, files)
 
 
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (GrammarCorpus(), _multi30k("de"), _multi30k("fr"))}

@@ -22,7 +22,9 @@ from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
-from experiments.records import results_table
+from experiments.paper import TABLE3
+from experiments.records import RESULTS, results_table
+from experiments.tables import fill_table3, render_table3
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
 from experiments.workdir import find_workdir, write_whole
@@ -92,6 +94,24 @@ class Translating(Decoding):
     """Print this many translations of each line, as "line number ||| score ||| text"; 1: the plain text alone."""
     interactive: bool = False
     """Ask for one sentence after another."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Flags of `table`."""
+
+    scale: Literal["smoke", "small", "paper"] = "paper"
+    """How large the runs are (experiments/scales.py)."""
+    seeds: int = 1
+    """Runs of each row, with seeds 0, 1, ..."""
+    rows: tuple[str, ...] = ()
+    """Only these rows. None given: all."""
+    render: bool = False
+    """Train nothing: render what there is."""
+    runs: Path = Path("runs")
+    """Where the runs are written, and found again."""
+    results: Path = RESULTS
+    """Where the records and the rendered table go."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +222,20 @@ def run_results(arguments: Arguments) -> None:
     print(results_table(), end="")
 
 
+def run_table(arguments: Arguments) -> None:
+    """table 3: train what is missing of a table of the paper, and render it from its records"""
+    number, flags = run_of("table", arguments)
+    if number != "3":
+        raise UserError(f"there is no table {number!r}; there are: 3")
+    given = parse(Table, flags, Table(), f"table {number}")
+    if unknown := set(given.rows) - {row.name for row in TABLE3}:
+        raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(row.name for row in TABLE3)}")
+    if not given.render:
+        fill_table3(given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
+    for path in render_table3(given.scale, given.results):
+        print(path)
+
+
 VERBS: dict[str, Callable[[Arguments], None]] = {
     "list": run_list,
     "demo": run_demo,
@@ -210,6 +244,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "translate": run_translate,
     "evaluate": run_evaluate,
     "score": run_score,
+    "table": run_table,
     "results": run_results,
 }
 

@@ -43,7 +43,7 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
 
     for name, lines in (("source", sources), ("output", outputs), ("reference", references)):
         write_whole(run.evaluation / f"{split}.{name}.txt", "".join(line + "\n" for line in lines).encode())
-    scores = score(outputs, references)
+    scores = score(outputs, references, data.manifest.get("target_language"))
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
     write_record(path, make_record(translator.meta, scores, split, translator.steps, files, decode, seconds))

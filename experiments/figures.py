@@ -46,6 +46,19 @@ def draw_attention(run: WorkDir, attention: Attention) -> Path:
     return save(figure, run.figures / "attention.png")
 
 
+def draw_ratios(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
+    """For each row the paper's value and ours, one point a seed -> the PNG's path."""
+    figure, axis = plt.subplots(figsize=(11, 4), layout="constrained")
+    axis.axhline(1.0, color="gray", linewidth=0.5)
+    axis.plot([paper for paper, _ in rows.values()], "o", label="paper")
+    points = [(place, value) for place, (_, ours) in enumerate(rows.values()) for value in ours]
+    axis.plot([place for place, _ in points], [value for _, value in points], "x", label="ours, each seed")
+    axis.legend()
+    axis.set_xticks(range(len(rows)), list(rows), rotation=60, fontsize=7)
+    axis.set(title=title)
+    return save(figure, path)
+
+
 def save(figure: plt.Figure, path: Path) -> Path:
     """Writes a figure and lets go of it."""
     path.parent.mkdir(exist_ok=True)

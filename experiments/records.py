@@ -1,5 +1,6 @@
 """Records: one JSON for each finished run, and the results table made from them and from nothing else."""
 
+import hashlib
 import json
 import os
 import platform
@@ -16,6 +17,8 @@ from experiments.progress import perplexity
 from experiments.scoring import Score
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
+from transformer.config import Experiment, UserError
+from transformer.model import count_parameters
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,6 +45,7 @@ def make_record(
     experiment = meta["experiment"]
     return {
         "experiment": experiment["name"],
+        "parameters": count_parameters(Experiment.from_dict(experiment).model),
         "corpus": meta["data"]["corpus"],
         "split": split,
         "sources": sources,
@@ -93,9 +97,24 @@ def commit() -> str:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes it whole or not at all."""
+    """Writes it whole or not at all, with a hash of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    signed = record | {"sha256": content_hash(record)}
+    write_whole(path, (json.dumps(signed, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record. UserError if it was changed after the code wrote it."""
+    record = read_json(path)
+    if record.get("sha256") != content_hash(record):
+        raise UserError(f"{path} was edited: its content does not have the hash that it states")
+    return record
+
+
+def content_hash(record: dict[str, Any]) -> str:
+    """SHA-256 of all of a record but the hash itself."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def results_table(folder: Path = RESULTS) -> str:
@@ -105,14 +124,14 @@ def results_table(folder: Path = RESULTS) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.json")):
-        record = read_json(path)
-        bleu, chrf = (f"{score['value']:.1f}" for score in record["scores"])
+        record = read_record(path)
+        values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
         machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
         cells = [
             f"[{record['experiment']}](experiments/results/{path.name})",
             f"{record['corpus']} {record['split']}",
-            bleu,
-            chrf,
+            values["BLEU"],
+            values["chrF2"],
             f"{record['dev_ppl']:.2f}",
             f"{record['steps']:,}",
             f"{record['train_hours']:.2f}",
