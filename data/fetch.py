@@ -1,17 +1,24 @@
 """Public files by address and SHA-256: from a local mirror, the cache, or the network, in this order."""
 
+import fcntl
 import hashlib
 import http.client
 import os
+import shutil
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import IO
 
 from transformer.config import UserError
 
 _CHUNK = 1 << 20  # bytes read at a time
 _TIMEOUT = 30.0  # seconds without a byte before a download is given up
+_SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = prin
         return cached
     log(f"downloading {file.address}")
     try:
-        _download(file, cached)
+        _download(file, cached, log)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f"cannot download {file.address} ({error or type(error).__name__}): put the file at {cached}, "
@@ -74,25 +81,61 @@ def _in_mirror(file: RemoteFile) -> Path | None:
     return None
 
 
-def _download(file: RemoteFile, path: Path) -> None:
-    """Stream to a `.part` beside `path`, which appears only when it is whole and has the right hash."""
+def _download(file: RemoteFile, path: Path, log: Callable[[str], object]) -> None:
+    """Stream to a `.part` beside `path`, which appears only when it is whole and has the right hash.
+
+    A part that an earlier attempt left is gone on with, where the server can. Two processes do not write into one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two downloads at a time from writing into one file.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
-    size = 0
+    part = path.with_name(f"{path.name}.part")
+    with part.open("ab") as out:
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"another process is downloading it to {part}") from error
+        try:
+            _continue(file, out, log)
+        finally:
+            if out.tell() == 0:
+                part.unlink()
+    if (found := sha256_of(part)) != file.sha256:
+        part.unlink()
+        raise UserError(f"{file.address} has SHA-256 {found}, not {file.sha256}: not kept")
+    part.replace(path)
+
+
+def _continue(file: RemoteFile, out: IO[bytes], log: Callable[[str], object]) -> None:
+    """Append what is still missing, and say every ten seconds how far it is."""
+    done = out.tell()
+    headers = {"Range": f"bytes={done}-"} if done else {}
     try:
-        with urllib.request.urlopen(file.address, timeout=_TIMEOUT) as response, part.open("wb") as out:
-            while chunk := response.read(_CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            promised = response.headers.get("Content-Length")
-        # A connection that breaks looks like the end of the file to read(): only the length tells.
-        if promised is not None and int(promised) != size:
-            raise OSError(f"{size} of {promised} bytes arrived")
-        if digest.hexdigest() != file.sha256:
-            raise UserError(f"{file.address} has SHA-256 {digest.hexdigest()}, not {file.sha256}: not kept")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        response = urllib.request.urlopen(urllib.request.Request(file.address, headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # there is no more: the hash will tell
+            return
+        raise
+    with response:
+        if done and response.status != HTTPStatus.PARTIAL_CONTENT:  # the server starts anew
+            out.truncate(0)
+            done = 0
+        promised = response.headers.get("Content-Length")
+        total = done + int(promised) if promised else None
+        if total:
+            check_room(Path(out.name).parent, total - done, file.name)
+        said = time.monotonic()
+        while chunk := response.read(_CHUNK):
+            out.write(chunk)
+            done += len(chunk)
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                log(f"{file.name}: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else ""))
+    # A connection that breaks looks like the end of the file to read(): only the length tells.
+    if total is not None and done != total:
+        raise OSError(f"{done} of {total} bytes arrived; the same command goes on from there")
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """UserError if the disk of a folder has not that many bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"no room for {what} in {folder}: it needs {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB")

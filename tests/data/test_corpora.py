@@ -160,16 +160,17 @@ def test_train_pairs_must_be_positive() -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """/whole.gz; /half.gz, which breaks off; anything else is not there."""
+    """/whole.gz; /half.gz, which breaks off; /rest.gz, which breaks off unless asked for the rest; nothing else."""
 
     def do_GET(self) -> None:
-        if self.path not in ("/whole.gz", "/half.gz"):
+        if self.path not in ("/whole.gz", "/half.gz", "/rest.gz"):
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if self.path == "/rest.gz" else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        self.wfile.write(CONTENT if self.path == "/whole.gz" else CONTENT[:10])
+        self.wfile.write(CONTENT[start:] if self.path == "/whole.gz" or start else CONTENT[:10])
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -205,6 +206,18 @@ def test_download_once_then_cache(server: str, tmp_path: Path) -> None:
     assert _everything_below(tmp_path) == ["whole.gz"]
 
 
+def test_a_broken_download_goes_on_where_it_stopped(server: str, tmp_path: Path) -> None:
+    file = RemoteFile("corpus", f"{server}/rest.gz", SHA256)
+    with pytest.raises(UserError, match=r"10 of .* bytes arrived"):
+        fetch(file, tmp_path, print)
+    assert _everything_below(tmp_path) == ["rest.gz.part"]
+    assert fetch(file, tmp_path, print).read_bytes() == CONTENT
+    # A server that cannot go on sends the whole again.
+    (tmp_path / "corpus" / "whole.gz.part").write_bytes(b"something else")
+    assert fetch(replace(file, address=f"{server}/whole.gz"), tmp_path, print).read_bytes() == CONTENT
+    assert _everything_below(tmp_path) == ["rest.gz", "whole.gz"]
+
+
 def test_wrong_bytes_are_refused_with_both_hashes(server: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"whole.gz has SHA-256 {SHA256}, not {'0' * 64}"):
         fetch(RemoteFile("corpus", f"{server}/whole.gz", "0" * 64), tmp_path, print)
@@ -225,7 +238,7 @@ def test_a_failed_download_says_what_to_do(server: str, tmp_path: Path, address:
         fetch(file, tmp_path, print)
     for part in (file.address, "DATA_MIRROR", str(tmp_path / "corpus" / file.name)):
         assert part in str(caught.value)
-    assert _everything_below(tmp_path) == []
+    assert _everything_below(tmp_path) == (["half.gz.part"] if "half" in address else [])
 
 
 def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
@@ -254,6 +267,6 @@ def test_the_mirror_comes_before_any_download(tmp_path: Path, monkeypatch: pytes
 
 def test_hosted_corpus_reads_what_it_fetched(server: str, tmp_path: Path) -> None:
     file = RemoteFile("corpus", f"{server}/whole.gz", SHA256)
-    corpus = HostedCorpus("x", "free", dict.fromkeys(corpora.SPLITS, (file, file)))
+    corpus = HostedCorpus("x", "free", "de", dict.fromkeys(corpora.SPLITS, (file, file)))
     assert list(corpus.pairs("dev", None, tmp_path, print)) == [("a man", "a man"), ("a dog", "a dog")]
     assert list(corpus.pairs("train", 1, tmp_path, print)) == [("a man", "a man")]
