@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 from data import grammar
 from data.fetch import RemoteFile, fetch, sha256_of
 from data.text import Pair, check_file, read_pairs
+from data.wmt14 import adopt, text_folder
 from transformer.config import DataConfig, UserError
 
 SplitName = Literal["train", "dev", "test"]
@@ -44,8 +45,8 @@ class Corpus(Protocol):
     @property
     def target_language(self) -> str | None: ...
 
-    def sources(self) -> dict[str, Source]:
-        """What decides the text, by role ("train.source"). Needs no download."""
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        """What decides the text, by role ("train.source")."""
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         """The pairs of a split, blank ones included, and of those only the first `count`."""
@@ -60,7 +61,7 @@ class GrammarCorpus:
     target_language: str = "de"
     seed: int = 0
 
-    def sources(self) -> dict[str, Source]:
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         # The text itself is hashed, not a version number that someone has to remember to raise.
         return {split: Source(f"data.grammar, seed {self.seed}", self._sample_hash(split)) for split in SPLITS}
 
@@ -82,7 +83,7 @@ class HostedCorpus:
     target_language: str
     files: dict[SplitName, tuple[RemoteFile, RemoteFile]]
 
-    def sources(self) -> dict[str, Source]:
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         return {
             f"{split}.{side}": Source(file.address, file.sha256)
             for split, files in self.files.items()
@@ -103,7 +104,7 @@ class FilesCorpus:
     licence: str = "the user's own text"
     target_language: str | None = None
 
-    def sources(self) -> dict[str, Source]:
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         result = {}
         for split, files in self.files.items():
             for side, path in zip(("source", "target"), files, strict=True):
@@ -113,6 +114,35 @@ class FilesCorpus:
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         return islice(read_pairs(*self.files[split]), count)
+
+
+@dataclass(frozen=True)
+class WMT14:
+    """WMT14 as tensorflow-datasets builds it, from English."""
+
+    target_language: str
+    archives: tuple[RemoteFile, ...]
+    licence: str = "free for research; statmt.org/wmt14"
+
+    @property
+    def name(self) -> str:
+        return f"wmt14-en-{self.target_language}"
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        origin, hashes = text_folder(self.target_language, self.archives, downloads, log).origin()
+        return {
+            f"{split}.{side}": Source(f"{split}.{language}, {origin}", hashes[f"{split}.{language}"])
+            for split in SPLITS
+            for side, language in (("source", "en"), ("target", self.target_language))
+        }
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        folder = text_folder(self.target_language, self.archives, downloads, log).path
+        return islice(read_pairs(folder / f"{split}.en", folder / f"{split}.{self.target_language}"), count)
+
+    def adopt(self, given: Path, downloads: Path, log: Log) -> None:
+        """Takes the text from a folder of the user's instead of the network."""
+        adopt(self.target_language, self.archives, given, downloads, log)
 
 
 _MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -139,7 +169,39 @@ def _multi30k(language: str) -> HostedCorpus:
     return HostedCorpus(f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", language, files)
 
 
-CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (GrammarCorpus(), _multi30k("de"), _multi30k("fr"))}
+# Addresses and hashes as tensorflow-datasets registers them.
+_WMT14_BOTH = (
+    ("http://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz",
+     "0224c7c710c8a063dfd893b0cc0830202d61f4c75c17eb8e31836103d27d96e7"),
+    ("http://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz",
+     "c7a74e2ea01ac6c920123108627e35278d4ccb5701e15428ffa34de86fa3a9e5"),
+    ("http://www.statmt.org/wmt14/training-parallel-nc-v9.tgz",
+     "cb8953f292298e6877ae433c98912b927cb0766b303f4540512ddd286c748485"),
+    ("http://data.statmt.org/wmt19/translation-task/dev.tgz",
+     "7a7deccf82ebb05ba508dba5eb21356492224e8f630ec4f992132b029b4b25e7"),
+)  # fmt: skip
+_WMT14_FRENCH = (
+    ("http://www.statmt.org/wmt13/training-parallel-un.tgz",
+     "29141b5c1eba149a94f7a59d3b1a834b2e47fe0f8758d68dcd77a3d3f497ee47"),
+    ("http://www.statmt.org/wmt10/training-giga-fren.tar",
+     "3ff8319f6919393520559bfbc7ad6a747ec81b3abc7be9993b338d4b017b4d9a"),
+)  # fmt: skip
+
+
+def _wmt14(language: str, archives: tuple[tuple[str, str], ...]) -> WMT14:
+    return WMT14(language, tuple(RemoteFile("wmt14", address, sha256) for address, sha256 in archives))
+
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus
+    for corpus in (
+        GrammarCorpus(),
+        _multi30k("de"),
+        _multi30k("fr"),
+        _wmt14("de", _WMT14_BOTH),
+        _wmt14("fr", _WMT14_BOTH + _WMT14_FRENCH),
+    )
+}
 
 
 def find_corpus(config: DataConfig) -> Corpus:

@@ -13,17 +13,16 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpora import SPLITS, Corpus, Log, Source, SplitName, find_corpus
+from data.corpora import SPLITS, WMT14, Corpus, Log, Source, SplitName, find_corpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
+from data.folders import appears_whole, remove_abandoned
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
@@ -68,17 +67,28 @@ def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) 
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    sources = corpus.sources()
+    with _explained(data_dir):
+        sources = corpus.sources(data_dir / "downloads", log)
     digest = _digest(config, sources)
     path = data_dir / f"{corpus.name}-{config.vocab_type}{config.vocab_size}-{digest[:8]}"
     if not path.exists():
         with _explained(data_dir):
             data_dir.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(data_dir)
-            with _appears_whole(path) as folder:
+            remove_abandoned(data_dir)
+            with appears_whole(path) as folder:
                 log(f"preparing {path}")
                 _build(folder, config, corpus, sources, data_dir / "downloads", log)
     return open_prepared(path)
+
+
+def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Log = print) -> None:
+    """Make a named corpus from a folder of the user's, so that `prepare` needs no network. UserError if it cannot."""
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    corpus = find_corpus(config)
+    if not isinstance(corpus, WMT14):
+        raise UserError(f"{corpus.name} is not made from a folder: WMT14 is; other text has --data.train-src and so on")
+    with _explained(data_dir):
+        corpus.adopt(given, data_dir / "downloads", log)
 
 
 def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
@@ -105,41 +115,6 @@ def _explained(data_dir: Path) -> Iterator[None]:
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
         raise UserError(f"cannot prepare data in {error.filename or data_dir}: {reason}") from error
-
-
-@contextmanager
-def _appears_whole(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` when the body ends well, and else is removed."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.exists():  # if it does, another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_abandoned(data_dir: Path) -> None:
-    """Remove temporary folders of processes of this machine that are no longer alive."""
-    for folder in data_dir.glob(f".*.{socket.gethostname()}.*.tmp"):
-        pid = folder.name.split(".")[-2]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # alive, and someone else's
-        return True
-    return True
 
 
 def _build(

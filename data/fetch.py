@@ -40,12 +40,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = print) -> Path:
+def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = print, mirror: str | None = None) -> Path:
     """A local path whose bytes have the SHA-256 that `file` promises; `downloads` is the cache.
 
-    UserError when a file of this name has other bytes, or when it can be had from nowhere.
+    `mirror` is a folder to look in first, by default $DATA_MIRROR. UserError when a file of this name has other bytes,
+    or when it can be had from nowhere.
     """
-    if mirrored := _in_mirror(file):
+    if mirrored := _in_mirror(file, mirror or os.environ.get("DATA_MIRROR")):
         return mirrored
     cached = downloads / file.folder / file.name
     if cached.exists():
@@ -63,9 +64,8 @@ def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = prin
     return cached
 
 
-def _in_mirror(file: RemoteFile) -> Path | None:
-    """The file below $DATA_MIRROR that has the right name and bytes; None when there is none of this name."""
-    mirror = os.environ.get("DATA_MIRROR")
+def _in_mirror(file: RemoteFile, mirror: str | None) -> Path | None:
+    """The file below the mirror that has the right name and bytes; None when there is none of this name."""
     if not mirror:
         return None
     if not Path(mirror).is_dir():
@@ -77,7 +77,7 @@ def _in_mirror(file: RemoteFile) -> Path | None:
         wrong.append((path, found))
     if wrong:
         path, found = wrong[0]
-        raise UserError(f"{path} (in DATA_MIRROR) has SHA-256 {found}, not {file.sha256}")
+        raise UserError(f"{path} (in the mirror) has SHA-256 {found}, not {file.sha256}")
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NoReturn, TextIO
 
 import tyro
 
-from data.dataset import prepare
+from data.dataset import adopt, prepare
 from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.evaluate import evaluate
@@ -46,6 +46,15 @@ class Training:
     experiment: Annotated[Experiment, Flat]
     workdir: Path | None = None
     """Where the run is written, and found again. None: runs/<name>."""
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Flags of `prepare`."""
+
+    experiment: Annotated[Experiment, Flat]
+    from_dir: Path | None = None
+    """Take a named corpus from this folder, not from the network: plain text, parquet files or archives (WMT14)."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,10 @@ def run_list(arguments: Arguments) -> None:
 def run_prepare(arguments: Arguments) -> None:
     """prepare NAME: fetch the text, make the vocabulary, write token files"""
     experiment, flags = experiment_of("prepare", arguments)
-    data = prepare(parse(Experiment, flags, experiment, f"prepare {experiment.name}").data)
+    given = parse(Preparing, flags, Preparing(experiment), f"prepare {experiment.name}")
+    if given.from_dir:
+        adopt(given.experiment.data, given.from_dir)
+    data = prepare(given.experiment.data)
     print(f"{len(data.train):,} training pairs in {data.path}")
 
 

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy.stats import t as student
-
 from experiments.evaluate import evaluate
 from experiments.figures import draw_ratios
 from experiments.paper import TABLE3, Row
@@ -42,6 +40,8 @@ class Interval(NamedTuple):
 
 def interval(values: list[float]) -> Interval:
     """By Student's t."""
+    from scipy.stats import t as student  # here, since importing it takes a second
+
     mean, n = statistics.fmean(values), len(values)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else None
     return Interval(mean, half, n)

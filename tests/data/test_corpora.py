@@ -96,13 +96,13 @@ def test_unknown_corpus_lists_the_nearest_first() -> None:
         find_corpus(DataConfig(corpus="multi30k-de"))
 
 
-def test_named_corpora_say_where_they_come_from() -> None:
+def test_named_corpora_say_where_they_come_from(tmp_path: Path) -> None:
     for name, corpus in CORPORA.items():
         assert find_corpus(DataConfig(corpus=name)) is corpus
         assert corpus.name == name
         assert corpus.licence
     for corpus in (CORPORA["multi30k-en-de"], CORPORA["multi30k-en-fr"]):
-        sources = corpus.sources()
+        sources = corpus.sources(tmp_path, print)
         assert len(sources) == 6
         for role, source in sources.items():
             assert source.name.startswith("https://")
@@ -146,7 +146,7 @@ def test_an_incomplete_set_of_own_files_is_refused(tmp_path: Path, missing: str)
 def test_own_files_are_known_by_content_not_by_path(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first, second = (find_corpus(_own(tmp_path / name)).sources() for name in "ab")
+    first, second = (find_corpus(_own(tmp_path / name)).sources(tmp_path, print) for name in "ab")
     assert [s.sha256 for s in first.values()] == [s.sha256 for s in second.values()]
     assert first != second
 

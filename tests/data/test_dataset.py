@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from data import dataset, encoding
 from data.dataset import PreparedData, default_data_dir, open_prepared, prepare
+from data.folders import remove_abandoned
 from data.tokens import Tokens, TokenWriter
 from transformer.config import DataConfig, UserError
 
@@ -227,7 +228,7 @@ def test_a_killed_prepare_leaves_no_folder_of_the_final_name(config: DataConfig,
         assert process.stdout is not None
         assert process.stdout.readline() == "half\n"
         (alive,) = _folders(data_dir)
-        dataset._remove_abandoned(data_dir)
+        remove_abandoned(data_dir)
         assert _folders(data_dir) == [alive]  # its process lives
         process.send_signal(signal.SIGKILL)
     assert alive.startswith(".")
