@@ -2,12 +2,14 @@
 
 from difflib import get_close_matches
 
-from experiments import demo, multi30k, paper
+from experiments import demo, europarl, multi30k, paper, wmt14
 from experiments.translator import Translator
 from transformer.config import Experiment, UserError
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for module in (demo, multi30k, paper) for experiment in module.EXPERIMENTS
+    experiment.name: experiment
+    for module in (demo, multi30k, europarl, wmt14, paper)
+    for experiment in module.EXPERIMENTS
 }
 
 load = Translator.load

@@ -45,6 +45,7 @@ def make_record(
     experiment = meta["experiment"]
     return {
         "experiment": experiment["name"],
+        "note": experiment.get("note", ""),
         "parameters": count_parameters(Experiment.from_dict(experiment).model),
         "corpus": meta["data"]["corpus"],
         "split": split,

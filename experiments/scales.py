@@ -6,10 +6,8 @@ does what the paper found hold for a model a hundred times smaller? Neither give
 
 from dataclasses import replace
 
-from experiments.paper import EXPERIMENTS
+from experiments.wmt14 import EN_DE_BASE
 from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
-
-PAPER = next(experiment for experiment in EXPERIMENTS if experiment.name == "base")
 
 # The paper's proportions: d_ff = 4 d_model, 8 heads, 3 layers so that thirds of them are whole.
 SMALL = Experiment(
@@ -30,4 +28,4 @@ SMOKE = replace(
     decode=DecodeConfig(extra_length=5, batch_size=256),
 )
 
-SCALES: dict[str, Experiment] = {"paper": PAPER, "small": SMALL, "smoke": SMOKE}
+SCALES: dict[str, Experiment] = {"paper": EN_DE_BASE, "small": SMALL, "smoke": SMOKE}

@@ -15,7 +15,15 @@ from transformer.checkpoint import read_json, saved_steps
 from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
-MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.keep", "train.max_bad_steps", "decode.")
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.keep",
+    "train.max_bad_steps",
+    "decode.",
+    "note",
+)
 
 
 class WorkDir:

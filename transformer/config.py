@@ -196,6 +196,8 @@ class Experiment:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    note: str = ""
+    """What a reader of the record must know, in a sentence."""
 
     def __post_init__(self) -> None:
         rows = self.model.vocab_size
