@@ -22,9 +22,9 @@ from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
-from experiments.paper import TABLE3
 from experiments.records import RESULTS, results_table
-from experiments.tables import fill_table3, render_table3
+from experiments.render import render_table
+from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
 from experiments.workdir import find_workdir, write_whole
@@ -235,16 +235,17 @@ def run_results(arguments: Arguments) -> None:
 
 
 def run_table(arguments: Arguments) -> None:
-    """table 3: train what is missing of a table of the paper, and render it from its records"""
+    """table N: train what is missing of a table of the paper (2 or 3), and render it from its records"""
     number, flags = run_of("table", arguments)
-    if number != "3":
-        raise UserError(f"there is no table {number!r}; there are: 3")
+    if number not in ("2", "3"):
+        raise UserError(f"there is no table {number!r}; there are: 2, 3")
+    table: Number = 2 if number == "2" else 3
     given = parse(Table, flags, Table(), f"table {number}")
-    if unknown := set(given.rows) - {row.name for row in TABLE3}:
-        raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(row.name for row in TABLE3)}")
+    if unknown := set(given.rows) - set(there := experiments_of(table, given.scale)):
+        raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
     if not given.render:
-        fill_table3(given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
-    for path in render_table3(given.scale, given.results):
+        fill(table, given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
+    for path in render_table(table, given.scale, given.results):
         print(path)
 
 

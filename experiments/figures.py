@@ -46,7 +46,7 @@ def draw_attention(run: WorkDir, attention: Attention) -> Path:
     return save(figure, run.figures / "attention.png")
 
 
-def draw_ratios(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
+def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
     """For each row the paper's value and ours, one point a seed -> the PNG's path."""
     figure, axis = plt.subplots(figsize=(11, 4), layout="constrained")
     axis.axhline(1.0, color="gray", linewidth=0.5)

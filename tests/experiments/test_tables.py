@@ -1,56 +1,71 @@
 """A table is made of records, and of nothing else."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from experiments.paper import TABLE3
+from experiments.paper import TABLE2, TABLE3
 from experiments.records import read_record, write_record
+from experiments.render import counted_flops, interval, render_table
 from experiments.scales import SCALES
-from experiments.tables import experiment_of, fill_table3, interval, records_of, render_table3
+from experiments.tables import experiments_of, fill, records_of
+from experiments.wmt14 import EXPERIMENTS as WMT14
 from transformer.config import UserError
 
 
 @pytest.fixture(scope="module")
 def filled(micro, tmp_path_factory):
-    """Two rows of Table 3 on the micro experiment, two seeds of base."""
+    """Two rows of Table 3 and one of Table 2 on the micro experiment, two seeds of base."""
     folder = tmp_path_factory.mktemp("tables")
     quick = replace(
         micro,
-        model=replace(micro.model, num_heads=2),
-        train=replace(micro.train, steps=2, eval_every=2, keep=1),
+        name="smoke-en-de-base",
+        model=replace(micro.model, num_heads=4, num_layers=3),
+        data=replace(micro.data, num_shapes=1),
+        train=replace(micro.train, steps=2, eval_every=1, keep=2),
         decode=replace(micro.decode, extra_length=2),
     )
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "smoke", quick)
-        fill_table3("smoke", 1, ["base", "E"], folder / "runs", folder / "results", lines.append)
-        fill_table3("smoke", 2, ["base"], folder / "runs", folder / "results", lines.append)
+        patch.setitem(SCALES, "smoke", {"en-de": quick, "en-fr": replace(quick, name="smoke-en-fr-base")})
+        places = folder / "runs", folder / "results"
+        fill(3, "smoke", 1, ["base", "E"], *places, lines.append)
+        fill(3, "smoke", 2, ["base"], *places, lines.append)
+        fill(2, "smoke", 1, ["en-de-base"], *places, lines.append)
         yield folder / "results", lines
 
 
 def copy_of(results, tmp_path):
-    (tmp_path / "table3-smoke").mkdir()
-    for path in (results / "table3-smoke").glob("*.json"):
-        (tmp_path / "table3-smoke" / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    shutil.copytree(results, tmp_path / "results")
+    return tmp_path / "results"
 
 
 def test_what_has_a_record_is_not_trained_again(filled):
     results, lines = filled
     started = [line for line in lines if line.startswith("--- ")]
-    assert started == ["--- base (base), seed 0", "--- E (learned positions), seed 0", "--- base (base), seed 1"]
+    assert started == ["--- base, seed 0", "--- E, seed 0", "--- base, seed 1", "--- en-de-base, seed 0"]
     assert sorted(p.stem for p in (results / "table3-smoke").iterdir()) == ["E-seed0", "base-seed0", "base-seed1"]
 
 
-def test_the_rendered_table_has_a_line_for_every_row_and_numbers_where_records_are(filled, tmp_path):
+def test_the_base_of_table_3_is_the_base_of_table_2(filled):
+    results, lines = filled
+    after = lines[lines.index("--- en-de-base, seed 0") :]
+    assert not any("compiling" in line for line in after)
+    one, two = (
+        read_record(results / name) for name in ("table3-smoke/base-seed0.json", "table2-smoke/en-de-base-seed0.json")
+    )
+    assert (one["checkpoints"], two["checkpoints"]) == ([2], [1, 2])
+    assert (one["split"], two["split"]) == ("dev", "test")
+
+
+def test_rendered_tables_have_a_line_for_every_row_and_numbers_where_records_are(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
-    markdown, csv, picture = render_table3("smoke", folder)
+    markdown, csv, picture = render_table(3, "smoke", folder)
     text = markdown.read_text()
     assert "not the paper's numbers" in text
-    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
-    assert [cells[0] for cells in table] == [row.name for row in TABLE3]
+    assert [cells[0] for cells in cells_of(text)] == [row.name for row in TABLE3]
     seeds = [read_record(folder / "table3-smoke" / f"base-seed{seed}.json")["dev_ppl"] for seed in (0, 1)]
     assert str(interval(seeds)) in text and "±" in str(interval(seeds))
     e = read_record(folder / "table3-smoke" / "E-seed0.json")
@@ -58,10 +73,24 @@ def test_the_rendered_table_has_a_line_for_every_row_and_numbers_where_records_a
     assert csv.read_text().count("\n") == len(TABLE3) + 1
     assert picture.read_bytes().startswith(b"\x89PNG")
 
+    table = {tuple(cells[:2]): cells for cells in cells_of(render_table(2, "smoke", folder)[0].read_text())}
+    record = read_record(folder / "table2-smoke" / "en-de-base-seed0.json")
+    assert f"{counted_flops(record):.1e}" in table["en-de", "Transformer (base)"]
+    assert table["en-fr", "Transformer (big)"][2:5] == ["41.8", "", ""]
+    assert table["en-de", "ByteNet"][2] == "23.75"
 
-def test_a_table_without_records_is_empty_and_good(tmp_path):
-    markdown = render_table3("small", tmp_path)[0].read_text()
-    assert "No record yet" in markdown and "| E | learned positions |  | 4.92 |  |" in markdown
+
+def cells_of(markdown):
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("| ")
+    ][2:]
+
+
+@pytest.mark.parametrize("table", [2, 3])
+def test_a_table_without_records_is_empty_and_good(table, tmp_path):
+    markdown = render_table(table, "small", tmp_path)[0].read_text()
+    assert "No record yet" in markdown
+    assert len(cells_of(markdown)) == (len(TABLE3) if table == 3 else 13 + len(TABLE2))
 
 
 def test_an_edited_record_is_refused_by_name(filled, tmp_path):
@@ -69,23 +98,42 @@ def test_an_edited_record_is_refused_by_name(filled, tmp_path):
     path = folder / "table3-smoke" / "E-seed0.json"
     path.write_text(path.read_text().replace('"dev_ppl": ', '"dev_ppl": 1'))
     with pytest.raises(UserError, match=r"E-seed0\.json was edited"):
-        render_table3("smoke", folder)
+        render_table(3, "smoke", folder)
 
 
-def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
+@pytest.mark.parametrize(
+    "change", [lambda r: r["settings"]["decode"].update(beam=1), lambda r: r.update(vocabulary="another")]
+)
+def test_records_of_different_protocols_do_not_mix(filled, tmp_path, change):
     folder = copy_of(filled[0], tmp_path)
     path = folder / "table3-smoke" / "E-seed0.json"
     record = json.loads(path.read_text())
-    record["settings"]["decode"]["beam"] = 1
+    change(record)
     write_record(path, record)
     with pytest.raises(UserError, match=r"base-seed0\.json and .*E-seed0\.json were not scored by the same protocol"):
-        records_of(folder / "table3-smoke")
+        records_of(3, "smoke", folder)
 
 
-def test_each_row_and_seed_is_an_experiment_of_its_own():
-    experiments = [experiment_of(row, "small", seed) for row in TABLE3 for seed in (0, 1)]
-    settings = [(e.model, e.train) for e in experiments]
-    assert all(a != b for i, a in enumerate(settings) for b in settings[:i])
+def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):
+    folder = copy_of(filled[0], tmp_path)
+    shutil.copy(folder / "table3-smoke" / "E-seed0.json", folder / "table3-smoke" / "A-1-seed0.json")
+    with pytest.raises(UserError, match=r"A-1-seed0\.json is not a record of smoke-en-de-A-1: .*model\.positions"):
+        records_of(3, "smoke", folder)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_row_is_an_experiment_of_its_own(scale):
+    experiments = list(experiments_of(3, scale).values())
+    assert all(a.model != b.model or a.train != b.train for i, a in enumerate(experiments) for b in experiments[:i])
+    assert all(a.name != b.name for i, a in enumerate(experiments) for b in experiments[:i])
+
+
+def test_the_presets_are_the_rows_of_table_2():
+    assert sorted(e.name for e in WMT14) == sorted(e.name for e in experiments_of(2, "paper").values())
+    assert {e.name: e for e in WMT14} == {e.name: e for e in experiments_of(2, "paper").values()}
+    assert experiments_of(3, "paper")["big"] == experiments_of(2, "paper")["en-de-big"]
+    big = {e.name: e for e in WMT14}["wmt14-en-fr-big"]
+    assert (big.model.dropout, big.train.keep, big.train.eval_every, big.train.steps) == (0.1, 20, 600, 300_000)
 
 
 def test_interval():

@@ -1,0 +1,168 @@
+"""The paper's tables as Markdown, CSV and a picture, made from records and from nothing else.
+
+A row without a record stays empty.
+"""
+
+import csv
+import io
+import math
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.figures import draw_beside
+from experiments.paper import SYSTEMS, TABLE2, TABLE3
+from experiments.tables import Number, Record, folder_of, records_of
+from experiments.workdir import write_whole
+from transformer.config import Experiment
+from transformer.flops import train_flops
+
+
+class Interval(NamedTuple):
+    """The mean over seeds, and half the width of its 95% interval (None for a single seed, which has none)."""
+
+    mean: float
+    half: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.half:.2f}" if self.half is not None else "")
+
+
+def interval(values: list[float]) -> Interval:
+    """By Student's t."""
+    from scipy.stats import t as student  # here, since importing it takes a second
+
+    mean, n = statistics.fmean(values), len(values)
+    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else None
+    return Interval(mean, half, n)
+
+
+def render_table(table: Number, scale: str, results: Path) -> list[Path]:
+    """Writes tableN-SCALE.md, .csv and .png."""
+    return (render_table2 if table == 2 else render_table3)(scale, results)
+
+
+def render_table2(scale: str, results: Path) -> list[Path]:
+    """Both language pairs below each other; systems of others as the paper quotes them."""
+    records = records_of(2, scale, results)
+    columns = [
+        "pair", "system", "BLEU-split (paper)", "BLEU-split", "difference", "BLEU", "chrF2",
+        "FLOPs (paper)", "FLOPs, counted", "record",
+    ]  # fmt: skip
+    lines: list[list[str]] = []
+    for side, pair in enumerate(("en-de", "en-fr")):
+        for system in SYSTEMS:
+            bleu, flops = system.bleu[side], system.flops[side]
+            if bleu is not None:
+                lines.append([pair, system.name, f"{bleu}", "", "", "", "", f"{flops:.1e}" if flops else "", "", ""])
+        for model in TABLE2:
+            if model.pair != pair:
+                continue
+            made = records.get(f"{pair}-{model.name}", [])
+            ours = scores_of(made, "BLEU-split")
+            row = [pair, f"Transformer ({model.name})", f"{model.bleu}", mean(ours), difference(ours, model.bleu)]
+            row += [mean(scores_of(made, "BLEU")), mean(scores_of(made, "chrF2")), f"{model.flops:.1e}"]
+            row += [f"{counted_flops(made[0]):.1e}" if made else "", links(2, scale, f"{pair}-{model.name}", made)]
+            lines.append(row)
+    picture = {
+        f"{model.pair} {model.name}": (model.bleu, scores_of(records.get(f"{model.pair}-{model.name}", []), "BLEU"))
+        for model in TABLE2
+    }
+    return write_table(2, scale, results, columns, lines, records, picture, "Table 2: BLEU (paper: BLEU-split)")
+
+
+def render_table3(scale: str, results: Path) -> list[Path]:
+    """Variations of base."""
+    records = records_of(3, scale, results)
+    columns = [
+        "row", "change", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split", "difference",
+        "BLEU", "record",
+    ]  # fmt: skip
+    lines: list[list[str]] = []
+    for row in TABLE3:
+        made = records.get(row.name, [])
+        ours = scores_of(made, "BLEU-split")
+        line = [row.name, row.what, f"{made[0]['parameters']:,}" if made else "", f"{row.ppl:.2f}"]
+        line += [mean([record["dev_ppl"] for record in made]), f"{row.bleu:.1f}", mean(ours)]
+        line += [difference(ours, row.bleu), mean(scores_of(made, "BLEU")), links(3, scale, row.name, made)]
+        lines.append(line)
+    base = statistics.fmean([record["dev_ppl"] for record in records.get("base", [])] or [math.nan])
+    picture = {
+        f"{row.name}\n{row.what}": (row.ppl / TABLE3[0].ppl, [r["dev_ppl"] / base for r in records.get(row.name, [])])
+        for row in TABLE3
+    }
+    return write_table(3, scale, results, columns, lines, records, picture, "Table 3: perplexity / base's")
+
+
+def write_table(
+    table: Number,
+    scale: str,
+    results: Path,
+    columns: list[str],
+    lines: list[list[str]],
+    records: dict[str, list[Record]],
+    picture: dict[str, tuple[float, list[float]]],
+    title: str,
+) -> list[Path]:
+    """One table in its three forms -> their paths."""
+    stem = folder_of(table, scale, results)
+    results.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+    write_whole(stem.with_suffix(".csv"), text.getvalue().encode())
+    markdown = [f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *lines]]
+    head = [f"# Table {table}, scale: {scale}", "", *notes(scale, records), ""]
+    write_whole(stem.with_suffix(".md"), "\n".join([*head, *markdown, ""]).encode())
+    return [stem.with_suffix(".md"), stem.with_suffix(".csv"), draw_beside(picture, title, stem.with_suffix(".png"))]
+
+
+def notes(scale: str, records: dict[str, list[Record]]) -> list[str]:
+    """What a reader must know before the first number."""
+    every = [record for made in records.values() for record in made]
+    if not every:
+        return ["No record yet."]
+    lines = []
+    if scale != "paper":
+        lines.append("**These are not the paper's numbers**: other text, and a far smaller model.")
+    for corpus in sorted({record["corpus"] for record in every}):
+        these = [record for record in every if record["corpus"] == corpus]
+        decode = these[0]["settings"]["decode"]
+        averaged = sorted({len(record["checkpoints"]) for record in these})
+        lines.append(
+            f"{corpus}, {these[0]['split']} set; checkpoints averaged: {', '.join(map(str, averaged))}; beam "
+            f"{decode['beam']}, alpha {decode['alpha']}; {len(these)} records, "
+            f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
+            f"{', '.join(sorted({record['hardware']['device'] for record in these}))}."
+        )
+    lines.append("PPL is per token of the validation text. ± is the 95% interval over seeds (n = 1: no interval).")
+    return lines
+
+
+def scores_of(records: list[Record], name: str) -> list[float]:
+    """That score of each record which has it."""
+    return [score["value"] for record in records for score in record["scores"] if score["name"] == name]
+
+
+def mean(values: list[float]) -> str:
+    """A cell: the mean with its interval; empty without values."""
+    return str(interval(values)) if values else ""
+
+
+def difference(values: list[float], paper: float) -> str:
+    """A cell: ours minus the paper's."""
+    return f"{statistics.fmean(values) - paper:+.2f}" if values else ""
+
+
+def links(table: Number, scale: str, name: str, records: list[Record]) -> str:
+    """A cell: the record of each seed."""
+    seeds = [record["settings"]["train"]["seed"] for record in records]
+    return " ".join(f"[{seed}](table{table}-{scale}/{name}-seed{seed}.json)" for seed in seeds)
+
+
+def counted_flops(record: Record) -> float:
+    """Of a whole training: what pairs of the corpus's mean lengths cost, padding not counted."""
+    train = record["data"]["splits"]["train"]
+    source, target = (train[f"{side}_tokens"] / train["kept"] for side in ("source", "target"))
+    model = Experiment.from_dict(record["settings"]).model
+    return train_flops(model, round(source), round(target)) / round(target) * record["target_tokens"]

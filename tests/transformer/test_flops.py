@@ -1,0 +1,28 @@
+"""The count of operations agrees with the paper's and with the compiler's."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+from flax import nnx
+
+from experiments.paper import BASE, BIG
+from transformer.config import ModelConfig
+from transformer.flops import forward_flops, train_flops
+from transformer.model import Transformer
+
+
+def test_the_paper_s_models_at_a_mean_length_of_28():
+    per_token = [train_flops(replace(model, vocab_size=37_000), 28, 28) / 28 for model in (BASE, BIG)]
+    assert [round(flops / 1e6) for flops in per_token] == [381, 1290]
+
+
+@pytest.mark.parametrize("changes", [{}, {"d_k": 16}, {"d_v": 64, "num_heads": 2}, {"d_ff": 512, "num_layers": 3}])
+def test_the_compiler_counts_the_same_products(changes):
+    config = ModelConfig(vocab_size=500, num_layers=2, d_model=128, d_ff=256, num_heads=4, d_k=32, d_v=32)
+    config = replace(config, **changes)
+    graph, params = nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))
+    source, target = (jax.ShapeDtypeStruct((4, length), "int32") for length in (24, 40))
+    compiled = jax.jit(lambda p, s, t: nnx.merge(graph, p)(s, t)).lower(params, source, target).compile()
+    # It also counts norms, softmax and residuals: some percent of a model this small.
+    assert 4 * forward_flops(config, 24, 40) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.06)

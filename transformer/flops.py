@@ -1,0 +1,30 @@
+"""Counted floating-point operations of the model: multiplications and additions of its matrix products.
+
+Norms, softmax and residuals are left out, as is usual: they cost memory traffic, not arithmetic.
+"""
+
+from transformer.config import ModelConfig
+
+
+def forward_flops(config: ModelConfig, source: int, target: int) -> int:
+    """Of one sentence pair of `source` and `target` tokens, forward.
+
+    Decoder self-attention is counted in full, as dense products compute it, though the mask uses half of it.
+    """
+    queries_keys, values = config.num_heads * config.d_k, config.num_heads * config.d_v
+
+    def attention(n_query: int, n_key: int) -> int:
+        projections = config.d_model * (n_query * (queries_keys + values) + n_key * (queries_keys + values))
+        return 2 * (projections + n_query * n_key * (queries_keys + values))
+
+    def feed_forward(n: int) -> int:
+        return 2 * n * 2 * config.d_model * config.d_ff
+
+    encoder = attention(source, source) + feed_forward(source)
+    decoder = attention(target, target) + attention(target, source) + feed_forward(target)
+    return config.num_layers * (encoder + decoder) + 2 * target * config.d_model * config.vocab_size
+
+
+def train_flops(config: ModelConfig, source: int, target: int) -> int:
+    """Of one sentence pair, forward and backward: the backward pass has two products for each of the forward's."""
+    return 3 * forward_flops(config, source, target)
