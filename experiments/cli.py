@@ -20,6 +20,7 @@ import tyro
 from data.dataset import adopt, prepare
 from data.text import decode_line
 from experiments import EXPERIMENTS, find
+from experiments.average import average_run
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
 from experiments.records import RESULTS, results_table
@@ -62,7 +63,8 @@ class Decoding:
     """Flags of every verb that takes a trained run."""
 
     checkpoint: str = "average"
-    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", or a step."""
+    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", a step, or the
+    steps to average, with commas between."""
     beam: int | None = None
     """Beam size; 1 is greedy search. None: as the run's experiment says."""
     alpha: float | None = None
@@ -89,6 +91,16 @@ class Evaluating(Decoding):
     """Which text of the run's corpus."""
     record: Path | None = None
     """Also write the record here, e.g. experiments/results/NAME.json."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Flags of `average`."""
+
+    checkpoint: str = "average"
+    """"average" (of the newest that are kept), or steps with commas between."""
+    output: Path | None = None
+    """Where the new run is written. None: RUN-averaged, next to RUN."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +206,15 @@ def run_evaluate(arguments: Arguments) -> None:
         write_whole(given.record, result.record.read_bytes())
 
 
+def run_average(arguments: Arguments) -> None:
+    """average RUN: the mean of checkpoints as a run of its own, with the validation loss before and after"""
+    name, flags = run_of("average", arguments)
+    given = parse(Averaging, flags, Averaging(), f"average {name}")
+    print(
+        average_run(find_workdir(name), given.checkpoint, given.output or Path(f"{name.rstrip('/')}-averaged"), print)
+    )
+
+
 def run_score(arguments: Arguments) -> None:
     """score RUN: the log-probability of given translations, one number a line"""
     name, flags = run_of("score", arguments)
@@ -256,6 +277,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "train": run_train,
     "translate": run_translate,
     "evaluate": run_evaluate,
+    "average": run_average,
     "score": run_score,
     "table": run_table,
     "results": run_results,

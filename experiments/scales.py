@@ -14,9 +14,9 @@ from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig
 SMALL = Experiment(
     "small-en-de-base",
     model=ModelConfig(vocab_size=2000, num_layers=3, d_model=64, d_ff=256, d_k=8, d_v=8),
-    data=DataConfig(corpus="multi30k-en-de", vocab_size=2000, max_length=64, batch_tokens=2048, num_shapes=4),
-    optimizer=OptimizerConfig(warmup_steps=800),
-    train=TrainConfig(steps=3000, eval_every=300, keep=5, log_every=300),
+    data=DataConfig(corpus="multi30k-en-de", vocab_size=2000, max_length=64, batch_tokens=1024, num_shapes=4),
+    optimizer=OptimizerConfig(warmup_steps=600),
+    train=TrainConfig(steps=2000, eval_every=400, keep=5, log_every=200),
 )
 SMALL_FRENCH = replace(SMALL, name="small-en-fr-base", data=replace(SMALL.data, corpus="multi30k-en-fr"))
 

@@ -39,7 +39,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     data = prepare(experiment.data, log=log)
     run = WorkDir(workdir)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
-    dev_plan = batch_plan(data.dev, replace(experiment.data, num_shapes=DEV_SHAPES), None)
+    dev_plan = validation_plan(data, experiment.data)
     describe(experiment, data, train_plan, dev_plan, log)
     check_rows(experiment, train_plan.shapes)
     lock = run.claim(experiment, data.tokenizer)
@@ -96,6 +96,11 @@ def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
     source, target = split.lengths("source"), split.lengths("target")
     shapes = make_shapes(source, target, config.batch_tokens, config.num_shapes, config.max_length)
     return BatchPlan(source, target, shapes, seed)
+
+
+def validation_plan(data: PreparedData, config: DataConfig) -> BatchPlan:
+    """The batches of the validation text."""
+    return batch_plan(data.dev, replace(config, num_shapes=DEV_SHAPES), None)
 
 
 def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: BatchPlan, log: Log) -> None:

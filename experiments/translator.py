@@ -13,7 +13,7 @@ from flax import nnx
 
 from data.tokenizer import Tokenizer
 from experiments.workdir import find_workdir
-from transformer.checkpoint import load, read_meta
+from transformer.checkpoint import choose, load, read_meta
 from transformer.config import PAD, DecodeConfig, Experiment, ModelConfig, UserError
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
@@ -70,10 +70,12 @@ class Translator:
         """From a run's directory, or its name under runs/.
 
         Args:
-            checkpoint: "average" (of the newest that are kept, as in section 6.1), "best", "last", or a step.
+            checkpoint: "average" (of the newest that are kept, as in section 6.1), "best", "last", a step, or the
+                steps to average with commas between.
 
         Raises:
-            UserError: there is no such run or checkpoint, or the vocabulary is not the checkpoint's.
+            UserError: there is no such run or checkpoint, the vocabulary is not the checkpoint's, or the checkpoints
+                to average are not of one experiment.
         """
         run = find_workdir(workdir)
         meta = read_meta(run.checkpoints, checkpoint)
@@ -83,10 +85,11 @@ class Translator:
             raise UserError(
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
             )
+        run.check_mixable(choose(run.checkpoints, checkpoint, experiment.train.keep))
         shapes = jax.eval_shape(lambda: init_params(experiment.model, 0))
         loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
         translator = cls(loaded.params, experiment, tokenizer, log)
-        translator.meta, translator.steps = loaded.meta, loaded.steps
+        translator.meta, translator.steps = loaded.meta, loaded.meta.get("averaged", loaded.steps)
         return translator
 
     @property

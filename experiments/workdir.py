@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data.tokenizer import Tokenizer
-from transformer.checkpoint import read_json, saved_steps
+from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
@@ -72,6 +72,23 @@ class WorkDir:
             raise UserError(f"{self.path} has checkpoints but no config.json: choose another --workdir")
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
+
+    def check_mixable(self, steps: list[int]) -> None:
+        """UserError unless these checkpoints are of one experiment and vocabulary, so that their mean is a model."""
+        metas = {step: read_meta(self.checkpoints, str(step)) for step in steps}
+        newest = metas[steps[-1]]
+        for step, meta in metas.items():
+            differing = [
+                name
+                for name in differences(meta["experiment"], newest["experiment"])
+                if not name.startswith(MAY_CHANGE)
+            ]
+            differing += ["vocabulary"] * (meta["vocabulary"] != newest["vocabulary"])
+            if differing:
+                raise UserError(
+                    f"{self.checkpoints}: checkpoint {step} is not of the experiment of checkpoint {steps[-1]} "
+                    f"(it differs in {', '.join(differing)})"
+                )
 
     def settings(self) -> dict[str, Any]:
         """config.json as a dict."""

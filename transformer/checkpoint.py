@@ -115,17 +115,28 @@ class Checkpoints:
 
 
 def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint:
-    """Parameters of "last", "best", a step number, or "average": the mean of the newest `keep`.
+    """Parameters of "last", "best", a step number, several with commas between, or "average".
 
-    UserError for one that there is not, or that cannot be read.
+    "average" is the mean of the newest `keep`, several numbers the mean of those. UserError for one that there is
+    not, that cannot be read, or that is named twice.
     """
     chosen = choose(directory, which, keep)
     params = average(_read_params(directory / str(step), template) for step in chosen)
     return Checkpoint(params, read_meta(directory, str(chosen[-1])), chosen)
 
 
+def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
+    """A checkpoint to translate with, under the newest of its steps: nothing to go on training from."""
+    items = ocp.args.Composite(
+        params=ocp.args.StandardSave(checkpoint.params),
+        meta=ocp.args.JsonSave(checkpoint.meta | {"averaged": checkpoint.steps}),
+    )
+    with ocp.CheckpointManager(directory.absolute(), item_names=("params", "meta")) as manager:
+        manager.save(checkpoint.steps[-1], args=items)
+
+
 def choose(directory: Path, which: str, keep: int) -> list[int]:
-    """The steps that "last", "best", "average" or a number stand for. UserError lists what there is."""
+    """The steps that "last", "best", "average" or numbers stand for, ascending. UserError lists what there is."""
     steps = saved_steps(directory)
     if not steps:
         raise UserError(f"no checkpoint in {directory}")
@@ -135,10 +146,14 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
         return steps[-1:]
     if which == "best":
         return [min(steps, key=lambda step: read_meta(directory, str(step))[LOSS])]
-    if which.isdecimal() and int(which) in steps:
-        return [int(which)]
-    there = ", ".join(map(str, steps))
-    raise UserError(f"no checkpoint {which!r} in {directory}; there are: last, best, average, {there}")
+    named = which.split(",")
+    for name in named:
+        if not name.isdecimal() or int(name) not in steps:
+            there = ", ".join(map(str, steps))
+            raise UserError(f"no checkpoint {name!r} in {directory}; there are: last, best, average, {there}")
+        if named.count(name) > 1:
+            raise UserError(f"checkpoint {name} is named twice")
+    return sorted(map(int, named))
 
 
 def saved_steps(directory: Path) -> list[int]:

@@ -14,6 +14,8 @@ from experiments.tables import experiments_of, fill, records_of
 from experiments.wmt14 import EXPERIMENTS as WMT14
 from transformer.config import UserError
 
+pytestmark = pytest.mark.xdist_group("tables")  # `filled` takes a minute: one process has it for all
+
 
 @pytest.fixture(scope="module")
 def filled(micro, tmp_path_factory):

@@ -1,0 +1,35 @@
+"""`average RUN`: the mean of several checkpoints (section 6.1), written as a run of its own.
+
+`translate` and `evaluate` take the mean by themselves; this is to keep it, to hand it on, and to see what it gained.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data.dataset import prepare
+from experiments.train import make_validation, validation_plan
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
+from transformer.checkpoint import Checkpoint, read_meta, save_averaged, saved_steps
+from transformer.config import UserError
+
+
+def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str], None]) -> Path:
+    """Writes the mean of the checkpoints that `checkpoint` names (as in Translator.load) -> the new run's path.
+
+    UserError if a run stands in `output` already, or the checkpoints have no mean.
+    """
+    if saved_steps((new := WorkDir(output)).checkpoints):
+        raise UserError(f"{output} holds checkpoints: choose another --output")
+    mean = Translator.load(run.path, checkpoint, log)
+    experiment = mean.experiment
+    data = prepare(experiment.data, log=log)
+    if data.tokenizer.sha256 != mean.tokenizer.sha256:
+        raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
+    for step in mean.steps:
+        log(f"step {step}: validation loss {read_meta(run.checkpoints, str(step))['dev_loss']:.4f}")
+    loss = make_validation(experiment, data.dev, validation_plan(data, experiment.data))(mean.params)
+    log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
+    new.claim(experiment, mean.tokenizer).close()
+    save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
+    return new.path

@@ -1,0 +1,68 @@
+"""The mean of checkpoints, as a run of its own."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.average import average_run
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
+from transformer.config import UserError
+
+
+def quiet(line):
+    pass
+
+
+def test_the_mean_is_a_run_that_translates_as_the_checkpoints_averaged(run, tmp_path):
+    lines = []
+    average_run(run, "average", tmp_path / "one", lines.append)
+    average_run(run, "40,20,30", tmp_path / "two", quiet)
+    expected = Translator.load(run.path, "average")
+    for name in ("one", "two"):
+        mean = Translator.load(tmp_path / name)
+        assert mean.steps == [20, 30, 40] and mean.experiment == expected.experiment
+        jax.tree.map(np.testing.assert_array_equal, mean.params, expected.params)
+    told = [line.split(": validation loss ") for line in lines]
+    assert [what for what, *_ in told] == ["step 20", "step 30", "step 40", "mean of 3"]
+    losses = [float(loss) for _, loss in told]
+    assert losses[3] != losses[2] and abs(losses[3] - losses[2]) < 1
+
+
+def test_some_checkpoints_only(run, tmp_path):
+    average_run(run, "20,40", tmp_path / "new", quiet)
+    both = [Translator.load(run.path, step).params for step in ("20", "40")]
+    jax.tree.map(
+        lambda mean, a, b: np.testing.assert_array_equal(mean, (a + b) / 2),
+        Translator.load(tmp_path / "new").params,
+        *both,
+    )
+
+
+def test_what_has_no_mean_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="checkpoint 20 is named twice"):
+        average_run(run, "20,30,20", tmp_path / "new", quiet)
+    with pytest.raises(UserError, match=r"no checkpoint '25'"):
+        average_run(run, "20,25", tmp_path / "new", quiet)
+    with pytest.raises(UserError, match="choose another --output"):
+        average_run(run, "average", run.path, quiet)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("what", ["vocabulary", "model.dropout"])
+def test_a_checkpoint_of_another_experiment_is_refused(run, tmp_path, what):
+    mixed = WorkDir(tmp_path / "mixed")
+    shutil.copytree(run.path, mixed.path)
+    path = mixed.checkpoints / "30" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    if what == "vocabulary":
+        meta["vocabulary"] = "another"
+    else:
+        meta["experiment"]["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=rf"checkpoint 30 is not of the experiment of checkpoint 40 .*{what}"):
+        average_run(mixed, "average", tmp_path / "new", quiet)
+    assert Translator.load(mixed.path, "last").steps == [40]
