@@ -21,6 +21,7 @@ from data.dataset import adopt, prepare
 from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.average import average_run
+from experiments.compare import compare, runs_of
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
 from experiments.records import RESULTS, results_table
@@ -101,6 +102,14 @@ class Averaging:
     """"average" (of the newest that are kept), or steps with commas between."""
     output: Path | None = None
     """Where the new run is written. None: RUN-averaged, next to RUN."""
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """Flags of `compare`."""
+
+    split: Literal["test", "dev"] = "test"
+    """Which scored text of the runs."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,15 @@ def run_demo(arguments: Arguments) -> None:
     print(f"attention  {draw_attention(run, translator.attention(longest))}")
 
 
+def run_compare(arguments: Arguments) -> None:
+    """compare A B: is one scored run better than another, or is it chance? (runs of several seeds: A0,A1 B0,B1)"""
+    first, rest = run_of("compare", arguments)
+    second, flags = run_of("compare", rest)
+    given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
+    for line in compare(runs_of(first), runs_of(second), given.split):
+        print(line)
+
+
 def run_results(arguments: Arguments) -> None:
     """results: the table of all records in experiments/results/"""
     no_more(arguments)
@@ -278,6 +296,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "translate": run_translate,
     "evaluate": run_evaluate,
     "average": run_average,
+    "compare": run_compare,
     "score": run_score,
     "table": run_table,
     "results": run_results,

@@ -1,5 +1,6 @@
 """`evaluate RUN`: translate a test set, score it, and write the record."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,10 +42,14 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
     seconds = time.monotonic() - start
     log(f"translated {len(sources)} sentences in {seconds:.1f} s")
 
-    for name, lines in (("source", sources), ("output", outputs), ("reference", references)):
-        write_whole(run.evaluation / f"{split}.{name}.txt", "".join(line + "\n" for line in lines).encode())
+    texts = {}
+    for role, lines in (("source", sources), ("output", outputs), ("reference", references)):
+        content = "".join(line + "\n" for line in lines).encode()
+        write_whole(run.evaluation / f"{split}.{role}.txt", content)
+        texts[role] = hashlib.sha256(content).hexdigest()
     scores = score(outputs, references, data.manifest.get("target_language"))
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
-    write_record(path, make_record(translator.meta, scores, split, translator.steps, files, decode, seconds))
+    record = make_record(translator.meta, scores, split, translator.steps, files, decode, seconds)
+    write_record(path, record | {"texts": texts})
     return Evaluation(sources, outputs, references, scores, path)

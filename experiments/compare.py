@@ -1,0 +1,105 @@
+"""`compare A B`: is B really better than A, or is it chance?
+
+Two questions, two answers. Over the sentences of the test set: paired bootstrap resampling and approximate
+randomisation, sacrebleu's. Over training runs, where several seeds of a system are given: the mean and its 95%
+interval.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest, Result
+
+from data.corpora import SplitName
+from data.fetch import sha256_of
+from data.text import read_lines
+from experiments.records import read_record
+from experiments.render import interval
+from experiments.workdir import WorkDir, find_workdir
+from transformer.config import UserError
+
+
+class Scored(NamedTuple):
+    """The scored translation of a run."""
+
+    run: WorkDir
+    outputs: list[str]
+    references: list[str]
+
+
+def scored(name: str, split: SplitName) -> Scored:
+    """What `evaluate` left in a run. UserError if it did not, or if a file was changed since."""
+    run = find_workdir(name)
+    path = run.evaluation / f"{split}.json"
+    if not path.exists():
+        raise UserError(f"{run.path} has no scored {split} set: python -m experiments evaluate {name} --split {split}")
+    hashes = read_record(path).get("texts", {})
+    texts = {role: run.evaluation / f"{split}.{role}.txt" for role in ("source", "output", "reference")}
+    for role, file in texts.items():
+        if not file.exists() or sha256_of(file) != hashes.get(role):
+            raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
+    return Scored(run, list(read_lines(texts["output"])), list(read_lines(texts["reference"])))
+
+
+def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[str]:
+    """Lines to print. Each system is one run, or runs of several seeds, compared pair by pair.
+
+    UserError if a run is not scored, or not on the text of the others.
+    """
+    if len(first) != len(second):
+        raise UserError(f"{len(first)} runs of one system and {len(second)} of the other: pairs need as many of both")
+    pairs = [(scored(a, split), scored(b, split)) for a, b in zip(first, second, strict=True)]
+    references = pairs[0][0].references
+    for member in (member for pair in pairs for member in pair):
+        if member.references != references:
+            raise UserError(f"{member.run.path} and {pairs[0][0].run.path} were not scored on the same text")
+    results: dict[str, list[Paired]] = {}
+    for a, b in pairs:
+        yield f"{a.run.path} and {b.run.path}, {split} set, {len(references):,} lines"
+        for metric, found in paired(a.outputs, b.outputs, references).items():
+            results.setdefault(metric, []).append(found)
+            yield f"  {metric:6} {found}"
+    seeds = "n = 1: no interval" if len(pairs) == 1 else f"n = {len(pairs)} seeds, 95% interval"
+    for metric, every in results.items():
+        left, right = interval([p.first for p in every]), interval([p.second for p in every])
+        yield f"{metric}: {left} and {right}, difference {interval([p.second - p.first for p in every])}   ({seeds})"
+
+
+class Paired(NamedTuple):
+    """Two systems by one metric, and how likely a difference as large is by chance."""
+
+    first: float
+    second: float
+    bootstrap: float
+    randomisation: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.first:6.2f} {self.second:6.2f}  {self.second - self.first:+.2f}   "
+            f"p = {self.bootstrap:.4f} (bootstrap), {self.randomisation:.4f} (randomisation)"
+        )
+
+
+def paired(first: list[str], second: list[str], references: list[str]) -> dict[str, Paired]:
+    """Both tests for each metric."""
+
+    def results(test: str, metric: str) -> list[Result]:
+        metrics = {metric: BLEU() if metric == "BLEU" else CHRF()}
+        found = PairedTest([("A", first), ("B", second)], metrics, [references], test_type=test)()[1][metric]
+        return [result for result in found if isinstance(result, Result)]
+
+    both = {}
+    for metric in ("BLEU", "chrF2"):
+        (a, b), (_, randomised) = results("bs", metric), results("ar", metric)
+        assert b.p_value is not None and randomised.p_value is not None
+        both[metric] = Paired(a.score, b.score, b.p_value, randomised.p_value)
+        if a.score == b.score:  # sacrebleu counts the samples with a larger difference, and here finds none
+            both[metric] = Paired(a.score, b.score, 1.0, 1.0)
+    return both
+
+
+def runs_of(argument: str) -> list[str]:
+    """ "a,b" as ["a", "b"]; a path that has a comma in it stays whole."""
+    return [argument] if Path(argument).exists() else argument.split(",")

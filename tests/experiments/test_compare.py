@@ -1,0 +1,76 @@
+"""Two systems on one test set: sacrebleu's tests on texts that are what was scored."""
+
+import random
+import shutil
+
+import pytest
+
+from data.text import read_lines
+from experiments.compare import compare, paired, runs_of
+from experiments.evaluate import evaluate
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
+from transformer.config import UserError
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, tmp_path_factory):
+    """Two scored runs: the last checkpoint and the first."""
+    paths = []
+    for checkpoint in ("40", "20"):
+        copy = WorkDir(tmp_path_factory.mktemp("compare") / checkpoint)
+        shutil.copytree(run.path, copy.path)
+        evaluate(copy, Translator.load(copy.path, checkpoint, quiet), "test", quiet)
+        paths.append(copy.path)
+    return paths
+
+
+def test_a_system_is_as_good_as_itself(evaluated):
+    lines = list(compare([str(evaluated[0])], [str(evaluated[0])], "test"))
+    assert "+0.00" in lines[1] and "p = 1.0000 (bootstrap), 1.0000" in lines[1]
+    assert lines[-1].startswith("chrF2") and "n = 1: no interval" in lines[-1]
+
+
+def test_seeds_are_compared_pair_by_pair(evaluated):
+    a, b = map(str, evaluated)
+    lines = list(compare([a, b], [b, a], "test"))
+    assert sum(line.startswith(a) for line in lines) == 1
+    assert "±" in lines[-1] and "n = 2 seeds" in lines[-1]
+    with pytest.raises(UserError, match="2 runs of one system and 1 of the other"):
+        next(compare([a, b], [b], "test"))
+
+
+def test_chance_and_a_difference_are_told_apart():
+    choose = random.Random(0)
+    references = [" ".join(choose.choices("abcdefghij", k=12)) for _ in range(200)]
+
+    def spoilt(part):
+        return [" ".join(w if choose.random() > part else "x" for w in line.split()) for line in references]
+
+    a, b, worse = spoilt(0.2), spoilt(0.2), spoilt(0.3)
+    for metric in ("BLEU", "chrF2"):
+        same, different = paired(a, b, references)[metric], paired(a, worse, references)[metric]
+        assert min(same.bootstrap, same.randomisation) > 0.05
+        assert max(different.bootstrap, different.randomisation) < 0.01
+        assert different.second < different.first
+
+
+def test_a_text_that_is_not_what_was_scored_is_refused(evaluated, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluated[0], copy)
+    output = copy / "evaluation" / "test.output.txt"
+    output.write_text("another line\n" + "\n".join(list(read_lines(output))[1:]) + "\n")
+    with pytest.raises(UserError, match=r"test\.output\.txt is not what .*test\.json was made from"):
+        next(compare([str(evaluated[1])], [str(copy)], "test"))
+    with pytest.raises(UserError, match="has no scored dev set"):
+        next(compare([str(copy)], [str(copy)], "dev"))
+
+
+def test_runs_of_several_seeds_have_commas_between(tmp_path):
+    assert runs_of("a,b") == ["a", "b"]
+    (tmp_path / "a,b").mkdir()
+    assert runs_of(str(tmp_path / "a,b")) == [str(tmp_path / "a,b")]
