@@ -81,6 +81,21 @@ def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) 
     return open_prepared(path)
 
 
+def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | None:
+    """The folder that an earlier `prepare` made of this corpus and these settings, without a look at its sources."""
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    corpus, own = find_corpus(config), _own_sources(config)
+    for path in sorted(data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")):
+        try:
+            manifest = _read_manifest(path / _MANIFEST)
+        except UserError:
+            continue
+        names = {source["name"] for source in manifest["sources"].values()}
+        if all(manifest[name] == value for name, value in _settings(config).items()) and own <= names:
+            return path
+    return None
+
+
 def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Log = print) -> None:
     """Make a named corpus from a folder of the user's, so that `prepare` needs no network. UserError if it cannot."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
@@ -105,6 +120,12 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     """The settings that decide the content of the folder."""
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
     return {name: getattr(config, name) for name in names}
+
+
+def _own_sources(config: DataConfig) -> set[str]:
+    """The names of the user's own files, as the manifest has them; none for a named corpus."""
+    given = (getattr(config, f"{split}_{side}") for split in SPLITS for side in ("src", "tgt"))
+    return {str(Path(path)) for path in given if path is not None}
 
 
 @contextmanager

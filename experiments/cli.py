@@ -22,10 +22,12 @@ from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.average import average_run
 from experiments.compare import compare, runs_of
+from experiments.complexity import fill_table1
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
+from experiments.plan import plan
 from experiments.records import RESULTS, results_table
-from experiments.render import render_table
+from experiments.render import render_table, render_table1
 from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
@@ -48,6 +50,15 @@ class Training:
     experiment: Annotated[Experiment, Flat]
     workdir: Path | None = None
     """Where the run is written, and found again. None: runs/<name>."""
+
+
+@dataclass(frozen=True)
+class Planning:
+    """Flags of `plan`."""
+
+    experiment: Annotated[Experiment, Flat]
+    measure: bool = True
+    """Compile every shape and run some steps on this device: minutes on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +183,14 @@ def run_prepare(arguments: Arguments) -> None:
     print(f"{len(data.train):,} training pairs in {data.path}")
 
 
+def run_plan(arguments: Arguments) -> None:
+    """plan NAME: what a run will be and cost, before it starts, and in what it differs from the paper"""
+    experiment, flags = experiment_of("plan", arguments)
+    given = parse(Planning, flags, Planning(experiment), f"plan {experiment.name}")
+    for line in plan(given.experiment, given.measure):
+        print(line, flush=True)
+
+
 def run_train(arguments: Arguments) -> None:
     """train NAME: train, or go on with a run that was stopped"""
     experiment, flags = experiment_of("train", arguments)
@@ -274,17 +293,23 @@ def run_results(arguments: Arguments) -> None:
 
 
 def run_table(arguments: Arguments) -> None:
-    """table N: train what is missing of a table of the paper (2 or 3), and render it from its records"""
+    """table N: make what is missing of a table of the paper (1, 2 or 3), and render it from its records"""
     number, flags = run_of("table", arguments)
-    if number not in ("2", "3"):
-        raise UserError(f"there is no table {number!r}; there are: 2, 3")
-    table: Number = 2 if number == "2" else 3
+    if number not in ("1", "2", "3"):
+        raise UserError(f"there is no table {number!r}; there are: 1, 2, 3")
     given = parse(Table, flags, Table(), f"table {number}")
-    if unknown := set(given.rows) - set(there := experiments_of(table, given.scale)):
-        raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
-    if not given.render:
-        fill(table, given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
-    for path in render_table(table, given.scale, given.results):
+    if number == "1":
+        if not given.render:
+            fill_table1(given.results, print)
+        paths = render_table1(given.results)
+    else:
+        table: Number = 2 if number == "2" else 3
+        if unknown := set(given.rows) - set(there := experiments_of(table, given.scale)):
+            raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
+        if not given.render:
+            fill(table, given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
+        paths = render_table(table, given.scale, given.results)
+    for path in paths:
         print(path)
 
 
@@ -292,6 +317,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "list": run_list,
     "demo": run_demo,
     "prepare": run_prepare,
+    "plan": run_plan,
     "train": run_train,
     "translate": run_translate,
     "evaluate": run_evaluate,

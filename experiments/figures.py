@@ -59,6 +59,18 @@ def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Pa
     return save(figure, path)
 
 
+def draw_growth(lengths: list[int], curves: dict[str, list[float]], title: str, path: Path) -> Path:
+    """Seconds over the length of a sequence, both logarithmic -> the PNG's path."""
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, seconds in curves.items():
+        axis.loglog(lengths, seconds, "o-", label=name)
+    axis.set(title=title, xlabel="n", ylabel="seconds")
+    axis.set_xticks(lengths, [str(n) for n in lengths])
+    axis.minorticks_off()
+    axis.legend()
+    return save(figure, path)
+
+
 def save(figure: plt.Figure, path: Path) -> Path:
     """Writes a figure and lets go of it."""
     path.parent.mkdir(exist_ok=True)

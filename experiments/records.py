@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from experiments.deviations import deviations
 from experiments.progress import perplexity
 from experiments.scoring import Score
 from experiments.workdir import write_whole
@@ -58,11 +59,20 @@ def make_record(
         "dev_ppl": perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
+        "deviations": deviations(Experiment.from_dict(experiment | {"decode": decode}), meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"],
+        **origin(),
+        "commit": {"train": meta["commit"], "evaluate": commit()},
+    }
+
+
+def origin() -> dict[str, Any]:
+    """Where, with what and when a number was made."""
+    return {
         "hardware": hardware(),
         "software": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "sacrebleu")},
-        "commit": {"train": meta["commit"], "evaluate": commit()},
+        "commit": commit(),
         "command": " ".join(["python -m experiments", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -10,8 +10,10 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.figures import draw_beside
+from experiments.complexity import KINDS, K, R, table1_record
+from experiments.figures import draw_beside, draw_growth
 from experiments.paper import SYSTEMS, TABLE2, TABLE3
+from experiments.records import read_record
 from experiments.tables import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
 from transformer.config import Experiment
@@ -41,6 +43,47 @@ def interval(values: list[float]) -> Interval:
 def render_table(table: Number, scale: str, results: Path) -> list[Path]:
     """Writes tableN-SCALE.md, .csv and .png."""
     return (render_table2 if table == 2 else render_table3)(scale, results)
+
+
+def render_table1(results: Path) -> list[Path]:
+    """Writes table1.md, .csv and .png from the record in table1/."""
+    record = read_record(table1_record(results))
+    measured = {row["layer"]: row for row in record["layers"]}
+    lengths, d = record["lengths"], record["d"]
+    columns = [
+        "layer", "n", "complexity (paper)", "multiplications by that", "counted", "time grows as",
+        "sequential (paper)", "counted", "path (paper)", "found",
+    ]  # fmt: skip
+    lines = []
+    for kind in KINDS:
+        row = measured[kind.name]
+        for i, n in enumerate(lengths):
+            line = [
+                kind.name,
+                str(n),
+                kind.cost,
+                f"{kind.multiplications(n, d):,.0f}",
+                f"{row['multiplications'][i]:,}",
+            ]
+            line += [
+                f"n^{row['growth']:.2f}",
+                kind.sequential,
+                str(row["sequential"][i]),
+                kind.path,
+                str(row["path"][i]),
+            ]
+            lines.append(line)
+    head = [
+        "# Table 1",
+        "",
+        f"One layer at its barest, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
+        f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
+        f"{record['hardware']['processor']}, {record['hardware']['cores']} cores.",
+    ]
+    curves = {kind.name: measured[kind.name]["seconds"] for kind in KINDS}
+    stem = results / "table1"
+    picture = draw_growth(lengths, curves, f"Table 1: a layer's time, d = {d}", stem.with_suffix(".png"))
+    return [*write_text(stem, head, columns, lines), picture]
 
 
 def render_table2(scale: str, results: Path) -> list[Path]:
@@ -107,14 +150,19 @@ def write_table(
 ) -> list[Path]:
     """One table in its three forms -> their paths."""
     stem = folder_of(table, scale, results)
-    results.mkdir(parents=True, exist_ok=True)
+    text = write_text(stem, [f"# Table {table}, scale: {scale}", "", *notes(scale, records)], columns, lines)
+    return [*text, draw_beside(picture, title, stem.with_suffix(".png"))]
+
+
+def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list[str]]) -> list[Path]:
+    """Markdown and CSV -> their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *lines])
     write_whole(stem.with_suffix(".csv"), text.getvalue().encode())
     markdown = [f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *lines]]
-    head = [f"# Table {table}, scale: {scale}", "", *notes(scale, records), ""]
-    write_whole(stem.with_suffix(".md"), "\n".join([*head, *markdown, ""]).encode())
-    return [stem.with_suffix(".md"), stem.with_suffix(".csv"), draw_beside(picture, title, stem.with_suffix(".png"))]
+    write_whole(stem.with_suffix(".md"), "\n".join([*head, "", *markdown, ""]).encode())
+    return [stem.with_suffix(".md"), stem.with_suffix(".csv")]
 
 
 def notes(scale: str, records: dict[str, list[Record]]) -> list[str]:

@@ -1,6 +1,7 @@
 """`train NAME`: the training run, read from top to bottom."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -45,18 +46,20 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     lock = run.claim(experiment, data.tokenizer)
 
     checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
-    state, meta = checkpoints.restore_state(init_state(experiment)) or (init_state(experiment), {})
-    start, end = int(state.step), experiment.train.steps
+    template = jax.eval_shape(lambda: init_state(experiment))
+    restored, meta = checkpoints.restore_state(template) or (None, {})
+    start, end = int(restored.step) if restored else 0, experiment.train.steps
     if meta and meta["data"]["hash"] != data.hash:
         raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
-    check_room(run, state, experiment.train.keep)
+    check_room(run, template, experiment.train.keep)
     log(f"resuming after step {start}" if start else f"writing to {run.path}")
     if start >= end:
         checkpoints.close()
         lock.close()
         return run
 
-    train_step = compile_steps(experiment, train_plan.shapes, state, log)
+    train_step = compile_steps(experiment, train_plan.shapes, template, log)
+    state = restored or init_state(experiment)
     validate = make_validation(experiment, data.dev, dev_plan)
     meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
     progress = Progress(run, start, log)
@@ -131,14 +134,42 @@ def check_rows(experiment: Experiment, shapes: list[Shape]) -> None:
 def compile_steps(experiment: Experiment, shapes: list[Shape], state: TrainState, log: Log) -> dict[Shape, Any]:
     """The train step, compiled for each shape: the largest first, so that a lack of memory shows at once.
 
-    A batch of any other shape is a KeyError: nothing is ever compiled behind the user's back.
+    A batch of any other shape is a KeyError: nothing is ever compiled behind the user's back. UserError if a step
+    needs more memory than the device has.
+
+    Args:
+        state: only its shapes and types count.
     """
     step = jax.jit(make_train_step(experiment), donate_argnums=0)
     key, compiled = dropout_key(experiment.train.seed), {}
     for number, shape in enumerate(sorted(shapes, key=lambda s: -s.rows * (s.source + s.target)), start=1):
         log(f"compiling shape {number} of {len(shapes)}")
         compiled[shape] = step.lower(state, empty_batch(shape), key).compile()
+        if (needed := memory_of(compiled[shape])) > (there := device_memory()):
+            raise UserError(
+                f"a batch of {shape.rows}x({shape.source}+{shape.target}) needs {needed / 1e9:.1f} GB, and the device "
+                f"has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
+            )
     return compiled
+
+
+def memory_of(compiled: Any) -> int:
+    """Bytes that a compiled step takes on the device at once, by the compiler's account: state, batch and the rest."""
+    told = compiled.memory_analysis()
+    if told is None:  # a backend that does not say
+        return 0
+    return told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes + told.temp_size_in_bytes
+
+
+def device_memory() -> float:
+    """Bytes that the device lets this process have; of a CPU the machine's. Infinite where nobody says."""
+    told = jax.devices()[0].memory_stats()
+    if told and "bytes_limit" in told:
+        return float(told["bytes_limit"])
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def shape_of(batch: Batch) -> Shape:
@@ -221,7 +252,7 @@ def provenance(experiment: Experiment, data: PreparedData, step: int, dev_loss: 
 
 def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
     """UserError if the checkpoints that will be kept do not fit on the disk."""
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     # The kept ones, the best one, and one that is being written.
     there = len(list(run.checkpoints.glob("[0-9]*")))
     needed, free = size * max(1, keep + 2 - there), shutil.disk_usage(run.path).free

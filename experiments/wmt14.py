@@ -7,10 +7,10 @@
 
 | preset             | paper's BLEU | cased 13a to expect | steps   | target tokens | the paper's 8 x P100 |
 |--------------------|--------------|---------------------|---------|---------------|----------------------|
-| wmt14-en-de-base   | 27.3         | 26.0 - 26.9         | 100,000 | 2.3e9         | 12 hours             |
-| wmt14-en-de-big    | 28.4         | 27.0 - 27.7         | 300,000 | 6.9e9         | 3.5 days             |
-| wmt14-en-fr-base   | 38.1         | not known           | 100,000 | 2.3e9         | 12 hours             |
-| wmt14-en-fr-big    | 41.8         | not known           | 300,000 | 6.9e9         | 3.5 days             |
+| wmt14-en-de-base   | 27.3         | 26.0 - 26.9         | 100,000 | 2e9           | 12 hours             |
+| wmt14-en-de-big    | 28.4         | 27.0 - 27.7         | 300,000 | 6e9           | 3.5 days             |
+| wmt14-en-fr-base   | 38.1         | not known           | 100,000 | 2e9           | 12 hours             |
+| wmt14-en-fr-big    | 41.8         | not known           | 300,000 | 6e9           | 3.5 days             |
 
 The paper's BLEU is of tokenised text with split compounds: BLEU-split in a record. What other codebases measured of
 one output both ways gives the range in 13a; for French nobody has published both. Hours on other accelerators, with

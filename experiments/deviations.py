@@ -1,0 +1,58 @@
+"""In what a run differs from the paper: every setting, the amount of text, and what all of our runs do another way."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from experiments.wmt14 import EXPERIMENTS as PRESETS
+from experiments.workdir import differences
+from transformer.config import Experiment
+
+# Sentence pairs in the paper's training text (section 5.1).
+PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
+
+# Settings that the paper has nothing to say about, or that do not touch the result.
+_SILENT = (
+    "name",
+    "note",
+    "data.num_shapes",
+    "data.max_length",
+    "data.train_pairs",
+    *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
+    "model.max_positions",
+    "train.seed",
+    "train.log_every",
+    "train.eval_every",
+    "train.max_bad_steps",
+    "decode.batch_size",
+)
+
+
+def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
+    """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
+
+    The experiment is held against the paper's model that it resembles most: base or big, EN-DE or EN-FR.
+    """
+    ours = asdict(experiment)
+    papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
+    counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
+    differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
+    label = paper.name.removeprefix("wmt14-")
+    lines = [f"{name}: {_value(ours, name)}; the paper's {label}: {_value(asdict(paper), name)}" for name in differing]
+    if splits:
+        train, pairs = splits["train"], PAIRS[paper.data.corpus]
+        lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.1%} of the paper's {pairs:,}")
+        lines.append(f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out")
+    return [
+        *lines,
+        f"at most {experiment.data.batch_tokens:,} token slots a side in a batch, padding included; the paper: about "
+        f"25,000 tokens",
+        f"checkpoints every {experiment.train.eval_every:,} steps; the paper: every 10 minutes",
+        "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own",
+        "decoding starts from a token of its own, where the authors' code has a zero vector",
+    ]
+
+
+def _value(settings: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        settings = settings[part]
+    return settings

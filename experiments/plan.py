@@ -1,0 +1,167 @@
+"""`plan NAME`: what a run will be and cost, before it starts."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data.batching import Batch, BatchPlan, Int64, Shape, make_shapes
+from data.corpora import WMT14, find_corpus
+from data.dataset import find_prepared, open_prepared, prepare
+from experiments.accelerators import ACCELERATORS
+from experiments.deviations import PAIRS, deviations
+from experiments.train import DEV_SHAPES, batch_plan, device_memory, memory_of
+from transformer.config import UNK, DataConfig, Experiment, ModelConfig
+from transformer.flops import train_flops
+from transformer.model import count_parameters
+from transformer.optimizer import learning_rate
+from transformer.train import dropout_key, init_state, make_train_step
+
+# WMT14's sentences: 19.6 epochs in 100,000 steps of about 25,000 tokens a side (section 5) make 28 tokens a sentence.
+MEAN_LENGTH = 28
+SPREAD = 0.65  # of the logarithm of the length: Europarl's is 0.68
+MEASURED_STEPS = 3
+FULL_STEP_SECONDS = 10.0  # a step that would take longer is measured on some of its rows
+
+
+class Text(NamedTuple):
+    """What the batches will be made of."""
+
+    plan: BatchPlan
+    description: str
+    splits: dict[str, Any] | None
+    """Counts of the prepared data; None while the lengths are assumed."""
+
+
+def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
+    """Lines to print. With `measure`, every shape is compiled and some steps are run on this device.
+
+    UserError for a corpus that cannot be prepared.
+    """
+    model, steps = experiment.model, experiment.train.steps
+    embedding = model.vocab_size * model.d_model
+    total = count_parameters(model)
+    yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
+    yield f"parameters    {total:,}, of them {embedding:,} in the one tied matrix; products in {model.dtype}"
+    text = text_of(experiment.data, experiment.train.seed)
+    yield f"text          {text.description}"
+
+    shapes, counts = text.plan.shapes, text.plan.batches_per_shape()
+    slots = sum(n * s.rows * (s.source + s.target) for n, s in zip(counts, shapes, strict=True)) / 2
+    tokens = slots * text.plan.fill() / len(text.plan)
+    yield (
+        f"steps         {steps:,}, of {tokens:,.0f} tokens a side on the average: {steps * tokens:.2e} in all, "
+        f"{steps / len(text.plan):.1f} epochs of {len(text.plan):,} batches; {text.plan.fill():.1%} of the slots filled"
+    )
+    per_step = flops_per_step(model, text.plan)
+    yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
+    yield f"compilations  {len(shapes)} training shapes, {DEV_SHAPES} validation shapes at most, 1 sample"
+
+    yield "learning rate " + ", ".join(
+        f"{float(learning_rate(step, experiment.optimizer, model.d_model)):.2e} at step {step:,}"
+        for step in curve_points(experiment.optimizer.warmup_steps, steps)
+    )
+    yield "hours elsewhere, estimated (experiments/accelerators.py has the sources):"
+    for accelerator in ACCELERATORS:
+        hours, dollars = accelerator.hours(steps * per_step), accelerator.dollars
+        price = f", about ${hours * accelerator.devices * dollars:,.0f}" if dollars else ""
+        yield f"  {accelerator.name:22} {hours:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
+    if measure:
+        yield from measured(experiment, text)
+    yield "this run differs from the paper:"
+    yield from (f"  - {line}" for line in deviations(experiment, text.splits))
+
+
+def text_of(config: DataConfig, seed: int) -> Text:
+    """The batches of the prepared text; WMT14 that is not prepared here is not downloaded, but assumed."""
+    corpus = find_corpus(config)
+    path = find_prepared(config)
+    if path is None and isinstance(corpus, WMT14):
+        pairs = PAIRS[corpus.name]
+        lengths = assumed_lengths(pairs, config.max_length)
+        shapes = make_shapes(*lengths, config.batch_tokens, config.num_shapes, config.max_length)
+        told = f"{pairs:,} pairs of {MEAN_LENGTH} tokens a side on the average, assumed: it is not prepared here"
+        return Text(BatchPlan(*lengths, shapes, seed), f"{corpus.name}, {told}", None)
+    data = open_prepared(path) if path else prepare(config, log=lambda line: None)
+    counts = data.manifest["splits"]["train"]
+    told = (
+        f"{counts['kept']:,} training pairs, {counts['source_tokens']:,} + {counts['target_tokens']:,} tokens, "
+        f"vocabulary of {data.tokenizer.size:,}"
+    )
+    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data.manifest["splits"])
+
+
+def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:
+    """Tokens of each side, int64 [pairs]: log-normal, the target up to a fifth longer or shorter for two in three."""
+    chance = np.random.default_rng(0)
+    source = chance.normal(np.log(MEAN_LENGTH) - SPREAD**2 / 2, SPREAD, pairs)
+    target = source + chance.normal(0, 0.2, pairs)
+
+    def tokens(logarithm: np.ndarray) -> Int64:
+        return np.clip(np.exp(logarithm), 2, most).astype(np.int64)
+
+    return tokens(source), tokens(target)
+
+
+def curve_points(warmup: int, steps: int) -> list[int]:
+    """The steps that show the curve: its rise, its peak and its fall."""
+    return sorted({min(step, steps) for step in (1, warmup // 2, warmup, 2 * warmup, 8 * warmup, steps) if step})
+
+
+def measured(experiment: Experiment, text: Text) -> Iterator[str]:
+    """The memory of each shape and the time of a step, on this device."""
+    device, there = jax.devices()[0], device_memory()
+    yield f"this device   {device.device_kind}, {there / 1e9:.1f} GB; memory of a step of each shape:"
+    step = jax.jit(make_train_step(experiment), donate_argnums=0)
+    template, key = jax.eval_shape(lambda: init_state(experiment)), dropout_key(0)
+    fits = True
+    for shape, count in zip(text.plan.shapes, text.plan.batches_per_shape(), strict=True):
+        needed = memory_of(step.lower(template, full_batch(shape), key).compile())
+        fits = fits and needed <= there
+        told = f"{count:,} batches an epoch, {needed / 1e9:.2f} GB" + ("" if needed <= there else ": DOES NOT FIT")
+        yield f"  {shape.rows:6} x ({shape.source} + {shape.target})   {told}"
+    if not fits:
+        yield "  a smaller --data.batch-tokens or a larger --train.accumulate takes less"
+        return
+
+    def seconds_of(shape: Shape) -> float:
+        """Of one step: the median of MEASURED_STEPS after one to warm up."""
+        compiled = step.lower(template, full_batch(shape), key).compile()
+        state, times = init_state(experiment), []
+        for _ in range(1 + MEASURED_STEPS):
+            start = time.perf_counter()
+            state, metrics = compiled(state, full_batch(shape), key)
+            jax.block_until_ready((state, metrics))
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
+
+    counts = text.plan.batches_per_shape()
+    usual = max(zip(counts, text.plan.shapes, strict=True), key=lambda both: both[0])[1]
+    # A full step of base takes minutes on a CPU: some rows tell enough.
+    part = usual._replace(rows=min(usual.rows, 8 * experiment.train.accumulate))
+    seconds = seconds_of(part)
+    if part.rows < usual.rows and seconds * usual.rows / part.rows < FULL_STEP_SECONDS:
+        part, seconds = usual, seconds_of(usual)
+    model = experiment.model
+    rate = part.rows * train_flops(model, part.source, part.target) / seconds
+    hours_here = experiment.train.steps * flops_per_step(model, text.plan) / rate / 3600
+    yield (
+        f"  measured: {seconds:.3g} s for {part.rows} of the {usual.rows} rows of {usual.source} + {usual.target}, "
+        f"{rate / 1e12:.3g} TFLOP/s, {part.rows * part.target / seconds:,.0f} target token slots/s: "
+        f"{hours_here:,.1f} hours for the run, validation not counted"
+    )
+
+
+def flops_per_step(model: ModelConfig, batches: BatchPlan) -> float:
+    """On the average of an epoch, padding included."""
+    counts = zip(batches.batches_per_shape(), batches.shapes, strict=True)
+    return sum(n * s.rows * train_flops(model, s.source, s.target) for n, s in counts) / len(batches)
+
+
+def full_batch(shape: Shape) -> Batch:
+    """A batch of this shape in which every slot holds a token."""
+    rows, source, target = shape
+    return {"source": np.full((rows, source), UNK, np.int32), "target": np.full((rows, target), UNK, np.int32)}

@@ -1,0 +1,79 @@
+"""What `plan` says is what `train` does."""
+
+from dataclasses import replace
+
+import pytest
+
+from data.dataset import find_prepared, prepare
+from experiments import EXPERIMENTS
+from experiments.accelerators import ACCELERATORS
+from experiments.deviations import deviations
+from experiments.plan import assumed_lengths, flops_per_step, plan, text_of
+from experiments.train import batch_plan, train
+from transformer.config import UserError
+from transformer.flops import train_flops
+from transformer.model import count_parameters
+
+
+def test_a_plan_of_the_paper_s_base_needs_no_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    preset = EXPERIMENTS["wmt14-en-de-base"]
+    text = "\n".join(plan(preset, measure=False))
+    assert f"{count_parameters(preset.model):,}" in text and "assumed" in text
+    assert "6.99e-04 at step 4,000" in text and "model.dtype: bfloat16" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_paper_s_machine_takes_the_paper_s_time():
+    model = replace(EXPERIMENTS["wmt14-en-de-base"].model, vocab_size=37_000)
+    flops = 100_000 * 25_000 * train_flops(model, 28, 28) / 28
+    assert ACCELERATORS[0].hours(flops) == pytest.approx(12, rel=0.1)
+
+
+def test_assumed_lengths_have_the_paper_s_mean():
+    for side in assumed_lengths(100_000, 128):
+        assert side.mean() == pytest.approx(28, rel=0.03) and side.min() >= 2 and side.max() <= 128
+
+
+def test_the_plan_of_prepared_text_is_that_of_the_run(micro, run, tmp_path):
+    data = prepare(micro.data)
+    assert find_prepared(micro.data) == data.path
+    assert find_prepared(replace(micro.data, max_length=39)) is None
+    assert find_prepared(replace(micro.data, train_src="elsewhere")) is None
+    text = text_of(micro.data, 0)
+    assert text.plan.shapes == batch_plan(data.train, micro.data, 0).shapes
+    lines = list(plan(micro, measure=True))
+    for shape in text.plan.shapes:
+        assert any(f"{shape.rows} x ({shape.source} + {shape.target})" in line and "GB" in line for line in lines)
+    measured = next(line for line in lines if "measured" in line)
+    assert "hours for the run" in measured
+    per_row = [train_flops(micro.model, s.source, s.target) * s.rows for s in text.plan.shapes]
+    assert min(per_row) <= flops_per_step(micro.model, text.plan) <= max(per_row)
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(micro, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.train.device_memory", lambda: 1e6)
+    monkeypatch.setattr("experiments.plan.device_memory", lambda: 1e6)
+    with pytest.raises(UserError, match=r"a batch of .* needs .* GB, and the device has 0\.0 GB: lower --data\.batch"):
+        train(micro, tmp_path / "run", log=lambda line: None)
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+    lines = list(plan(micro, measure=True))
+    assert any("DOES NOT FIT" in line for line in lines) and not any("measured" in line for line in lines)
+
+
+def test_every_setting_that_differs_is_named(micro):
+    base = EXPERIMENTS["wmt14-en-de-base"]
+    paper = replace(base, model=replace(base.model, dtype="float32"))
+    same = deviations(paper)
+    assert not any(line.startswith(("model.", "train.", "optimizer.", "decode.")) for line in same)
+    other = replace(paper, model=replace(paper.model, num_heads=4), optimizer=replace(paper.optimizer, b2=0.99))
+    told = deviations(other, {"train": {"kept": 450_000, "too_long": 12}})
+    assert "model.num_heads: 4; the paper's en-de-base: 8" in told
+    assert "optimizer.b2: 0.99; the paper's en-de-base: 0.98" in told
+    assert "450,000 training pairs, 10.0% of the paper's 4,500,000" in told
+    french = EXPERIMENTS["wmt14-en-fr-big"]
+    assert not any(line.startswith(("model.dropout", "data.")) for line in deviations(french))
+    assert any(
+        "europarl" not in line and "36,000,000" in line
+        for line in deviations(EXPERIMENTS["europarl-en-fr"], {"train": {"kept": 2_000_507, "too_long": 0}})
+    )
