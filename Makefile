@@ -5,10 +5,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all lint clean
+# For the tables: paper, small or smoke (experiments/scales.py), and how many runs of each row.
+SCALE ?= paper
+SEEDS ?= 1
+
+.PHONY: help demo train-wmt table1 table2 table3 test test-all lint clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
+	@echo "make train-wmt WMT14 English-German, the paper's base model: download, train, score"
+	@echo "make table1    the paper's tables, each row trained that has no record yet;"
+	@echo "make table2        SCALE=smoke runs all of it on a CPU in minutes, SCALE=small in hours;"
+	@echo "make table3        SEEDS=3 gives intervals"
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      ruff and mypy"
@@ -17,6 +25,18 @@ help:
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments demo
+
+train-wmt: $(VENV)/installed-wmt14
+	$(BIN)/python -m experiments prepare wmt14-en-de-base
+	$(BIN)/python -m experiments plan wmt14-en-de-base
+	$(BIN)/python -m experiments train wmt14-en-de-base
+	$(BIN)/python -m experiments evaluate wmt14-en-de-base
+
+table1: $(VENV)/installed
+	$(BIN)/python -m experiments table 1
+
+table2 table3: $(VENV)/$(if $(filter paper,$(SCALE)),installed-wmt14,installed)
+	$(BIN)/python -m experiments table $(@:table%=%) --scale $(SCALE) --seeds $(SEEDS)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
@@ -33,6 +53,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-wmt14: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[wmt14]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
