@@ -28,7 +28,7 @@ demo: $(VENV)/installed
 
 train-wmt: $(VENV)/installed-wmt14
 	$(BIN)/python -m experiments prepare wmt14-en-de-base
-	$(BIN)/python -m experiments plan wmt14-en-de-base
+	$(BIN)/python -m experiments plan wmt14-en-de-base --no-measure
 	$(BIN)/python -m experiments train wmt14-en-de-base
 	$(BIN)/python -m experiments evaluate wmt14-en-de-base
 
