@@ -25,8 +25,8 @@ SMOKE = replace(
     name="smoke-en-de-base",
     model=replace(SMALL.model, vocab_size=400, d_model=32, d_ff=64, d_k=4, d_v=4),
     data=DataConfig(corpus="grammar", train_pairs=2000, vocab_size=400, max_length=64, batch_tokens=512, num_shapes=1),
-    optimizer=OptimizerConfig(warmup_steps=20),
-    train=TrainConfig(steps=20, eval_every=5, keep=5, log_every=20),
+    optimizer=OptimizerConfig(warmup_steps=50),
+    train=TrainConfig(steps=100, eval_every=20, keep=5, log_every=50),
     decode=DecodeConfig(extra_length=5, batch_size=256),
 )
 SMOKE_FRENCH = replace(SMOKE, name="smoke-en-fr-base")
