@@ -29,8 +29,7 @@ demo: $(VENV)/installed
 train-wmt: $(VENV)/installed-wmt14
 	$(BIN)/python -m experiments prepare wmt14-en-de-base
 	$(BIN)/python -m experiments plan wmt14-en-de-base --no-measure
-	$(BIN)/python -m experiments train wmt14-en-de-base
-	$(BIN)/python -m experiments evaluate wmt14-en-de-base
+	$(BIN)/python -m experiments table 2 --rows en-de-base --seeds $(SEEDS)
 
 table1: $(VENV)/installed
 	$(BIN)/python -m experiments table 1

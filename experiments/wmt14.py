@@ -1,9 +1,9 @@
 """WMT14, Table 2: one preset for each of the paper's four numbers on newstest2014. They never change.
 
-    make train-wmt                                       # wmt14-en-de-base: download, train, average, score
-    python -m experiments plan wmt14-en-de-base          # what it will cost on this machine, before it starts
-    python -m experiments train wmt14-en-de-base
-    python -m experiments evaluate wmt14-en-de-base
+    make train-wmt                              # wmt14-en-de-base: download, train, average, score, Table 2's row
+    python -m experiments plan wmt14-en-de-big           # what it will cost on this machine, before it starts
+    python -m experiments train wmt14-en-de-big
+    python -m experiments evaluate wmt14-en-de-big
 
 | preset             | paper's BLEU | cased 13a to expect | steps   | target tokens | the paper's 8 x P100 |
 |--------------------|--------------|---------------------|---------|---------------|----------------------|
