@@ -15,7 +15,7 @@ help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
 	@echo "make train-wmt WMT14 English-German, the paper's base model: download, train, score"
 	@echo "make table1    the paper's tables, each row trained that has no record yet;"
-	@echo "make table2        SCALE=smoke runs all of it on a CPU in minutes, SCALE=small in hours;"
+	@echo "make table2        of 2 and 3, SCALE=smoke runs all on a CPU in minutes, SCALE=small in hours;"
 	@echo "make table3        SEEDS=3 gives intervals"
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"

@@ -30,7 +30,7 @@ class Accelerator(NamedTuple):
 
 ACCELERATORS = (
     # What section 5.2 tells: 0.4 s for a step of base are 62,500 tokens/s of 381 MFLOP each on eight.
-    Accelerator("8 x P100 (the paper's)", 8, 10.6, 16, None, "nvidia.com, P100 datasheet (float32)", 0.28),
+    Accelerator("8 x P100, as base had", 8, 10.6, 16, None, "nvidia.com, P100 datasheet (float32)", 0.28),
     Accelerator("1 x A100 80 GB", 1, 312, 80, 1.30, "nvidia.com, A100 datasheet"),
     Accelerator("8 x A100 80 GB", 8, 312, 80, 1.30, "nvidia.com, A100 datasheet"),
     Accelerator("1 x H100 SXM", 1, 989, 80, 3.00, "nvidia.com, H100 datasheet"),

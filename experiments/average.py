@@ -17,10 +17,12 @@ from transformer.config import UserError
 def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str], None]) -> Path:
     """Writes the mean of the checkpoints that `checkpoint` names (as in Translator.load) -> the new run's path.
 
-    UserError if a run stands in `output` already, or the checkpoints have no mean.
+    UserError if anything stands in `output` already, or the checkpoints have no mean.
     """
-    if saved_steps((new := WorkDir(output)).checkpoints):
-        raise UserError(f"{output} holds checkpoints: choose another --output")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} exists: choose another --output")
+    if run.is_mean():
+        raise UserError(f"{run.path} is a mean already")
     mean = Translator.load(run.path, checkpoint, log)
     experiment = mean.experiment
     data = prepare(experiment.data, log=log)
@@ -30,6 +32,9 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
         log(f"step {step}: validation loss {read_meta(run.checkpoints, str(step))['dev_loss']:.4f}")
     loss = make_validation(experiment, data.dev, validation_plan(data, experiment.data))(mean.params)
     log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
-    new.claim(experiment, mean.tokenizer).close()
-    save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
+    new = WorkDir(output)
+    with new.claim(experiment, mean.tokenizer):
+        if saved_steps(new.checkpoints):  # since we looked
+            raise UserError(f"{output} exists: choose another --output")
+        save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
     return new.path

@@ -26,7 +26,7 @@ from experiments.complexity import fill_table1
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
 from experiments.plan import plan
-from experiments.records import RESULTS, results_table
+from experiments.records import RESULTS, read_evaluation, results_table
 from experiments.render import render_table, render_table1
 from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
@@ -138,15 +138,25 @@ class Translating(Decoding):
 
 
 @dataclass(frozen=True)
+class Table1:
+    """Flags of `table 1`."""
+
+    render: bool = False
+    """Measure nothing: render what there is."""
+    results: Path = RESULTS
+    """Where the record and the rendered table go."""
+
+
+@dataclass(frozen=True)
 class Table:
-    """Flags of `table`."""
+    """Flags of `table 2` and `table 3`."""
 
     scale: Literal["smoke", "small", "paper"] = "paper"
     """How large the runs are (experiments/scales.py)."""
     seeds: int = 1
     """Runs of each row, with seeds 0, 1, ..."""
-    rows: tuple[str, ...] = ()
-    """Only these rows. None given: all."""
+    rows: tuple[str, ...] | None = None
+    """Only these rows. None: all."""
     render: bool = False
     """Train nothing: render what there is."""
     runs: Path = Path("runs")
@@ -226,6 +236,8 @@ def run_evaluate(arguments: Arguments) -> None:
         given.record.parent.mkdir(parents=True, exist_ok=True)
         if given.record.is_dir():
             raise UserError(f"{given.record} is a directory: --record wants a file")
+        if given.record.exists():
+            read_evaluation(given.record)  # only a record is overwritten
     result = evaluate(find_workdir(name), given.load(name), given.split, log_to_stderr)
     for score in result.scores:
         print(score)
@@ -238,9 +250,9 @@ def run_average(arguments: Arguments) -> None:
     """average RUN: the mean of checkpoints as a run of its own, with the validation loss before and after"""
     name, flags = run_of("average", arguments)
     given = parse(Averaging, flags, Averaging(), f"average {name}")
-    print(
-        average_run(find_workdir(name), given.checkpoint, given.output or Path(f"{name.rstrip('/')}-averaged"), print)
-    )
+    run = find_workdir(name)
+    beside = run.path.resolve()
+    print(average_run(run, given.checkpoint, given.output or beside.with_name(beside.name + "-averaged"), print))
 
 
 def run_score(arguments: Arguments) -> None:
@@ -297,20 +309,37 @@ def run_table(arguments: Arguments) -> None:
     number, flags = run_of("table", arguments)
     if number not in ("1", "2", "3"):
         raise UserError(f"there is no table {number!r}; there are: 1, 2, 3")
-    given = parse(Table, flags, Table(), f"table {number}")
     if number == "1":
-        if not given.render:
-            fill_table1(given.results, print)
-        paths = render_table1(given.results)
+        only = parse(Table1, flags, Table1(), "table 1")
+        check_folders(only.results)
+        if not only.render:
+            fill_table1(only.results, print)
+        paths = render_table1(only.results)
     else:
         table: Number = 2 if number == "2" else 3
-        if unknown := set(given.rows) - set(there := experiments_of(table, given.scale)):
+        given = parse(Table, flags, Table(), f"table {number}")
+        check_folders(given.results, given.runs)
+        there = experiments_of(table, given.scale)
+        rows = list(there) if given.rows is None else list(given.rows)
+        if unknown := set(rows) - set(there):
             raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
+        if not rows:
+            raise UserError(f"--rows wants names; there are: {', '.join(there)}")
+        if given.seeds < 1:
+            raise UserError(f"--seeds must be at least 1, not {given.seeds}")
         if not given.render:
-            fill(table, given.scale, given.seeds, list(given.rows), given.runs, given.results, print)
+            fill(table, given.scale, given.seeds, rows, given.runs, given.results, print)
         paths = render_table(table, given.scale, given.results)
     for path in paths:
         print(path)
+
+
+def check_folders(*paths: Path) -> None:
+    """UserError for a path that cannot become a folder, before anything is computed for it."""
+    for path in paths:
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise UserError(f"{place} is not a directory")
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {

@@ -7,7 +7,7 @@ interval.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest, Result
@@ -15,9 +15,9 @@ from sacrebleu.significance import PairedTest, Result
 from data.corpora import SplitName
 from data.fetch import sha256_of
 from data.text import read_lines
-from experiments.records import read_record
+from experiments.records import read_evaluation
 from experiments.render import interval
-from experiments.workdir import WorkDir, find_workdir
+from experiments.workdir import WorkDir, differences, find_workdir
 from transformer.config import UserError
 
 
@@ -25,6 +25,7 @@ class Scored(NamedTuple):
     """The scored translation of a run."""
 
     run: WorkDir
+    settings: dict[str, Any]
     outputs: list[str]
     references: list[str]
 
@@ -35,12 +36,12 @@ def scored(name: str, split: SplitName) -> Scored:
     path = run.evaluation / f"{split}.json"
     if not path.exists():
         raise UserError(f"{run.path} has no scored {split} set: python -m experiments evaluate {name} --split {split}")
-    hashes = read_record(path).get("texts", {})
+    record = read_evaluation(path)
     texts = {role: run.evaluation / f"{split}.{role}.txt" for role in ("source", "output", "reference")}
     for role, file in texts.items():
-        if not file.exists() or sha256_of(file) != hashes.get(role):
+        if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
             raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
-    return Scored(run, list(read_lines(texts["output"])), list(read_lines(texts["reference"])))
+    return Scored(run, record["settings"], list(read_lines(texts["output"])), list(read_lines(texts["reference"])))
 
 
 def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[str]:
@@ -55,6 +56,8 @@ def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[s
     for member in (member for pair in pairs for member in pair):
         if member.references != references:
             raise UserError(f"{member.run.path} and {pairs[0][0].run.path} were not scored on the same text")
+    for system in ([a for a, _ in pairs], [b for _, b in pairs]):
+        check_seeds(system)
     results: dict[str, list[Paired]] = {}
     for a, b in pairs:
         yield f"{a.run.path} and {b.run.path}, {split} set, {len(references):,} lines"
@@ -65,6 +68,18 @@ def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[s
     for metric, every in results.items():
         left, right = interval([p.first for p in every]), interval([p.second for p in every])
         yield f"{metric}: {left} and {right}, difference {interval([p.second - p.first for p in every])}   ({seeds})"
+
+
+def check_seeds(system: list[Scored]) -> None:
+    """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
+    for i, run in enumerate(system):
+        for other in system[:i]:
+            if differing := [name for name in differences(other.settings, run.settings) if name != "train.seed"]:
+                raise UserError(
+                    f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
+                )
+            if other.settings["train"]["seed"] == run.settings["train"]["seed"]:
+                raise UserError(f"{other.run.path} and {run.run.path} have the same seed")
 
 
 class Paired(NamedTuple):

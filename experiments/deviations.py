@@ -40,7 +40,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     lines = [f"{name}: {_value(ours, name)}; the paper's {label}: {_value(asdict(paper), name)}" for name in differing]
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
-        lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.1%} of the paper's {pairs:,}")
+        lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,}")
         lines.append(f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out")
     return [
         *lines,

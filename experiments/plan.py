@@ -13,7 +13,7 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
-from experiments.train import DEV_SHAPES, batch_plan, device_memory, memory_of
+from experiments.train import DEV_SHAPES, batch_plan, check_rows, device_memory, memory_of
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -50,6 +50,7 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     text = text_of(experiment.data, experiment.train.seed)
     yield f"text          {text.description}"
 
+    check_rows(experiment, text.plan.shapes)
     shapes, counts = text.plan.shapes, text.plan.batches_per_shape()
     slots = sum(n * s.rows * (s.source + s.target) for n, s in zip(counts, shapes, strict=True)) / 2
     tokens = slots * text.plan.fill() / len(text.plan)

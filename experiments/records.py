@@ -44,6 +44,10 @@ def make_record(
         seconds: what translating took.
     """
     experiment = meta["experiment"]
+    # As far as the checkpoint went, which may be less than was wanted.
+    trained = Experiment.from_dict(
+        experiment | {"decode": decode, "train": experiment["train"] | {"steps": meta["step"]}}
+    )
     return {
         "experiment": experiment["name"],
         "note": experiment.get("note", ""),
@@ -59,7 +63,7 @@ def make_record(
         "dev_ppl": perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
-        "deviations": deviations(Experiment.from_dict(experiment | {"decode": decode}), meta["data"]["splits"]),
+        "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"],
         **origin(),
@@ -122,6 +126,15 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The record of a scored translation, as `make_record` makes it. UserError for anything else."""
+    record = read_record(path)
+    missing = {"experiment", "settings", "scores", "checkpoints", "sources"} - set(record)
+    if missing or not record["scores"]:
+        raise UserError(f"{path} is not the record of an evaluation: it has no {min(missing, default='score')}")
+    return record
+
+
 def content_hash(record: dict[str, Any]) -> str:
     """SHA-256 of all of a record but the hash itself."""
     content = {key: value for key, value in record.items() if key != "sha256"}
@@ -131,11 +144,11 @@ def content_hash(record: dict[str, Any]) -> str:
 def results_table(folder: Path = RESULTS) -> str:
     """The Markdown table of all records in a folder."""
     rows = [
-        "| experiment | test set | BLEU | chrF | dev PPL | steps | hours | hardware |",
+        "| experiment | test set | BLEU | chrF | dev PPL, last | steps | hours | hardware |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.json")):
-        record = read_record(path)
+        record = read_evaluation(path)
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
         machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
         cells = [

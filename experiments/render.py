@@ -16,7 +16,7 @@ from experiments.paper import SYSTEMS, TABLE2, TABLE3
 from experiments.records import read_record
 from experiments.tables import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
-from transformer.config import Experiment
+from transformer.config import Experiment, UserError
 from transformer.flops import train_flops
 
 
@@ -47,7 +47,12 @@ def render_table(table: Number, scale: str, results: Path) -> list[Path]:
 
 def render_table1(results: Path) -> list[Path]:
     """Writes table1.md, .csv and .png from the record in table1/."""
-    record = read_record(table1_record(results))
+    path = table1_record(results)
+    if not path.exists():
+        return write_text(results / "table1", ["# Table 1", "", "No record yet."], ["layer"], [])
+    record = read_record(path)
+    if "layers" not in record:
+        raise UserError(f"{path} is not the record of Table 1")
     measured = {row["layer"]: row for row in record["layers"]}
     lengths, d = record["lengths"], record["d"]
     columns = [
@@ -119,14 +124,15 @@ def render_table3(scale: str, results: Path) -> list[Path]:
     """Variations of base."""
     records = records_of(3, scale, results)
     columns = [
-        "row", "change", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split", "difference",
-        "BLEU", "record",
+        "row", "change", "parameters (paper)", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split",
+        "difference", "BLEU", "record",
     ]  # fmt: skip
     lines: list[list[str]] = []
     for row in TABLE3:
         made = records.get(row.name, [])
         ours = scores_of(made, "BLEU-split")
-        line = [row.name, row.what, f"{made[0]['parameters']:,}" if made else "", f"{row.ppl:.2f}"]
+        line = [row.name, row.what, f"{row.parameters} M" if row.parameters else ""]
+        line += [f"{made[0]['parameters']:,}" if made else "", f"{row.ppl:.2f}"]
         line += [mean([record["dev_ppl"] for record in made]), f"{row.bleu:.1f}", mean(ours)]
         line += [difference(ours, row.bleu), mean(scores_of(made, "BLEU")), links(3, scale, row.name, made)]
         lines.append(line)
@@ -179,11 +185,14 @@ def notes(scale: str, records: dict[str, list[Record]]) -> list[str]:
         averaged = sorted({len(record["checkpoints"]) for record in these})
         lines.append(
             f"{corpus}, {these[0]['split']} set; checkpoints averaged: {', '.join(map(str, averaged))}; beam "
-            f"{decode['beam']}, alpha {decode['alpha']}; {len(these)} records, "
+            f"{decode['beam']}, alpha {decode['alpha']}; records: {len(these)}; "
             f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
             f"{', '.join(sorted({record['hardware']['device'] for record in these}))}."
         )
-    lines.append("PPL is per token of the validation text. ± is the 95% interval over seeds (n = 1: no interval).")
+    lines.append(
+        "PPL is per token of the validation text, of the last checkpoint. ± is the 95% interval over seeds (n = 1: no "
+        "interval)."
+    )
     return lines
 
 

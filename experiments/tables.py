@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple
 from data.corpora import SplitName
 from experiments.evaluate import evaluate
 from experiments.paper import TABLE2, TABLE3, Change
-from experiments.records import read_record, write_record
+from experiments.records import read_evaluation, write_record
 from experiments.scales import SCALES
 from experiments.train import train
 from experiments.translator import Translator
-from experiments.workdir import differences
+from experiments.workdir import WorkDir, differences
+from transformer.checkpoint import read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
 Log = Callable[[str], None]
@@ -54,34 +55,47 @@ def folder_of(table: Number, scale: str, results: Path) -> Path:
 
 
 def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, results: Path, log: Log) -> None:
-    """Trains and scores every row that has no record yet, of `rows` or of all; goes on with what was interrupted."""
+    """Trains and scores each of `rows` that has no record yet; goes on with what was interrupted."""
     checkpoint, split = PROTOCOLS[table]
     for seed in range(seeds):
         for name, experiment in experiments_of(table, scale).items():
             record = folder_of(table, scale, results) / f"{name}-seed{seed}.json"
-            if (rows and name not in rows) or record.exists():
+            if name not in rows or record.exists():
                 continue
             log(f"--- {name}, seed {seed}")
             seeded = replace(experiment, train=replace(experiment.train, seed=seed))
-            run = train(seeded, runs / (experiment.name + (f"-seed{seed}" if seed else "")), log)
+            path = runs / (experiment.name + (f"-seed{seed}" if seed else ""))
+            check_finished(WorkDir(path), seeded)
+            run = train(seeded, path, log)
             result = evaluate(run, Translator.load(run.path, checkpoint, log), split, log)
-            write_record(record, read_record(result.record))
+            made = read_evaluation(result.record)
+            check_record(table, result.record, made, seeded, seed)
+            write_record(record, made)
+
+
+def check_finished(run: WorkDir, experiment: Experiment) -> None:
+    """UserError if a run is there and done, but not as the table wants it."""
+    steps = saved_steps(run.checkpoints)
+    if steps and steps[-1] >= experiment.train.steps and not run.is_mean():
+        meta = read_meta(run.checkpoints, str(steps[-1]))
+        if differing := settings_differing(meta["experiment"], experiment):
+            raise UserError(f"{run.path} was trained with another {', '.join(differing)} than the table: move it away")
 
 
 def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Record]]:
     """The records there are, by row.
 
-    UserError for one that was edited, that is not of its row, or that was not made as the others of its corpus.
+    UserError for one that was edited, that is not of its row and seed, or not made as the others of its corpus.
     """
     experiments = experiments_of(table, scale)
     found: dict[str, list[Record]] = {}
     protocols: dict[str, tuple[list[Any], Path]] = {}
     for path in sorted(folder_of(table, scale, results).glob("*.json")):
-        record = read_record(path)
-        name = path.stem.rpartition("-seed")[0]
-        if name not in experiments:
-            raise UserError(f"{path}: table {table} has no row {name!r}")
-        check_settings(path, record, experiments[name])
+        record = read_evaluation(path)
+        name, _, seed = path.stem.rpartition("-seed")
+        if name not in experiments or not seed.isdecimal():
+            raise UserError(f"{path}: table {table} has no row and seed of that name")
+        check_record(table, path, record, experiments[name], int(seed))
         this = protocol_of(record)
         first, where = protocols.setdefault(record["settings"]["data"]["corpus"], (this, path))
         if this != first:
@@ -90,16 +104,33 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
     return found
 
 
-def check_settings(path: Path, record: Record, experiment: Experiment) -> None:
-    """UserError unless the record is of this experiment (any seed) or of a run on other text that says so."""
-    told = record["settings"] | {"decode": {}, "note": ""}
-    told["train"] = told["train"] | {"seed": experiment.train.seed}
-    if differing := differences(told, asdict(experiment) | {"decode": {}, "note": ""}):
+def check_record(table: Number, path: Path, record: Record, experiment: Experiment, seed: int) -> None:
+    """UserError unless this is a record of the experiment and the seed, made by the protocol of the table."""
+    if differing := settings_differing(record["settings"], experiment):
         raise UserError(f"{path} is not a record of {experiment.name}: it differs in {', '.join(differing)}")
+    if (found := record["settings"]["train"]["seed"]) != seed:
+        raise UserError(f"{path} is a record of seed {found}, not of seed {seed}")
+    wanted = PROTOCOLS[table]
+    count = experiment.train.keep if wanted.checkpoint == "average" else 1
+    decode = asdict(experiment.decode)
+    facts = {
+        "split": (record["split"], wanted.split),
+        "steps": (record["steps"], experiment.train.steps),
+        "checkpoints": (len(record["checkpoints"]), count),
+        **{name: (record["settings"]["decode"][name], decode[name]) for name in ("beam", "alpha", "extra_length")},
+    }
+    for name, (has, wants) in facts.items():
+        if has != wants:
+            raise UserError(f"{path} was not made as table {table} is: {name} {has}, not {wants}")
+
+
+def settings_differing(told: dict[str, Any], experiment: Experiment) -> list[str]:
+    """The settings in which a run is not this experiment, but for those that its result does not depend on."""
+    harmless = ("decode.", "note", "train.seed", "train.log_every", "train.max_bad_steps")
+    return [name for name in differences(told, asdict(experiment)) if not name.startswith(harmless)]
 
 
 def protocol_of(record: Record) -> list[Any]:
-    """What must be equal for two numbers to stand in one column."""
-    decode = {name: record["settings"]["decode"][name] for name in ("beam", "alpha", "extra_length")}
+    """What must be equal for two numbers to stand in one column, besides what `check_record` looks at."""
     signatures = [score["signature"] for score in record["scores"]]
-    return [record["corpus"], record["split"], record["sources"], record["vocabulary"], decode, signatures]
+    return [record["corpus"], record["sources"], record["vocabulary"], signatures]

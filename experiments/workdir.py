@@ -54,13 +54,27 @@ class WorkDir:
         except BlockingIOError as error:
             lock.close()
             raise UserError(f"another process is training in {self.path}") from error
-        if saved_steps(self.checkpoints):
-            self._check(experiment, tokenizer)
+        try:
+            if saved_steps(self.checkpoints):
+                self._check(experiment, tokenizer)
+            elif self.config.exists():
+                self._check_ours()
+        except UserError:
+            lock.close()
+            raise
         write_whole(self.vocabulary, tokenizer.to_bytes())
         write_whole(self.config, (json.dumps(asdict(experiment), indent=2) + "\n").encode())
         return lock
 
+    def _check_ours(self) -> None:
+        try:
+            Experiment.from_dict(self.settings())
+        except (UserError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.config} is not the settings of a run: choose another directory") from error
+
     def _check(self, experiment: Experiment, tokenizer: Tokenizer) -> None:
+        if self.is_mean():
+            raise UserError(f"{self.path} is a mean of checkpoints: there is nothing to go on training from")
         if self.config.exists():
             differing = differences(self.settings(), asdict(experiment))
             if blocking := [name for name in differing if not name.startswith(MAY_CHANGE)]:
@@ -73,11 +87,20 @@ class WorkDir:
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
 
+    def is_mean(self) -> bool:
+        """Whether `average` made this directory."""
+        try:
+            return "averaged" in read_meta(self.checkpoints, "last")
+        except UserError:  # a damaged checkpoint: for who reads it
+            return False
+
     def check_mixable(self, steps: list[int]) -> None:
         """UserError unless these checkpoints are of one experiment and vocabulary, so that their mean is a model."""
         metas = {step: read_meta(self.checkpoints, str(step)) for step in steps}
         newest = metas[steps[-1]]
         for step, meta in metas.items():
+            if "averaged" in meta and len(steps) > 1:
+                raise UserError(f"{self.checkpoints}: checkpoint {step} is a mean already")
             differing = [
                 name
                 for name in differences(meta["experiment"], newest["experiment"])

@@ -146,14 +146,15 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
         return steps[-1:]
     if which == "best":
         return [min(steps, key=lambda step: read_meta(directory, str(step))[LOSS])]
-    named = which.split(",")
-    for name in named:
+    named: list[int] = []
+    for name in which.split(","):
         if not name.isdecimal() or int(name) not in steps:
             there = ", ".join(map(str, steps))
             raise UserError(f"no checkpoint {name!r} in {directory}; there are: last, best, average, {there}")
-        if named.count(name) > 1:
-            raise UserError(f"checkpoint {name} is named twice")
-    return sorted(map(int, named))
+        if int(name) in named:
+            raise UserError(f"checkpoint {int(name)} is named twice")
+        named.append(int(name))
+    return sorted(named)
 
 
 def saved_steps(directory: Path) -> list[int]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.average import average_run
+from experiments.train import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
 
 
 def quiet(line):
@@ -45,11 +46,42 @@ def test_some_checkpoints_only(run, tmp_path):
 def test_what_has_no_mean_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="checkpoint 20 is named twice"):
         average_run(run, "20,30,20", tmp_path / "new", quiet)
+    with pytest.raises(UserError, match="checkpoint 20 is named twice"):
+        average_run(run, "20,020", tmp_path / "new", quiet)
     with pytest.raises(UserError, match=r"no checkpoint '25'"):
         average_run(run, "20,25", tmp_path / "new", quiet)
     with pytest.raises(UserError, match="choose another --output"):
         average_run(run, "average", run.path, quiet)
     assert not (tmp_path / "new").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("precious")
+    with pytest.raises(UserError, match="choose another --output"):
+        average_run(run, "average", mine, quiet)
+    with pytest.raises(UserError, match=r"config\.json is not the settings of a run"):
+        train(run_experiment(run), mine, quiet)
+    assert (mine / "config.json").read_text() == "precious"
+
+
+def run_experiment(run):
+    return Experiment.from_dict(run.settings())
+
+
+def test_there_is_nothing_to_go_on_training_from(run, tmp_path):
+    mean = WorkDir(average_run(run, "average", tmp_path / "mean", quiet))
+    before = sorted(path for path in mean.path.rglob("*"))
+    with pytest.raises(UserError, match="is a mean of checkpoints"):
+        train(run_experiment(run), mean.path, quiet)
+    assert sorted(path for path in mean.path.rglob("*") if path.name != ".lock") == [
+        path for path in before if path.name != ".lock"
+    ]
+    with pytest.raises(UserError, match="is a mean already"):
+        average_run(mean, "average", tmp_path / "again", quiet)
+    mixed = WorkDir(tmp_path / "mixed")
+    shutil.copytree(run.path, mixed.path)
+    shutil.copytree(mean.checkpoints / "40", mixed.checkpoints / "50")
+    with pytest.raises(UserError, match="checkpoint 50 is a mean already"):
+        Translator.load(mixed.path, "average")
 
 
 @pytest.mark.parametrize("what", ["vocabulary", "model.dropout"])

@@ -1,5 +1,6 @@
 """Two systems on one test set: sacrebleu's tests on texts that are what was scored."""
 
+import json
 import random
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from data.text import read_lines
 from experiments.compare import compare, paired, runs_of
 from experiments.evaluate import evaluate
+from experiments.records import write_record
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import UserError
@@ -35,11 +37,23 @@ def test_a_system_is_as_good_as_itself(evaluated):
     assert lines[-1].startswith("chrF2") and "n = 1: no interval" in lines[-1]
 
 
-def test_seeds_are_compared_pair_by_pair(evaluated):
+def test_seeds_are_compared_pair_by_pair(evaluated, tmp_path):
     a, b = map(str, evaluated)
-    lines = list(compare([a, b], [b, a], "test"))
-    assert sum(line.startswith(a) for line in lines) == 1
+    with pytest.raises(UserError, match="have the same seed"):
+        next(compare([a, b], [b, a], "test"))
+    other = WorkDir(tmp_path / "other")
+    shutil.copytree(b, other.path)
+    record = json.loads((other.evaluation / "test.json").read_text())
+    record["settings"]["train"]["seed"] = 1
+    write_record(other.evaluation / "test.json", record)
+    c = str(other.path)
+    lines = list(compare([a, c], [c, a], "test"))
+    assert [line.split(" and ")[0] for line in lines if ", test set" in line] == [a, c]
     assert "±" in lines[-1] and "n = 2 seeds" in lines[-1]
+    record["settings"]["model"]["dropout"] = 0.7
+    write_record(other.evaluation / "test.json", record)
+    with pytest.raises(UserError, match=r"not of one system: model\.dropout differ"):
+        next(compare([a, c], [c, a], "test"))
     with pytest.raises(UserError, match="2 runs of one system and 1 of the other"):
         next(compare([a, b], [b], "test"))
 

@@ -51,6 +51,11 @@ def test_the_plan_of_prepared_text_is_that_of_the_run(micro, run, tmp_path):
     assert min(per_row) <= flops_per_step(micro.model, text.plan) <= max(per_row)
 
 
+def test_a_batch_that_cannot_be_split_is_refused(micro):
+    with pytest.raises(UserError, match=r"train\.accumulate = 7 does not divide the \d+ rows"):
+        list(plan(replace(micro, train=replace(micro.train, accumulate=7)), measure=False))
+
+
 def test_what_cannot_fit_is_refused_before_it_starts(micro, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.train.device_memory", lambda: 1e6)
     monkeypatch.setattr("experiments.plan.device_memory", lambda: 1e6)
@@ -70,8 +75,8 @@ def test_every_setting_that_differs_is_named(micro):
     told = deviations(other, {"train": {"kept": 450_000, "too_long": 12}})
     assert "model.num_heads: 4; the paper's en-de-base: 8" in told
     assert "optimizer.b2: 0.99; the paper's en-de-base: 0.98" in told
-    assert "450,000 training pairs, 10.0% of the paper's 4,500,000" in told
+    assert "450,000 training pairs, 0.1 times the paper's 4,500,000" in told
     french = EXPERIMENTS["wmt14-en-fr-big"]
     assert not any(line.startswith(("model.dropout", "data.")) for line in deviations(french))
     europarl = deviations(EXPERIMENTS["europarl-en-fr"], {"train": {"kept": 2_000_507, "too_long": 0}})
-    assert "2,000,507 training pairs, 5.6% of the paper's 36,000,000" in europarl
+    assert "2,000,507 training pairs, 0.0556 times the paper's 36,000,000" in europarl

@@ -103,17 +103,49 @@ def test_an_edited_record_is_refused_by_name(filled, tmp_path):
         render_table(3, "smoke", folder)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda r: r["settings"]["decode"].update(beam=1), lambda r: r.update(vocabulary="another")]
-)
-def test_records_of_different_protocols_do_not_mix(filled, tmp_path, change):
-    folder = copy_of(filled[0], tmp_path)
-    path = folder / "table3-smoke" / "E-seed0.json"
+def change(path, edit):
     record = json.loads(path.read_text())
-    change(record)
+    edit(record)
     write_record(path, record)
+
+
+def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
+    folder = copy_of(filled[0], tmp_path)
+    change(folder / "table3-smoke" / "E-seed0.json", lambda record: record.update(vocabulary="another"))
     with pytest.raises(UserError, match=r"base-seed0\.json and .*E-seed0\.json were not scored by the same protocol"):
         records_of(3, "smoke", folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda r: r["settings"]["decode"].update(beam=1), "beam 1, not 4"),
+        (lambda r: r.update(split="test"), "split test, not dev"),
+        (lambda r: r.update(steps=1), "steps 1, not 2"),
+        (lambda r: r.update(checkpoints=[1, 2]), "checkpoints 2, not 1"),
+        (lambda r: r["settings"]["train"].update(seed=5), "is a record of seed 5, not of seed 0"),
+        (lambda r: r.update(scores=[]), "is not the record of an evaluation"),
+        (lambda r: r.pop("settings"), "is not the record of an evaluation: it has no settings"),
+    ],
+)
+def test_a_record_that_the_table_s_protocol_did_not_make_is_refused(filled, tmp_path, edit, said):
+    folder = copy_of(filled[0], tmp_path)
+    change(folder / "table3-smoke" / "E-seed0.json", edit)
+    with pytest.raises(UserError, match=rf"E-seed0\.json .*{said}"):
+        records_of(3, "smoke", folder)
+
+
+def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
+    """It was trained to the end, with another number of checkpoints to average."""
+    folder = copy_of(filled[0], tmp_path)
+    runs = filled[0].parent / "runs"
+    other = experiments_of(2, "smoke")["en-de-base"]
+    other = replace(other, train=replace(other.train, keep=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCALES, "smoke", {"en-de": other, "en-fr": other})
+        with pytest.raises(UserError, match=r"smoke-en-de-base was trained with another train\.keep than the table"):
+            fill(2, "smoke", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
+    assert not (tmp_path / "new").exists() and folder.exists()
 
 
 def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):
