@@ -1,10 +1,11 @@
-"""Which sentences form which batch (section 5.1): a plan that is a function of (lengths, seed, epoch) alone.
+"""Which sentences stand in which row of which batch (section 5.1): a function of (lengths, seed, epoch) alone.
 
-Sentences of about the same length go together, in a few fixed (rows, source, target) shapes, because each
-shape is one compilation. The plan knows nothing of hosts, devices or workers, so the position of a run in its
-data is one number: the step.
+Several sentences share a row, one after the other; the model keeps them apart (transformer/segments.py). So nearly all
+slots of a batch hold tokens, whatever the lengths, and all batches have one shape: one compilation. The plan knows
+nothing of hosts, devices or workers, so the position of a run in its data is one number: the step.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,13 +20,14 @@ from transformer.config import UserError
 Int64 = npt.NDArray[np.int64]
 Batch = dict[str, npt.NDArray[np.int32]]
 
-EMPTY = -1  # the sentence index of a row that holds no sentence
-
 _PREFETCH = 16  # batches ready ahead of the step: about 200 kB each at the paper's 25,000 tokens
+_SENTENCES = 5  # a row has room for so many of mean length: fewer leave gaps, more make attention wider than it need be
+_FILL = 0.98  # of the slots; the rows that packing begins with would hold all sentences at this rate
+_PASSES = 4
 
 
 class Shape(NamedTuple):
-    """One batch shape: rows of `source` and `target` token slots."""
+    """The shape of all batches: rows of `source` and `target` token slots."""
 
     rows: int
     source: int
@@ -33,168 +35,157 @@ class Shape(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """Shape index, and int64 [rows] sentence indices, EMPTY where a row holds none."""
+    """Sentence indices, int64 [n], and the row that each stands in, [n], ascending."""
 
-    shape: int
     indices: Int64
+    rows: Int64
 
 
-def _round_up(lengths: npt.NDArray[np.integer]) -> Int64:
-    """Widths: multiples of 8, which suit matrix units, but of 4 up to 32, where 8 would pad too much."""
-    step = np.where(lengths <= 32, 4, 8)
-    return (-(-lengths // step) * step).astype(np.int64)
+def make_shape(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], batch_tokens: int) -> Shape:
+    """The shape for pairs of these lengths (tokens, [n]).
 
-
-def make_shapes(
-    lengths_source: npt.NDArray[np.integer],
-    lengths_target: npt.NDArray[np.integer],
-    batch_tokens: int,
-    num_shapes: int,
-    max_length: int | None = None,
-) -> list[Shape]:
-    """At most `num_shapes` shapes that hold all pairs of these lengths (tokens, [n]) with little padding.
-
-    No shape is wider than `max_length` unless a sentence is. Rows fill at most `batch_tokens` slots on the
-    larger side, in multiples of 8 where 8 fit, so that a batch splits over devices; there are fewer where
-    that spares the last batch of a shape empty rows. UserError without sentences.
+    Rows hold the longest sentence, and about five of mean length; the two sides have the proportion of all the text.
+    There are as many rows as `batch_tokens` slots allow on the larger side, of 32 or more a multiple of 8, so that a
+    batch splits over devices. UserError without sentences.
     """
-    if len(lengths_source) == 0:
+    if len(source) == 0:
         raise UserError("there are no sentence pairs to make batches of")
-    cells, counts = _histogram(lengths_source, lengths_target)
-    widths = _split_by_length(cells, counts, num_shapes, batch_tokens)
-    if max_length is not None:
-        longest = [int(lengths_source.max()), int(lengths_target.max())]
-        widths = np.minimum(widths, np.maximum(longest, max_length))
-    rows = _most_rows(batch_tokens, widths.max(axis=1))
-    shapes = [Shape(*shape) for shape in np.column_stack([rows, widths]).tolist()]
-    sizes = np.bincount(_smallest_shape(lengths_source, lengths_target, shapes), minlength=len(shapes))
-    return [_evened(shape, n) for shape, n in zip(shapes, sizes.tolist(), strict=True) if n]
+    ratio = float(target.sum() / source.sum())
+    narrowest = _multiple_of_8(max(int(source.max()), _SENTENCES * float(source.mean())))
+    widths = [
+        (s, max(round(s * ratio / 8) * 8, _multiple_of_8(target.max()))) for s in range(narrowest, 2 * narrowest, 8)
+    ]
+    widths = [(s, t) for s, t in widths if max(s, t) <= batch_tokens]
+    widths = widths or [(_multiple_of_8(source.max()), _multiple_of_8(target.max()))]
+    # What one side has too much of, and what attention costs more: 1 in 2000 of a step for each slot of a row.
+    s, t = min(widths, key=lambda both: abs(math.log(both[1] / both[0] / ratio)) / 2 + both[0] / 2000)
+    rows = batch_tokens // max(s, t)
+    return Shape(rows // 8 * 8 if rows >= 32 else max(rows, 1), s, t)
 
 
-def _most_rows(batch_tokens: int, widths: Int64) -> Int64:
-    """The rows that `batch_tokens` slots allow: a multiple of 8 when 8 fit, and at least one."""
-    rows = batch_tokens // widths
-    return np.where(rows >= 8, rows // 8 * 8, np.maximum(rows, 1))
+def _multiple_of_8(tokens: float) -> int:
+    """Rounded up: widths that suit matrix units."""
+    return -(-math.ceil(tokens) // 8) * 8
 
 
-def _evened(shape: Shape, pairs: int) -> Shape:
-    """As many batches, of no more rows than they need: 2,100 pairs are 2 x 1,056, not 2 x 2,080."""
-    even = -(-pairs // -(-pairs // shape.rows))
-    return shape._replace(rows=min(shape.rows, -(-even // 8) * 8))
+def pack(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], shape: Shape) -> Int64:
+    """The row of each pair, int64 [n]: rows are numbered from 0, and no row holds more tokens than `shape` has slots.
 
-
-def _histogram(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer]) -> tuple[Int64, Int64]:
-    """The distinct rounded (source, target) widths, [cells, 2], and how many pairs have each, [cells]."""
-    s, t = _round_up(source), _round_up(target)
-    base = int(t.max()) + 1
-    keys, counts = np.unique(s * base + t, return_counts=True)
-    return np.stack([keys // base, keys % base], axis=1), counts.astype(np.int64)
-
-
-def _split_by_length(cells: Int64, counts: Int64, num_shapes: int, batch_tokens: int) -> Int64:
-    """The best cut of the pairs, ordered by their longer side, into runs: widths [runs, 2].
-
-    best[k][j] is the fewest slots, in whole batches, of the first j lengths in k runs; a run is as wide as
-    its widest pair. Annealing over all sets of 8 shapes, square or not, was measured to fill 0.02 % more.
+    Sentences are dealt like cards, the longest first: one to each row, the fullest row last, until all are dealt. Of
+    sentences about as long, those with a longer source go to rows that have more room there. What did not fit is dealt
+    again, and in the end to new rows. ValueError when a pair fits no row.
     """
-    levels, level = np.unique(cells.max(axis=1), return_inverse=True)
-    n = len(levels)
-    widest = np.zeros((n, 2), np.int64)
-    np.maximum.at(widest, level, cells)
-    pairs = np.bincount(level, weights=counts, minlength=n)
-    # cost[i, j] and width[i, j] of the run of lengths i..j
-    cost = np.full((n, n), np.inf)
-    width = np.zeros((n, n, 2), np.int64)
-    for i in range(n):
-        width[i, i:] = np.maximum.accumulate(widest[i:])
-        rows = _most_rows(batch_tokens, width[i, i:].max(axis=1))
-        cost[i, i:] = -(-np.cumsum(pairs[i:]) // rows) * rows * width[i, i:].sum(axis=1)
-    best = [np.append(0.0, np.full(n, np.inf))]
-    starts = []
-    for _ in range(min(num_shapes, n)):
-        totals = best[-1][:n, None] + cost
-        starts.append(totals.argmin(axis=0))
-        best.append(np.append(np.inf, totals.min(axis=0)))
-    runs = int(np.argmin([b[n] for b in best[1:]])) + 1
-    chosen = []
-    end = n - 1
-    for k in reversed(range(runs)):
-        start = int(starts[k][end])
-        chosen.append(width[start, end])
-        end = start - 1
-    return np.array(chosen[::-1])
+    if misfits := np.flatnonzero((source > shape.source) | (target > shape.target)).tolist():
+        n = misfits[0]
+        raise ValueError(f"pair {n} with {source[n]} and {target[n]} tokens fits no row of {shape}")
+    row = np.zeros(len(source), np.int64)
+    # Parts of a row: together, and how much more of its source than of its target.
+    size, lean = source / shape.source + target / shape.target, source / shape.source - target / shape.target
+    rest, rows_before = np.argsort(-size, kind="stable"), 0
+    while len(rest):
+        needed = max(source[rest].sum() / shape.source, target[rest].sum() / shape.target)
+        rows = math.ceil(needed / _FILL)
+        used_source, used_target = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        for _ in range(_PASSES):
+            left = [rest[:0]]
+            for start in range(0, len(rest), rows):
+                hand = rest[start : start + rows]
+                place = np.argsort(used_source / shape.source + used_target / shape.target, kind="stable")[: len(hand)]
+                # Eight groups, from the emptiest rows and longest sentences to the fullest and shortest.
+                group = np.arange(len(hand)) * 8 // rows
+                leaning = used_source[place] / shape.source - used_target[place] / shape.target
+                place = place[np.lexsort((leaning, group))]
+                hand = hand[np.lexsort((-lean[hand], group))]
+                fits = (used_source[place] + source[hand] <= shape.source) & (
+                    used_target[place] + target[hand] <= shape.target
+                )
+                hand, place, refused = hand[fits], place[fits], hand[~fits]
+                used_source[place] += source[hand]
+                used_target[place] += target[hand]
+                row[hand] = rows_before + place
+                left.append(refused)
+            rest = np.concatenate(left)
+            rest = rest[np.argsort(-size[rest], kind="stable")]
+        rows_before += rows
+    return np.unique(row, return_inverse=True)[1].astype(np.int64)  # without the rows that stayed empty
 
 
 class BatchPlan:
-    """Every sentence pair once an epoch, in batches of the given shapes; as many batches in each epoch.
+    """Every sentence pair once an epoch, in batches of one shape; as many batches in each epoch.
 
-    With a seed the order is shuffled anew each epoch. Without (None) it is the same always: by shape, then by
-    sentence index.
+    Which lengths share a row is settled once. With a seed, each epoch deals the sentences of equal lengths anew to the
+    places of that length, and shuffles the rows. Without (None) the order is the same always.
     """
 
     def __init__(
         self,
-        lengths_source: npt.NDArray[np.integer],
-        lengths_target: npt.NDArray[np.integer],
-        shapes: list[Shape],
+        source: npt.NDArray[np.integer],
+        target: npt.NDArray[np.integer],
+        shape: Shape,
         seed: int | None,
     ) -> None:
-        """Lengths in tokens, [n]. ValueError when a pair fits no shape."""
-        self.shapes = shapes
+        """Lengths in tokens, [n]. ValueError when a pair fits no row."""
         self.seed = seed
-        self._shape_of = _smallest_shape(lengths_source, lengths_target, shapes)
-        self._sizes = np.bincount(self._shape_of, minlength=len(shapes))
-        self._tokens = int(lengths_source.sum()) + int(lengths_target.sum())
+        row = pack(source, target, shape)
+        self._by_row = np.argsort(row, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(row))])
+        # The places of all rows, one after the other, and the sentences: both in order of their pair of lengths.
+        lengths = source.astype(np.int64) * (int(target.max()) + 1) + target
+        self._lengths = np.unique(lengths, return_inverse=True)[1].astype(np.int32)
+        self._places = np.argsort(self._lengths[self._by_row], kind="stable")
+        # As many rows in each batch: 2,100 rows are 2 x 1,056, not 2 x 2,080.
+        rows = len(self._starts) - 1
+        even = -(-rows // -(-rows // shape.rows))
+        self.shape = shape._replace(rows=min(shape.rows, -(-even // 8) * 8))
+        self._tokens = int(source.sum()) + int(target.sum())
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return sum(self.batches_per_shape())
-
-    def batches_per_shape(self) -> list[int]:
-        """How many batches of each shape an epoch has; the last of each may have empty rows."""
-        return [-(-int(n) // shape.rows) for n, shape in zip(self._sizes, self.shapes, strict=True)]
+        """Batches in an epoch; the last may have empty rows."""
+        return -(-(len(self._starts) - 1) // self.shape.rows)
 
     def fill(self) -> float:
         """The part of all token slots of an epoch, on both sides, that holds tokens and not padding."""
-        batches = zip(self.batches_per_shape(), self.shapes, strict=True)
-        return self._tokens / sum(n * s.rows * (s.source + s.target) for n, s in batches)
+        return self._tokens / (len(self) * self.shape.rows * (self.shape.source + self.shape.target))
 
-    def epoch(self, number: int) -> list[PlannedBatch]:
+    def epoch(self, number: int) -> "Epoch":
         """The batches of an epoch, in order."""
+        if self.seed is None:
+            return Epoch(self._by_row, self._starts, np.arange(len(self._starts) - 1), self.shape.rows)
         # Sorting raw random bits, not Generator.permutation: numpy keeps the bits the same in every version,
         # but not the permutation, and a resumed run must meet the same batches after an upgrade.
-        bits = None if self.seed is None else np.random.PCG64(np.random.SeedSequence([self.seed, number]))
-        order = self._shuffled(len(self._shape_of), bits)
-        by_shape = order[np.argsort(self._shape_of[order], kind="stable")]
-        batches: list[PlannedBatch] = []
-        start = 0
-        for index, (shape, size, count) in enumerate(
-            zip(self.shapes, self._sizes.tolist(), self.batches_per_shape(), strict=True)
-        ):
-            rows = np.full(count * shape.rows, EMPTY, np.int64)
-            rows[:size] = by_shape[start : start + size]
-            start += size
-            batches += [PlannedBatch(index, part) for part in rows.reshape(count, shape.rows)]
-        return [batches[i] for i in self._shuffled(len(batches), bits)]
-
-    @staticmethod
-    def _shuffled(n: int, bits: np.random.PCG64 | None) -> Int64:
-        if bits is None:
-            return np.arange(n)
-        return np.argsort(np.asarray(bits.random_raw(n)), kind="stable")
+        bits = np.random.PCG64(np.random.SeedSequence([self.seed, number]))
+        shuffled = _shuffled(len(self._by_row), bits)
+        sentences = np.empty_like(self._by_row)
+        sentences[self._places] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
+        return Epoch(sentences, self._starts, _shuffled(len(self._starts) - 1, bits), self.shape.rows)
 
 
-def _smallest_shape(
-    source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], shapes: list[Shape]
-) -> npt.NDArray[np.int16]:
-    """The index of the shape with the fewest slots that holds each pair, [n]; of equal ones the first."""
-    result = np.full(len(source), -1, np.int16)
-    for index in sorted(range(len(shapes)), key=lambda i: (-shapes[i].source - shapes[i].target, -i)):
-        result[(source <= shapes[index].source) & (target <= shapes[index].target)] = index
-    if (result < 0).any():
-        misfit = int(np.argmax(result < 0))
-        raise ValueError(f"pair {misfit} with {source[misfit]} and {target[misfit]} tokens fits no shape")
-    return result
+def _shuffled(n: int, bits: np.random.PCG64) -> Int64:
+    return np.argsort(np.asarray(bits.random_raw(n)), kind="stable")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch, as a sequence."""
+
+    sentences: Int64
+    """Sentence indices, row after row."""
+    starts: Int64
+    """Where each row begins in `sentences`, and the end."""
+    order: Int64
+    """The rows, in the order in which they come."""
+    rows: int
+    """Rows of a batch."""
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.rows)
+
+    def __getitem__(self, index: int) -> PlannedBatch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no batch {index} of {len(self)}")
+        mine = self.order[index * self.rows : (index + 1) * self.rows]
+        members = [self.sentences[self.starts[row] : self.starts[row + 1]] for row in mine]
+        return PlannedBatch(np.concatenate(members), np.repeat(np.arange(len(mine)), [len(m) for m in members]))
 
 
 @dataclass(frozen=True)
@@ -209,13 +200,12 @@ class Batches:
         object.__setattr__(self, "_epoch", lru_cache(maxsize=2)(self.plan.epoch))
 
     def __getitem__(self, step: int) -> Batch:
-        """dict(source=int32 [B, S], target=int32 [B, T]), padded with 0; each sentence ends in eos."""
+        """dict(source=int32 [B, S], target=int32 [B, T]): sentences one after the other, each ended by eos, then 0."""
         if step < 0:
             raise IndexError(f"there is no step {step}")
         number, index = divmod(int(step), len(self.plan))
         planned = self._epoch(number)[index]  # type: ignore[attr-defined]
-        shape = self.plan.shapes[planned.shape]
-        source, target = self.split.batch(planned.indices, shape.source, shape.target)
+        source, target = self.split.batch(planned.indices, planned.rows, *self.plan.shape)
         return {"source": source, "target": target}
 
 

@@ -86,25 +86,28 @@ class Tokens:
             raise IndexError(f"there is no sentence {index} of {len(self)}")
         return self._flat[self._offsets[index] : self._offsets[index + 1]].astype(np.int32)
 
-    def rows(self, indices: npt.NDArray[np.int64], width: int) -> Int32:
-        """Sentences as a matrix, int32 [B, width], padded with 0. A negative index gives an empty row.
+    def packed(self, indices: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], count: int, width: int) -> Int32:
+        """Sentences as a matrix, int32 [count, width]: each in its row, behind those before it; then 0.
 
-        ValueError when a sentence is longer than `width`, UserError when an id is not of the vocabulary.
+        `rows` [n] is the row of each sentence of `indices` [n], ascending. ValueError when a row holds more tokens than
+        `width`, UserError when an id is not of the vocabulary.
         """
-        real = indices >= 0
-        safe = np.where(real, indices, 0)
-        lengths = np.where(real, self.lengths[safe], 0)
-        if len(lengths) and lengths.max() > width:
-            raise ValueError(f"sentence {indices[lengths.argmax()]} has {lengths.max()} tokens, more than {width}")
-        columns = np.arange(width)
-        mask = columns < lengths[:, None]
-        result = np.zeros((len(indices), width), np.int32)
-        result[mask] = self._flat[(self._offsets[safe][:, None] + columns)[mask]]
+        lengths = self.lengths[indices]
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        column = starts - starts[np.searchsorted(rows, rows)]  # the tokens before it in its row
+        if len(indices) and (column + lengths).max() > width:
+            raise ValueError(f"a row has {(column + lengths).max()} tokens, more than {width}")
+        token = np.arange(lengths.sum())
+        result = np.zeros(count * width, np.int32)
+        result[token + np.repeat(rows * width + column - starts, lengths)] = self._flat[
+            token + np.repeat(self._offsets[indices] - starts, lengths)
+        ]
         if result.size and result.max() >= self._vocab_size:  # embedding it would silently give another token's vector
             raise UserError(
                 "the prepared tokens are damaged (an id past the vocabulary): remove them, and prepare again"
             )
-        return result
+        return result.reshape(count, width)
 
 
 def _load(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -139,6 +142,8 @@ class Split:
         """Tokens of each sentence of a side, eos included, [n]."""
         return self.source.lengths if side == "source" else self.target.lengths
 
-    def batch(self, indices: npt.NDArray[np.int64], source_length: int, target_length: int) -> tuple[Int32, Int32]:
-        """Pairs as matrices, int32 [B, source_length] and [B, target_length]; see Tokens.rows."""
-        return self.source.rows(indices, source_length), self.target.rows(indices, target_length)
+    def batch(
+        self, indices: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], count: int, source: int, target: int
+    ) -> tuple[Int32, Int32]:
+        """Pairs as matrices, int32 [count, source] and [count, target]; see Tokens.packed."""
+        return self.source.packed(indices, rows, count, source), self.target.packed(indices, rows, count, target)

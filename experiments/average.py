@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.dataset import prepare
-from experiments.train import make_validation, validation_plan
+from experiments.train import batch_plan, make_validation
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoint, read_meta, save_averaged, saved_steps
@@ -30,7 +30,7 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
         raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
     for step in mean.steps:
         log(f"step {step}: validation loss {read_meta(run.checkpoints, str(step))['dev_loss']:.4f}")
-    loss = make_validation(experiment, data.dev, validation_plan(data, experiment.data))(mean.params)
+    loss = make_validation(experiment, data.dev, batch_plan(data.dev, experiment.data, None))(mean.params)
     log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
     new = WorkDir(output)
     with new.claim(experiment, mean.tokenizer):

@@ -14,7 +14,7 @@ EXPERIMENTS = (
         model=ModelConfig(
             vocab_size=1000, num_layers=2, d_model=128, d_ff=512, num_heads=4, d_k=32, d_v=32, dropout=0.0
         ),
-        data=DataConfig(corpus="grammar", vocab_size=1000, max_length=64, batch_tokens=2048, num_shapes=3),
+        data=DataConfig(corpus="grammar", vocab_size=1000, max_length=64, batch_tokens=2048),
         optimizer=OptimizerConfig(warmup_steps=300),
         train=TrainConfig(steps=1200, log_every=50, eval_every=200, keep=3),
         decode=DecodeConfig(batch_size=128),

@@ -14,7 +14,6 @@ PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
 _SILENT = (
     "name",
     "note",
-    "data.num_shapes",
     "data.max_length",
     "data.train_pairs",
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
@@ -44,8 +43,8 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         lines.append(f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out")
     return [
         *lines,
-        f"at most {experiment.data.batch_tokens:,} token slots a side in a batch, padding included; the paper: about "
-        f"25,000 tokens",
+        f"batches of at most {experiment.data.batch_tokens:,} token slots a side, of sentences of any length; "
+        f"the paper's: about 25,000 tokens, of sentences of about one length",
         f"checkpoints every {experiment.train.eval_every:,} steps; the paper: every 10 minutes",
         "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own",
         "decoding starts from a token of its own, where the authors' code has a zero vector",

@@ -31,7 +31,7 @@ EXPERIMENTS = (
         model=ModelConfig(
             vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64, dropout=0.0, norm="pre"
         ),
-        data=DataConfig(corpus="files", vocab_size=8000, batch_tokens=2048, num_shapes=6),
+        data=DataConfig(corpus="files", vocab_size=8000, batch_tokens=2048),
         optimizer=OptimizerConfig(warmup_steps=1000),
         train=TrainConfig(steps=8000, eval_every=400, keep=5),
     ),

@@ -19,7 +19,7 @@ TINY = Experiment(
     model=ModelConfig(
         vocab_size=4000, num_layers=4, d_model=128, d_ff=512, num_heads=4, d_k=32, d_v=32, dropout=0.15, norm="pre"
     ),
-    data=DataConfig(corpus="multi30k-en-de", vocab_size=4000, batch_tokens=1024, num_shapes=6),
+    data=DataConfig(corpus="multi30k-en-de", vocab_size=4000, batch_tokens=1024),
     optimizer=OptimizerConfig(warmup_steps=400),
     train=TrainConfig(steps=10_000, eval_every=400, keep=6),
 )

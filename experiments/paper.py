@@ -23,7 +23,7 @@ EXPERIMENTS = (
     Experiment(
         "small",
         model=ModelConfig(vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64),
-        data=DataConfig(corpus="files", vocab_size=8000, batch_tokens=4096, num_shapes=6),
+        data=DataConfig(corpus="files", vocab_size=8000, batch_tokens=4096),
         train=TrainConfig(steps=10_000, eval_every=500),
     ),
 )
@@ -67,8 +67,8 @@ def width(times: float) -> Change:
 
 
 def layers(thirds: int) -> Change:
-    """Row C: so many thirds of base's layers."""
-    return model(num_layers=lambda m: m.num_layers * thirds // 3)
+    """Row C: so many thirds of base's layers, and one at least."""
+    return model(num_layers=lambda m: max(1, m.num_layers * thirds // 3))
 
 
 def smoothing(value: float) -> Change:

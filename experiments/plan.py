@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data.batching import Batch, BatchPlan, Int64, Shape, make_shapes
+from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
 from data.corpora import WMT14, find_corpus
 from data.dataset import find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
-from experiments.train import DEV_SHAPES, batch_plan, check_rows, device_memory, memory_of
+from experiments.train import batch_plan, check_rows, device_memory, memory_of
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -50,18 +50,17 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     text = text_of(experiment.data, experiment.train.seed)
     yield f"text          {text.description}"
 
-    check_rows(experiment, text.plan.shapes)
-    shapes, counts = text.plan.shapes, text.plan.batches_per_shape()
-    slots = sum(n * s.rows * (s.source + s.target) for n, s in zip(counts, shapes, strict=True)) / 2
-    tokens = slots * text.plan.fill() / len(text.plan)
+    shape = text.plan.shape
+    check_rows(experiment, shape)
+    tokens = shape.rows * (shape.source + shape.target) / 2 * text.plan.fill()
+    yield f"batches       {shape.rows} rows of {shape.source} source and {shape.target} target tokens"
     yield (
         f"steps         {steps:,}, of {tokens:,.0f} tokens a side on the average: {steps * tokens:.2e} in all, "
         f"{steps / len(text.plan):.1f} epochs of {len(text.plan):,} batches; {text.plan.fill():.1%} of the slots filled"
     )
-    per_step = flops_per_step(model, text.plan)
+    per_step = flops_per_step(model, shape)
     yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
-    yield f"compilations  {len(shapes)} training shapes, {DEV_SHAPES} validation shapes at most, 1 sample"
-
+    yield "compilations  1 training step, 1 validation step, 1 sample"
     yield "learning rate " + ", ".join(
         f"{float(learning_rate(step, experiment.optimizer, model.d_model)):.2e} at step {step:,}"
         for step in curve_points(experiment.optimizer.warmup_steps, steps)
@@ -72,7 +71,7 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
         price = f", about ${hours * accelerator.devices * dollars:,.0f}" if dollars else ""
         yield f"  {accelerator.name:22} {hours:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
     if measure:
-        yield from measured(experiment, text)
+        yield from measured(experiment, shape, per_step)
     yield "this run differs from the paper:"
     yield from (f"  - {line}" for line in deviations(experiment, text.splits))
 
@@ -84,9 +83,9 @@ def text_of(config: DataConfig, seed: int) -> Text:
     if path is None and isinstance(corpus, WMT14):
         pairs = PAIRS[corpus.name]
         lengths = assumed_lengths(pairs, config.max_length)
-        shapes = make_shapes(*lengths, config.batch_tokens, config.num_shapes, config.max_length)
+        shape = make_shape(*lengths, config.batch_tokens)
         told = f"{pairs:,} pairs of {MEAN_LENGTH} tokens a side on the average, assumed: it is not prepared here"
-        return Text(BatchPlan(*lengths, shapes, seed), f"{corpus.name}, {told}", None)
+        return Text(BatchPlan(*lengths, shape, seed), f"{corpus.name}, {told}", None)
     data = open_prepared(path) if path else prepare(config, log=lambda line: None)
     counts = data.manifest["splits"]["train"]
     told = (
@@ -113,20 +112,15 @@ def curve_points(warmup: int, steps: int) -> list[int]:
     return sorted({min(step, steps) for step in (1, warmup // 2, warmup, 2 * warmup, 8 * warmup, steps) if step})
 
 
-def measured(experiment: Experiment, text: Text) -> Iterator[str]:
-    """The memory of each shape and the time of a step, on this device."""
+def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str]:
+    """The memory and the time of a step, which has `flops` operations, on this device."""
     device, there = jax.devices()[0], device_memory()
-    yield f"this device   {device.device_kind}, {there / 1e9:.1f} GB; memory of a step of each shape:"
     step = jax.jit(make_train_step(experiment), donate_argnums=0)
     template, key = jax.eval_shape(lambda: init_state(experiment)), dropout_key(0)
-    fits = True
-    for shape, count in zip(text.plan.shapes, text.plan.batches_per_shape(), strict=True):
-        needed = memory_of(step.lower(template, full_batch(shape), key).compile())
-        fits = fits and needed <= there
-        told = f"{count:,} batches an epoch, {needed / 1e9:.2f} GB" + ("" if needed <= there else ": DOES NOT FIT")
-        yield f"  {shape.rows:6} x ({shape.source} + {shape.target})   {told}"
-    if not fits:
-        yield "  a smaller --data.batch-tokens or a larger --train.accumulate takes less"
+    needed = memory_of(step.lower(template, full_batch(shape), key).compile())
+    yield f"this device   {device.device_kind}, {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
+    if needed > there:
+        yield "  IT DOES NOT FIT: a smaller --data.batch-tokens or a larger --train.accumulate takes less"
         return
 
     def seconds_of(shape: Shape) -> float:
@@ -140,27 +134,22 @@ def measured(experiment: Experiment, text: Text) -> Iterator[str]:
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:])
 
-    counts = text.plan.batches_per_shape()
-    usual = max(zip(counts, text.plan.shapes, strict=True), key=lambda both: both[0])[1]
     # A full step of base takes minutes on a CPU: some rows tell enough.
-    part = usual._replace(rows=min(usual.rows, 8 * experiment.train.accumulate))
+    part = shape._replace(rows=min(shape.rows, 8 * experiment.train.accumulate))
     seconds = seconds_of(part)
-    if part.rows < usual.rows and seconds * usual.rows / part.rows < FULL_STEP_SECONDS:
-        part, seconds = usual, seconds_of(usual)
-    model = experiment.model
-    rate = part.rows * train_flops(model, part.source, part.target) / seconds
-    hours_here = experiment.train.steps * flops_per_step(model, text.plan) / rate / 3600
+    if part.rows < shape.rows and seconds * shape.rows / part.rows < FULL_STEP_SECONDS:
+        part, seconds = shape, seconds_of(shape)
+    whole = seconds * shape.rows / part.rows
     yield (
-        f"  measured: {seconds:.3g} s for {part.rows} of the {usual.rows} rows of {usual.source} + {usual.target}, "
-        f"{rate / 1e12:.3g} TFLOP/s, {part.rows * part.target / seconds:,.0f} target token slots/s: "
-        f"{hours_here:,.1f} hours for the run, validation not counted"
+        f"  measured: {seconds:.3g} s for {part.rows} of the {shape.rows} rows, {flops / whole / 1e12:.3g} TFLOP/s, "
+        f"{shape.rows * shape.target / whole:,.0f} target token slots/s: "
+        f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, validation not counted"
     )
 
 
-def flops_per_step(model: ModelConfig, batches: BatchPlan) -> float:
-    """On the average of an epoch, padding included."""
-    counts = zip(batches.batches_per_shape(), batches.shapes, strict=True)
-    return sum(n * s.rows * train_flops(model, s.source, s.target) for n, s in counts) / len(batches)
+def flops_per_step(model: ModelConfig, shape: Shape) -> float:
+    """Operations of a step, padding and the attention between sentences of a row included, as they are computed."""
+    return float(shape.rows * train_flops(model, shape.source, shape.target))
 
 
 def full_batch(shape: Shape) -> Batch:

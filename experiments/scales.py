@@ -14,7 +14,7 @@ from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig
 SMALL = Experiment(
     "small-en-de-base",
     model=ModelConfig(vocab_size=2000, num_layers=3, d_model=64, d_ff=256, d_k=8, d_v=8),
-    data=DataConfig(corpus="multi30k-en-de", vocab_size=2000, max_length=64, batch_tokens=1024, num_shapes=4),
+    data=DataConfig(corpus="multi30k-en-de", vocab_size=2000, max_length=64, batch_tokens=1024),
     optimizer=OptimizerConfig(warmup_steps=600),
     train=TrainConfig(steps=2000, eval_every=400, keep=5, log_every=200),
 )
@@ -24,7 +24,7 @@ SMOKE = replace(
     SMALL,
     name="smoke-en-de-base",
     model=replace(SMALL.model, vocab_size=400, d_model=32, d_ff=64, d_k=4, d_v=4),
-    data=DataConfig(corpus="grammar", train_pairs=2000, vocab_size=400, max_length=64, batch_tokens=512, num_shapes=1),
+    data=DataConfig(corpus="grammar", train_pairs=2000, vocab_size=400, max_length=64, batch_tokens=512),
     optimizer=OptimizerConfig(warmup_steps=50),
     train=TrainConfig(steps=100, eval_every=20, keep=5, log_every=50),
     decode=DecodeConfig(extra_length=5, batch_size=256),

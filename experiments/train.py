@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data.batching import Batch, Batches, BatchPlan, Shape, make_shapes, stream
+from data.batching import Batch, Batches, BatchPlan, Shape, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
 from experiments.progress import Meter, Progress, minutes, perplexity
 from experiments.records import commit
@@ -24,8 +24,6 @@ from transformer.train import Params, TrainState, dropout_key, init_state, make_
 
 Log = Callable[[str], None]
 
-# Validation takes few shapes: its sentences are few, and a compilation costs more than their padding.
-DEV_SHAPES = 2
 SAMPLES = 2
 
 
@@ -40,9 +38,9 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     data = prepare(experiment.data, log=log)
     run = WorkDir(workdir)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
-    dev_plan = validation_plan(data, experiment.data)
-    describe(experiment, data, train_plan, dev_plan, log)
-    check_rows(experiment, train_plan.shapes)
+    dev_plan = batch_plan(data.dev, experiment.data, None)
+    describe(experiment, data, train_plan, log)
+    check_rows(experiment, train_plan.shape)
     lock = run.claim(experiment, data.tokenizer)
 
     checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
@@ -58,7 +56,8 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
         lock.close()
         return run
 
-    train_step = compile_steps(experiment, train_plan.shapes, template, log)
+    log("compiling")
+    train_step = compile_step(experiment, train_plan.shape, template)
     state = restored or init_state(experiment)
     validate = make_validation(experiment, data.dev, dev_plan)
     meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
@@ -66,7 +65,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     key = dropout_key(experiment.train.seed)
     try:
         for step, batch in enumerate(stream(Batches(data.train, train_plan), start, end - start), start + 1):
-            state, metrics = train_step[shape_of(batch)](state, batch, key)
+            state, metrics = train_step(state, batch, key)
             meter.add(metrics, tokens=int(np.count_nonzero(batch["target"])))
             if step % experiment.train.log_every == 0 or step == end:
                 report(experiment, step, meter, progress, start)
@@ -95,18 +94,12 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
 
 
 def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
-    """The order of all batches of a split; without a seed, in order of length."""
+    """The batches of a split, and their order in each epoch; without a seed it is the same always."""
     source, target = split.lengths("source"), split.lengths("target")
-    shapes = make_shapes(source, target, config.batch_tokens, config.num_shapes, config.max_length)
-    return BatchPlan(source, target, shapes, seed)
+    return BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed)
 
 
-def validation_plan(data: PreparedData, config: DataConfig) -> BatchPlan:
-    """The batches of the validation text."""
-    return batch_plan(data.dev, replace(config, num_shapes=DEV_SHAPES), None)
-
-
-def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: BatchPlan, log: Log) -> None:
+def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, log: Log) -> None:
     """What is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
     log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
@@ -114,42 +107,34 @@ def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, dev: 
         f"{experiment.train.steps:,} steps of at most {experiment.data.batch_tokens:,} tokens a side, "
         f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"
     )
-    shapes = ", ".join(f"{s.rows}x({s.source}+{s.target})" for s in train.shapes)
-    log(f"batch shapes (rows x (source + target)): {shapes}")
+    log(f"batches of {train.shape.rows} rows of {train.shape.source} source and {train.shape.target} target tokens")
     log(
-        f"compilations: {len(train.shapes)} training shapes, {len(dev.shapes)} validation shapes, 1 sample; "
+        f"compilations: 1 training step, 1 validation step, 1 sample; "
         f"on {jax.device_count()} {jax.devices()[0].device_kind}"
     )
 
 
-def check_rows(experiment: Experiment, shapes: list[Shape]) -> None:
+def check_rows(experiment: Experiment, shape: Shape) -> None:
     """UserError if the batches cannot be split as train.accumulate asks."""
-    for shape in shapes:
-        if shape.rows % experiment.train.accumulate:
-            raise UserError(
-                f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
-            )
+    if shape.rows % experiment.train.accumulate:
+        raise UserError(
+            f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
+        )
 
 
-def compile_steps(experiment: Experiment, shapes: list[Shape], state: TrainState, log: Log) -> dict[Shape, Any]:
-    """The train step, compiled for each shape: the largest first, so that a lack of memory shows at once.
-
-    A batch of any other shape is a KeyError: nothing is ever compiled behind the user's back. UserError if a step
-    needs more memory than the device has.
+def compile_step(experiment: Experiment, shape: Shape, state: TrainState) -> Any:
+    """The train step, compiled for batches of this shape. UserError if it needs more memory than the device has.
 
     Args:
         state: only its shapes and types count.
     """
     step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    key, compiled = dropout_key(experiment.train.seed), {}
-    for number, shape in enumerate(sorted(shapes, key=lambda s: -s.rows * (s.source + s.target)), start=1):
-        log(f"compiling shape {number} of {len(shapes)}")
-        compiled[shape] = step.lower(state, empty_batch(shape), key).compile()
-        if (needed := memory_of(compiled[shape])) > (there := device_memory()):
-            raise UserError(
-                f"a batch of {shape.rows}x({shape.source}+{shape.target}) needs {needed / 1e9:.1f} GB, and the device "
-                f"has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
-            )
+    compiled = step.lower(state, empty_batch(shape), dropout_key(experiment.train.seed)).compile()
+    if (needed := memory_of(compiled)) > (there := device_memory()):
+        raise UserError(
+            f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "
+            f"the device has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
+        )
     return compiled
 
 
@@ -170,12 +155,6 @@ def device_memory() -> float:
         return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return math.inf
-
-
-def shape_of(batch: Batch) -> Shape:
-    """The shape that a batch was planned with."""
-    (rows, source), (_, target) = batch["source"].shape, batch["target"].shape
-    return Shape(rows, source, target)
 
 
 def empty_batch(shape: Shape) -> Batch:

@@ -67,7 +67,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which text, which vocabulary, and how sentences become batches (sections 5.1)."""
+    """Which text, which vocabulary, and how large the batches are (section 5.1)."""
 
     corpus: str = "grammar"
     """Corpus by its name in data.corpora.CORPORA, or "files": your own text, as the six fields below say."""
@@ -93,8 +93,6 @@ class DataConfig:
     """Training pairs with more tokens than this on either side are dropped, and counted."""
     batch_tokens: int = 25_000
     """Token slots of one batch, on the larger side, padding included."""
-    num_shapes: int = 8
-    """Batches come in at most this many (rows, source, target) shapes: one compilation each."""
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -103,8 +101,6 @@ class DataConfig:
             raise UserError(
                 f"data.batch_tokens ({self.batch_tokens}) must hold one sentence of data.max_length ({self.max_length})"
             )
-        if self.num_shapes < 1:
-            raise UserError(f"data.num_shapes must be at least 1, not {self.num_shapes}")
         if not 8 <= self.vocab_size < 2**16:
             raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
 

@@ -11,6 +11,7 @@ from transformer.attention import KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.layers import DecoderLayer, EncoderLayer, LayerNorm, dropout, split_key
 from transformer.positions import make_positions
+from transformer.segments import Segments, same_sentence, segments
 
 
 class Cache(NamedTuple):
@@ -38,7 +39,8 @@ class AttentionWeights(NamedTuple):
 class Transformer(nnx.Module):
     """The model of Figure 1, from token ids to logits.
 
-    A `key` turns dropout on; without one the model is deterministic.
+    A row of ids may hold several sentences (transformer/segments.py). A `key` turns dropout on; without one the model
+    is deterministic.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -52,17 +54,21 @@ class Transformer(nnx.Module):
             self.encoder_norm = LayerNorm(config, rngs=rngs)
             self.decoder_norm = LayerNorm(config, rngs=rngs)
 
-    def embed(self, tokens: Array, key: Array | None = None, start: Array | int = 0) -> Array:
-        """Section 3.4: [B, T] ids, the first at position `start` -> [B, T, D], scaled by sqrt(D), + position."""
+    def embed(self, tokens: Array, positions: Array, key: Array | None = None) -> Array:
+        """Section 3.4: [B, T] ids -> [B, T, D], scaled by sqrt(D), + the vectors of `positions` [B, T, D]."""
         x = jnp.take(self.embedding[...], tokens, axis=0) * self.config.d_model**0.5
-        x = x + self.positions(start + jnp.arange(tokens.shape[1]))
-        return dropout(x.astype(self.config.dtype), self.config.dropout, key)
+        return dropout((x + positions).astype(self.config.dtype), self.config.dropout, key)
+
+    def places(self, position: Array) -> Array:
+        """Places in a sentence [B, T], each below T -> their vectors [B, T, D]."""
+        return jnp.take(self.positions(jnp.arange(position.shape[1])), position, axis=0)
 
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
         """[B, S] ids -> [B, S, D]"""
         keys = split_key(key, len(self.encoder) + 1)
-        mask = padding_mask(source)
-        x = self.embed(source, keys[0])
+        found = segments(source)
+        mask = same_sentence(found, found) & padding_mask(source)
+        x = self.embed(source, self.places(found.position), keys[0])
         for layer, layer_key in zip(self.encoder, keys[1:], strict=True):
             x = layer(x, mask, layer_key, weights)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
@@ -75,11 +81,15 @@ class Transformer(nnx.Module):
         key: Array | None = None,
         weights: list[Array] | None = None,
     ) -> Array:
-        """Target ids [B, T] shifted right, the encoder's output [B, S, D], source ids [B, S] -> [B, T, D]"""
+        """Target ids [B, T], the encoder's output [B, S, D], source ids [B, S] -> [B, T, D].
+
+        What comes out at position t was made from the tokens before t: the target goes in shifted right.
+        """
         keys = split_key(key, len(self.decoder) + 1)
-        # Padding stands at the end of a target, so the causal mask alone hides it from every real token.
-        self_mask, memory_mask = causal_mask(target.shape[1]), padding_mask(source)
-        x = self.embed(target, keys[0])
+        found = segments(target)
+        self_mask = same_sentence(found, found) & causal_mask(target.shape[1])
+        memory_mask = same_sentence(found, segments(source)) & padding_mask(source)
+        x = self.embed(shift_right(target, found), self.places(found.position), keys[0])
         for layer, layer_key in zip(self.decoder, keys[1:], strict=True):
             attended = layer.cross_attention.project(memory)
             x, _ = layer(x, attended, self_mask, memory_mask, layer_key, weights)
@@ -94,14 +104,14 @@ class Transformer(nnx.Module):
         """Source [B, S] and target [B, T] ids -> logits [B, T, V]: what follows target[:, :t], for each t."""
         encoder_key, decoder_key = split_key(key, 2)
         memory = self.encode(source, encoder_key)
-        return self.logits(self.decode(shift_right(target), memory, source, decoder_key))
+        return self.logits(self.decode(target, memory, source, decoder_key))
 
     def attention_weights(self, source: Array, target: Array) -> AttentionWeights:
         """The weights with which the model reads `source` [B, S] and predicts `target` [B, T]."""
         encoder: list[Array] = []
         decoder: list[Array] = []
         memory = self.encode(source, weights=encoder)
-        self.decode(shift_right(target), memory, source, weights=decoder)
+        self.decode(target, memory, source, weights=decoder)
         # A decoder layer appends twice: masked self-attention, then attention over the source.
         return AttentionWeights(jnp.stack(encoder), jnp.stack(decoder[0::2]), jnp.stack(decoder[1::2]))
 
@@ -120,7 +130,7 @@ class Transformer(nnx.Module):
         """The tokens [B] at position `index` -> (logits [B, V] of the next ones, the cache with them in it)."""
         length = cache.seen[0].keys.shape[1]
         self_mask = (jnp.arange(length) <= index)[None, None, None, :]
-        x = self.embed(tokens[:, None], start=index)
+        x = self.embed(tokens[:, None], self.positions(index[None])[None])
         seen = []
         for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
             x, now = layer(x, attended, self_mask, cache.memory_mask, None, cache=before, index=index)
@@ -129,9 +139,10 @@ class Transformer(nnx.Module):
         return self.logits(x)[:, 0], cache._replace(seen=tuple(seen))
 
 
-def shift_right(target: Array) -> Array:
-    """[B, T] -> [B, T]: begins with BOS and drops the last id, so position t sees only what precedes t."""
-    return jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+def shift_right(target: Array, found: Segments) -> Array:
+    """[B, T] -> [B, T]: each sentence begins with BOS and drops its last id: position t holds what precedes t."""
+    before = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(found.position == 0, BOS, before)
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -305,16 +305,17 @@ def test_tokens_come_back_from_the_disk(tmp_path_factory: pytest.TempPathFactory
         return  # nothing to map: prepare refuses such a corpus
     tokens = Tokens.open(folder, "train", "source", 2**16)
     assert [list(tokens[i]) for i in range(len(tokens))] == sentences
-    indices = np.array([-1, *range(len(sentences)), 0])
-    rows = tokens.rows(indices, 9)
-    for row, index in zip(rows, indices, strict=True):
-        real = [] if index < 0 else sentences[index]
-        assert list(row) == real + [0] * (9 - len(real))
+    indices = np.array([*range(len(sentences)), 0])
+    rows = np.arange(len(indices)) // 2 + 1  # two to a row; the first row stays empty
+    packed = tokens.packed(indices, rows, rows[-1] + 1, 18)
+    for number, row in enumerate(packed):
+        real = [token for i in indices[rows == number] for token in sentences[i]]
+        assert list(row) == real + [0] * (18 - len(real))
 
 
 def test_a_row_too_narrow_is_an_error(prepared: PreparedData) -> None:
-    with pytest.raises(ValueError, match="sentence 0 has 3 tokens, more than 1"):
-        prepared.train.batch(np.array([0]), 1, 64)
+    with pytest.raises(ValueError, match="a row has 3 tokens, more than 1"):
+        prepared.train.batch(np.array([0]), np.array([0]), 1, 1, 64)
     with pytest.raises(IndexError):
         prepared.train[300]
 

@@ -59,7 +59,7 @@ def micro(text) -> Experiment:
     return Experiment(
         "micro",
         model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
-        data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, num_shapes=2, **files),
+        data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, **files),
         optimizer=OptimizerConfig(warmup_steps=20),
         train=TrainConfig(steps=40, log_every=5, eval_every=10, keep=3),
     )

@@ -14,8 +14,6 @@ from experiments.tables import experiments_of, fill, records_of
 from experiments.wmt14 import EXPERIMENTS as WMT14
 from transformer.config import UserError
 
-pytestmark = pytest.mark.xdist_group("tables")  # `filled` takes a minute: one process has it for all
-
 
 @pytest.fixture(scope="module")
 def filled(micro, tmp_path_factory):
@@ -23,19 +21,18 @@ def filled(micro, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     quick = replace(
         micro,
-        name="smoke-en-de-base",
-        model=replace(micro.model, num_heads=4, num_layers=3),
-        data=replace(micro.data, num_shapes=1),
+        name="micro-en-de-base",
+        model=replace(micro.model, num_heads=4),
         train=replace(micro.train, steps=2, eval_every=1, keep=2),
         decode=replace(micro.decode, extra_length=2),
     )
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "smoke", {"en-de": quick, "en-fr": replace(quick, name="smoke-en-fr-base")})
+        patch.setitem(SCALES, "micro", {"en-de": quick, "en-fr": replace(quick, name="micro-en-fr-base")})
         places = folder / "runs", folder / "results"
-        fill(3, "smoke", 1, ["base", "E"], *places, lines.append)
-        fill(3, "smoke", 2, ["base"], *places, lines.append)
-        fill(2, "smoke", 1, ["en-de-base"], *places, lines.append)
+        fill(3, "micro", 1, ["base", "E"], *places, lines.append)
+        fill(3, "micro", 2, ["base"], *places, lines.append)
+        fill(2, "micro", 1, ["en-de-base"], *places, lines.append)
         yield folder / "results", lines
 
 
@@ -48,7 +45,7 @@ def test_what_has_a_record_is_not_trained_again(filled):
     results, lines = filled
     started = [line for line in lines if line.startswith("--- ")]
     assert started == ["--- base, seed 0", "--- E, seed 0", "--- base, seed 1", "--- en-de-base, seed 0"]
-    assert sorted(p.stem for p in (results / "table3-smoke").iterdir()) == ["E-seed0", "base-seed0", "base-seed1"]
+    assert sorted(p.stem for p in (results / "table3-micro").iterdir()) == ["E-seed0", "base-seed0", "base-seed1"]
 
 
 def test_the_base_of_table_3_is_the_base_of_table_2(filled):
@@ -56,7 +53,7 @@ def test_the_base_of_table_3_is_the_base_of_table_2(filled):
     after = lines[lines.index("--- en-de-base, seed 0") :]
     assert not any("compiling" in line for line in after)
     one, two = (
-        read_record(results / name) for name in ("table3-smoke/base-seed0.json", "table2-smoke/en-de-base-seed0.json")
+        read_record(results / name) for name in ("table3-micro/base-seed0.json", "table2-micro/en-de-base-seed0.json")
     )
     assert (one["checkpoints"], two["checkpoints"]) == ([2], [1, 2])
     assert (one["split"], two["split"]) == ("dev", "test")
@@ -64,19 +61,19 @@ def test_the_base_of_table_3_is_the_base_of_table_2(filled):
 
 def test_rendered_tables_have_a_line_for_every_row_and_numbers_where_records_are(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
-    markdown, csv, picture = render_table(3, "smoke", folder)
+    markdown, csv, picture = render_table(3, "micro", folder)
     text = markdown.read_text()
     assert "not the paper's numbers" in text
     assert [cells[0] for cells in cells_of(text)] == [row.name for row in TABLE3]
-    seeds = [read_record(folder / "table3-smoke" / f"base-seed{seed}.json")["dev_ppl"] for seed in (0, 1)]
+    seeds = [read_record(folder / "table3-micro" / f"base-seed{seed}.json")["dev_ppl"] for seed in (0, 1)]
     assert str(interval(seeds)) in text and "±" in str(interval(seeds))
-    e = read_record(folder / "table3-smoke" / "E-seed0.json")
+    e = read_record(folder / "table3-micro" / "E-seed0.json")
     assert f"| {e['dev_ppl']:.2f} |" in text and f"| {e['parameters']:,} |" in text
     assert csv.read_text().count("\n") == len(TABLE3) + 1
     assert picture.read_bytes().startswith(b"\x89PNG")
 
-    table = {tuple(cells[:2]): cells for cells in cells_of(render_table(2, "smoke", folder)[0].read_text())}
-    record = read_record(folder / "table2-smoke" / "en-de-base-seed0.json")
+    table = {tuple(cells[:2]): cells for cells in cells_of(render_table(2, "micro", folder)[0].read_text())}
+    record = read_record(folder / "table2-micro" / "en-de-base-seed0.json")
     assert f"{counted_flops(record):.1e}" in table["en-de", "Transformer (base)"]
     assert table["en-fr", "Transformer (big)"][2:5] == ["41.8", "", ""]
     assert table["en-de", "ByteNet"][2] == "23.75"
@@ -97,10 +94,10 @@ def test_a_table_without_records_is_empty_and_good(table, tmp_path):
 
 def test_an_edited_record_is_refused_by_name(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
-    path = folder / "table3-smoke" / "E-seed0.json"
+    path = folder / "table3-micro" / "E-seed0.json"
     path.write_text(path.read_text().replace('"dev_ppl": ', '"dev_ppl": 1'))
     with pytest.raises(UserError, match=r"E-seed0\.json was edited"):
-        render_table(3, "smoke", folder)
+        render_table(3, "micro", folder)
 
 
 def change(path, edit):
@@ -111,9 +108,9 @@ def change(path, edit):
 
 def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
-    change(folder / "table3-smoke" / "E-seed0.json", lambda record: record.update(vocabulary="another"))
+    change(folder / "table3-micro" / "E-seed0.json", lambda record: record.update(vocabulary="another"))
     with pytest.raises(UserError, match=r"base-seed0\.json and .*E-seed0\.json were not scored by the same protocol"):
-        records_of(3, "smoke", folder)
+        records_of(3, "micro", folder)
 
 
 @pytest.mark.parametrize(
@@ -130,29 +127,29 @@ def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
 )
 def test_a_record_that_the_table_s_protocol_did_not_make_is_refused(filled, tmp_path, edit, said):
     folder = copy_of(filled[0], tmp_path)
-    change(folder / "table3-smoke" / "E-seed0.json", edit)
+    change(folder / "table3-micro" / "E-seed0.json", edit)
     with pytest.raises(UserError, match=rf"E-seed0\.json .*{said}"):
-        records_of(3, "smoke", folder)
+        records_of(3, "micro", folder)
 
 
 def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
     """It was trained to the end, with another number of checkpoints to average."""
     folder = copy_of(filled[0], tmp_path)
     runs = filled[0].parent / "runs"
-    other = experiments_of(2, "smoke")["en-de-base"]
+    other = experiments_of(2, "micro")["en-de-base"]
     other = replace(other, train=replace(other.train, keep=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "smoke", {"en-de": other, "en-fr": other})
-        with pytest.raises(UserError, match=r"smoke-en-de-base was trained with another train\.keep than the table"):
-            fill(2, "smoke", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
+        patch.setitem(SCALES, "micro", {"en-de": other, "en-fr": other})
+        with pytest.raises(UserError, match=r"micro-en-de-base was trained with another train\.keep than the table"):
+            fill(2, "micro", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
     assert not (tmp_path / "new").exists() and folder.exists()
 
 
 def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
-    shutil.copy(folder / "table3-smoke" / "E-seed0.json", folder / "table3-smoke" / "A-1-seed0.json")
-    with pytest.raises(UserError, match=r"A-1-seed0\.json is not a record of smoke-en-de-A-1: .*model\.positions"):
-        records_of(3, "smoke", folder)
+    shutil.copy(folder / "table3-micro" / "E-seed0.json", folder / "table3-micro" / "A-1-seed0.json")
+    with pytest.raises(UserError, match=r"A-1-seed0\.json is not a record of micro-en-de-A-1: .*model\.positions"):
+        records_of(3, "micro", folder)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from experiments.paper import BASE, BIG, TABLE3
-from transformer.config import BOS, Experiment, ModelConfig, UserError
+from transformer.config import BOS, EOS, PAD, Experiment, ModelConfig, UserError
 from transformer.model import Transformer, count_parameters, shift_right
+from transformer.segments import segments
 
 VARIANTS = [{}, {"norm": "pre"}, {"positions": "learned"}, {"norm": "pre", "positions": "learned"}]
 
@@ -41,7 +42,7 @@ def test_every_prediction_depends_on_all_of_the_source_and_all_that_came_before(
 def test_padding_changes_nothing(variant, source, target):
     logits = variant(source, target)
     wider = jnp.pad(source, ((0, 0), (0, 5))), jnp.pad(target, ((0, 0), (0, 3)))
-    np.testing.assert_allclose(variant(*wider)[:, : target.shape[1]], logits, atol=2e-6)
+    np.testing.assert_allclose(variant(*wider)[:, : target.shape[1]][target != PAD], logits[target != PAD], atol=2e-6)
 
 
 def test_rows_do_not_see_each_other(variant, source, target):
@@ -52,24 +53,46 @@ def test_rows_do_not_see_each_other(variant, source, target):
 
 def test_step_by_step_equals_all_at_once(variant, source, target):
     logits = variant(source, target)
-    shifted = shift_right(target)
+    shifted = shift_right(target, segments(target))
     cache = variant.start_cache(source, target.shape[1] + 4)  # room that stays empty must not be seen
     for t in range(target.shape[1]):
         step, cache = variant.step(shifted[:, t], cache, jnp.array(t))
-        np.testing.assert_allclose(step, logits[:, t], atol=1e-5)
+        real = target[:, t] != PAD
+        assert real.any()
+        np.testing.assert_allclose(step[real], logits[real, t], atol=1e-5)
 
 
 def test_shift_right():
-    np.testing.assert_array_equal(shift_right(jnp.array([[5, 6, 2, 0]])), [[BOS, 5, 6, 2]])
+    ids = jnp.array([[5, 6, EOS, 7, EOS, 0]])
+    np.testing.assert_array_equal(shift_right(ids, segments(ids)), [[BOS, 5, 6, BOS, 7, BOS]])
+
+
+def test_sentences_in_one_row_are_as_alone(variant):
+    """Any number of sentences, in any order, with padding behind them."""
+    pairs = [([5, 6, 7, EOS], [8, 9, EOS]), ([10, EOS], [11, 12, 13, 14, EOS]), ([5, 6, EOS], [EOS])]
+    alone = [variant(jnp.array([source]), jnp.array([target]))[0] for source, target in pairs]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 1, 0]):
+        sources = [token for i in order for token in pairs[i][0]] + [PAD] * 3
+        targets = [token for i in order for token in pairs[i][1]] + [PAD] * 2
+        together = variant(jnp.array([sources]), jnp.array([targets]))[0, :-2]
+        np.testing.assert_allclose(together, jnp.concatenate([alone[i] for i in order]), atol=1e-5)
+
+
+def test_segments():
+    found = segments(jnp.array([[5, EOS, 6, 7, EOS, 0], [EOS, EOS, 5, 0, 0, 0]]))
+    np.testing.assert_array_equal(found.number, [[1, 1, 2, 2, 2, 3], [1, 2, 3, 3, 3, 3]])
+    np.testing.assert_array_equal(found.position, [[0, 1, 0, 1, 2, 0], [0, 0, 0, 1, 2, 3]])
 
 
 def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
     model = Transformer(config, rngs=nnx.Rngs(0))
     shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
     assert shapes.count((config.vocab_size, config.d_model)) == 1
-    x = model.embed(source)
+    x = model.embed(source, model.places(segments(source).position))
     rows = model.embedding[...][source] * config.d_model**0.5
-    np.testing.assert_allclose(x, rows + model.positions(jnp.arange(source.shape[1])), atol=1e-6)
+    table = model.positions(jnp.arange(source.shape[1]))
+    np.testing.assert_allclose(x[0], rows[0] + table, atol=1e-6)
+    np.testing.assert_allclose(x[1, :4], rows[1, :4] + table[:4], atol=1e-6)
     np.testing.assert_allclose(model.logits(x), x @ model.embedding[...].T, atol=1e-5)
 
 
@@ -101,7 +124,8 @@ def test_attention_weights_are_those_the_model_used(variant, source, target):
     for rows in weights:
         np.testing.assert_allclose(rows.sum(-1), 1.0, rtol=1e-5)
     assert jnp.all(jnp.triu(weights.decoder, 1) == 0)
-    assert jnp.all(jnp.where((source == 0)[None, :, None, None], weights.cross, 0) == 0)
+    to_padding = (target != PAD)[:, :, None] & (source == PAD)[:, None]
+    assert jnp.all(jnp.where(to_padding[None, :, None], weights.cross, 0) == 0)
 
 
 @pytest.mark.parametrize("row", TABLE3, ids=lambda row: row.name)
