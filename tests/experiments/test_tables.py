@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from experiments.paper import TABLE2, TABLE3
-from experiments.records import read_record, write_record
-from experiments.render import counted_flops, interval, render_table
+from experiments.records import RESULTS, read_record, write_record
+from experiments.render import counted_flops, interval, render_table, render_table1
 from experiments.scales import SCALES
 from experiments.tables import experiments_of, fill, records_of
 from experiments.wmt14 import EXPERIMENTS as WMT14
@@ -170,3 +170,12 @@ def test_the_presets_are_the_rows_of_table_2():
 def test_interval():
     assert str(interval([2.0])) == "2.00"
     assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # t of one degree of freedom, 12.706, times 1
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("table*.md")), ids=lambda path: path.stem)
+def test_the_tables_in_the_repository_are_their_records(path, tmp_path):
+    number, _, scale = path.stem.removeprefix("table").partition("-")
+    shutil.copytree(path.with_suffix(""), tmp_path / path.stem)
+    made = render_table1(tmp_path) if number == "1" else render_table(2 if number == "2" else 3, scale, tmp_path)
+    for file in made[:2]:
+        assert file.read_text() == path.with_suffix(file.suffix).read_text()
