@@ -156,7 +156,7 @@ def write_table(
 ) -> list[Path]:
     """One table in its three forms -> their paths."""
     stem = folder_of(table, scale, results)
-    text = write_text(stem, [f"# Table {table}, scale: {scale}", "", *notes(scale, records)], columns, lines)
+    text = write_text(stem, [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records)], columns, lines)
     return [*text, draw_beside(picture, title, stem.with_suffix(".png"))]
 
 
@@ -171,7 +171,7 @@ def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list
     return [stem.with_suffix(".md"), stem.with_suffix(".csv")]
 
 
-def notes(scale: str, records: dict[str, list[Record]]) -> list[str]:
+def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[str]:
     """What a reader must know before the first number."""
     every = [record for made in records.values() for record in made]
     if not every:
@@ -189,11 +189,9 @@ def notes(scale: str, records: dict[str, list[Record]]) -> list[str]:
             f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
             f"{', '.join(sorted({record['hardware']['device'] for record in these}))}."
         )
-    lines.append(
-        "PPL is per token of the validation text, of the last checkpoint. ± is the 95% interval over seeds (n = 1: no "
-        "interval)."
-    )
-    return lines
+    if table == 3:
+        lines.append("PPL is per token of the validation text, of the last checkpoint.")
+    return [*lines, "± is the 95% interval over seeds (n = 1: no interval)."]
 
 
 def scores_of(records: list[Record], name: str) -> list[float]:

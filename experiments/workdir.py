@@ -80,7 +80,7 @@ class WorkDir:
             if blocking := [name for name in differing if not name.startswith(MAY_CHANGE)]:
                 raise UserError(
                     f"{self.path} holds another experiment (it differs in {', '.join(blocking)}): "
-                    f"choose another --workdir, or delete that one"
+                    f"move that run away, or train in another --workdir"
                 )
         else:
             raise UserError(f"{self.path} has checkpoints but no config.json: choose another --workdir")
