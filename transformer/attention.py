@@ -8,10 +8,13 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import PAD, ModelConfig
+from transformer.products import product
 
 
 class KeysValues(NamedTuple):
-    """Projected keys [B, S, N, K] and values [B, S, N, H] of a sequence: what attention looks at.
+    """Projected keys [B, N, S, K] and values [B, N, S, H] of a sequence: what attention looks at.
+
+    Heads come before positions, as the products want them: so a cache is read as it lies, and not turned at each step.
 
     In decoding it is the cache: room for S positions, of which the first ones are filled.
     """
@@ -21,8 +24,8 @@ class KeysValues(NamedTuple):
 
     def write(self, new: "KeysValues", index: Array) -> "KeysValues":
         """A copy with the positions from `index` on replaced by those of `new`."""
-        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=1)
-        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, index, axis=1)
+        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=2)
+        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, index, axis=2)
         return KeysValues(keys, values)
 
 
@@ -40,21 +43,24 @@ def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mas
     """Equation 1: softmax(Q K^T / sqrt(d_k)) V.
 
     Args:
-        queries: [B, T, N, K]
-        keys: [B, S, N, K]
-        values: [B, S, N, H]
+        queries: [B, N, T, K]
+        keys: [B, N, S, K]
+        values: [B, N, S, H]
         mask: booleans that broadcast to [B, N, T, S], True where a query may look at a key.
 
     Returns:
-        The output [B, T, N, H], and the weights [B, N, T, S] in float32. Each row of the weights sums
+        The output [B, N, T, H], and the weights [B, N, T, S] in float32. Each row of the weights sums
         to 1. A row with nothing to look at is uniform (of an all-padding sentence, say), never NaN.
     """
     scale = queries.shape[-1] ** -0.5
-    scores = jnp.einsum("BTNK,BSNK->BNTS", queries * scale, keys, preferred_element_type=jnp.float32)
+    scores = product("BNTK,BNSK->BNTS", queries * scale, keys)
     # The lowest finite number and not -inf: a fully masked row would be 0/0.
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1)
-    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(values.dtype), values), weights
+    # The softmax's division comes last, where it is of T x H numbers and not of T x S.
+    exps = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = exps.sum(axis=-1, keepdims=True)
+    output = product("BNTS,BNSH->BNTH", exps.astype(values.dtype), values)
+    return (output / total).astype(values.dtype), exps / total
 
 
 class MultiHeadAttention(nnx.Module):
@@ -73,10 +79,10 @@ class MultiHeadAttention(nnx.Module):
             glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
             return nnx.Einsum(equation, shape, bias, dtype=jnp.dtype(config.dtype), kernel_init=glorot, rngs=rngs)
 
-        self.query = projection("BTD,DNK->BTNK", (D, N, K), (N, K), inputs=(0,))
-        self.key = projection("BSD,DNK->BSNK", (D, N, K), (N, K), inputs=(0,))
-        self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
-        self.output = projection("BTNH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
+        self.query = projection("BTD,DNK->BNTK", (D, N, K), (N, K), inputs=(0,))
+        self.key = projection("BSD,DNK->BNSK", (D, N, K), (N, K), inputs=(0,))
+        self.value = projection("BSD,DNH->BNSH", (D, N, H), (N, H), inputs=(0,))
+        self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
 
     def project(self, memory: Array) -> KeysValues:
         """[B, S, D] -> the keys and values that a query will look at."""

@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import BOS, EOS, PAD
-from transformer.model import Cache, Transformer
+from transformer.model import Transformer
 
 
 class Hypotheses(NamedTuple):
@@ -44,21 +44,17 @@ def length_limits(source: Array, extra_length: int) -> Array:
     return jnp.where(lengths > 0, lengths + extra_length, 0)
 
 
-def next_log_probs(model: Transformer, tokens: Array, cache: Cache, index: Array) -> tuple[Array, Cache]:
-    """Log-probabilities [B, V] of what follows `tokens` [B]."""
-    logits, cache = model.step(tokens, cache, index)
-    return log_softmax(logits), cache
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities [..., V] over what can stand in a translation: PAD and BOS cannot."""
-    return jax.nn.log_softmax(logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf), axis=-1)
+def without_padding(logits: Array) -> Array:
+    """Logits [..., V] of what can stand in a translation: PAD and BOS cannot."""
+    return logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
 def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_length: int) -> Hypotheses:
     """The likeliest token at each step. source [B, S] -> hypotheses with K = 1 and L = S + extra_length."""
     B, S = source.shape
+    L = S + extra_length
     limits = length_limits(source, extra_length)
+    history = jnp.zeros((B, 1, L), jnp.int32)
 
     def unfinished(state) -> Array:
         return jnp.any(~state[-1])
@@ -66,18 +62,18 @@ def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_leng
     def extend(state):
         index, tokens, log_prob, cache, done = state
         last = jnp.where(index == 0, BOS, tokens[:, index - 1])
-        log_probs, cache = next_log_probs(model, last, cache, index)
+        logits, cache = model.step(last[:, None], cache, index, history)
+        log_probs = jax.nn.log_softmax(without_padding(logits[:, 0]))
         best = jnp.where(done, PAD, log_probs.argmax(axis=-1).astype(jnp.int32))
         log_prob += jnp.where(done, 0.0, log_probs.max(axis=-1))
         done |= (best == EOS) | (index + 1 >= limits)
         return index + 1, tokens.at[:, index].set(best), log_prob, cache, done
 
-    L = S + extra_length
     start = (
         jnp.zeros((), jnp.int32),
         jnp.full((B, L), PAD, jnp.int32),
         jnp.zeros(B),
-        model.start_cache(source, L),
+        model.start_cache(source, 1, L),
         limits == 0,
     )
     _, tokens, log_prob, _, _ = jax.lax.while_loop(unfinished, extend, start)
@@ -102,20 +98,18 @@ def beam_search(
     """
     assert 1 <= best <= beam, (best, beam)
     B, S = source.shape
-    K, L, V = beam, S + extra_length, model.config.vocab_size
+    K, L = beam, S + extra_length
     limits = length_limits(source, extra_length)
 
     def unfinished(state) -> Array:
         return jnp.any(~state[-1])
 
     def extend(state):
-        index, alive, finished, cache, done = state
+        index, alive, finished, history, cache, done = state
         last = jnp.where(index == 0, BOS, alive.tokens[:, :, index - 1])
-        log_probs, cache = next_log_probs(model, last.reshape(B * K), cache, index)
-        totals = alive.scores[:, :, None] + log_probs.reshape(B, K, V)
-        # Of 2K candidates at most K end here (one for each beam), so at least K go on.
-        scores, choice = jax.lax.top_k(totals.reshape(B, K * V), 2 * K)
-        parents, tokens = choice // V, (choice % V).astype(jnp.int32)
+        history = history.at[:, :, index].set(jnp.arange(K))
+        logits, cache = model.step(last, cache, index, history)
+        scores, parents, tokens = candidates(alive.scores, without_padding(logits))
         sequences = jnp.take_along_axis(alive.tokens, parents[:, :, None], axis=1)
         sequences = sequences.at[:, :, index].set(tokens)
 
@@ -125,15 +119,14 @@ def beam_search(
         going_on, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), K)
         alive_now = Beams(jnp.take_along_axis(sequences, kept[:, :, None], axis=1), going_on)
 
-        # Only the target's keys and values differ between a sentence's beams.
-        rows = (jnp.arange(B)[:, None] * K + jnp.take_along_axis(parents, kept, axis=1)).reshape(B * K)
-        cache = cache._replace(seen=jax.tree.map(lambda x: x[rows], cache.seen))
+        parents = jnp.take_along_axis(parents, kept, axis=1)
+        history = jnp.take_along_axis(history, parents[:, :, None], axis=1)
 
         alive, finished = where_beams(done, alive, alive_now), where_beams(done, finished, finished_now)
         # Log-probabilities only fall, and the penalty divides most at the limit: no unfinished one ends above this.
         bound = alive.scores.max(axis=1) / length_penalty(limits, alpha)
         done |= (index + 1 >= limits) | (finished.scores[:, best - 1] >= bound)
-        return index + 1, alive, finished, cache, done
+        return index + 1, alive, finished, history, cache, done
 
     nothing = jnp.full((B, K, L), PAD, jnp.int32)
     # One empty hypothesis to begin with: K equal ones would stay equal.
@@ -142,13 +135,34 @@ def beam_search(
         jnp.zeros((), jnp.int32),
         Beams(nothing, jnp.tile(first, (B, 1))),
         Beams(nothing, jnp.full((B, K), -jnp.inf)),
-        jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), model.start_cache(source, L)),
+        jnp.zeros((B, K, L), jnp.int32),
+        model.start_cache(source, K, L),
         limits == 0,
     )
-    _, alive, finished, _, _ = jax.lax.while_loop(unfinished, extend, start)
+    _, alive, finished, _, _, _ = jax.lax.while_loop(unfinished, extend, start)
     cut_off = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
     tokens, scores = fill_up(finished, cut_off)
     return Hypotheses(tokens[:, :best], scores[:, :best])
+
+
+def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
+    """The 2K best ways to go on: of these at most K end (one for each hypothesis), so at least K go on.
+
+    Args:
+        scores: [B, K], log-probabilities of the hypotheses.
+        logits: [B, K, V], of their next tokens.
+
+    Returns:
+        Their log-probabilities, the hypotheses that they continue, and their tokens; each [B, 2K].
+    """
+    B, K, V = logits.shape
+    # No hypothesis gives more than 2K of them, and the order of its tokens is that of their logits: so the largest ones
+    # are found first, and only those are made log-probabilities.
+    count = min(2 * K, V)
+    largest, tokens = jax.lax.top_k(logits, count)
+    totals = scores[:, :, None] + largest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    best, choice = jax.lax.top_k(totals.reshape(B, K * count), 2 * K)
+    return best, choice // count, jnp.take_along_axis(tokens.reshape(B, K * count), choice, axis=1)
 
 
 def best_of(count: int, *groups: Beams) -> Beams:
@@ -183,6 +197,6 @@ def token_log_probs(model: Transformer, source: Array, target: Array) -> Array:
 
     [B, T], 0 at padding, so a row's sum is log P(target | source).
     """
-    log_probs = log_softmax(model(source, target))
+    log_probs = jax.nn.log_softmax(without_padding(model(source, target)))
     chosen = jnp.take_along_axis(log_probs, target[:, :, None], axis=-1)[:, :, 0]
     return jnp.where(target != PAD, chosen, 0.0)

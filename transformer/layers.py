@@ -111,8 +111,8 @@ class DecoderLayer(nnx.Module):
     ) -> tuple[Array, KeysValues]:
         """x [B, T, D] -> ([B, T, D], the keys and values that self-attention looked at).
 
-        Without a cache x is a whole target, in training. With one, x is what stands at position
-        `index` and on, and `cache` holds the keys and values of what came before.
+        Without a cache x is a whole target, in training. With one, its keys and values are written into the cache
+        from place `index` on, and x looks at all of it that `self_mask` allows.
         """
         keys = split_key(key, 3)
         seen: list[KeysValues] = []

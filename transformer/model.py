@@ -11,18 +11,20 @@ from transformer.attention import KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.layers import DecoderLayer, EncoderLayer, LayerNorm, dropout, split_key
 from transformer.positions import make_positions
+from transformer.products import product
 from transformer.segments import Segments, same_sentence, segments
 
 
 class Cache(NamedTuple):
-    """What decoding step by step keeps: all of it depends on the sentence, none on the parameters' shapes."""
+    """What decoding keeps from step to step, for the sources of a batch with K hypotheses each."""
 
     memory: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the source [B, S, N, K]."""
+    """Per layer, the keys and values of the source [B, N, S, K], which its hypotheses share."""
     memory_mask: Array
     """[B, 1, 1, S]"""
     seen: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the target so far, with room for its full length."""
+    """Per layer, the keys and values of the targets so far [B, N, L * K, K], with room for L positions: those of
+    position t stand from t * K on, in the order in which `step` was given its tokens."""
 
 
 class AttentionWeights(NamedTuple):
@@ -97,14 +99,16 @@ class Transformer(nnx.Module):
 
     def logits(self, x: Array) -> Array:
         """[B, T, D] -> [B, T, V] in float32, by the embedding matrix transposed (3.4)."""
-        table = self.embedding[...].astype(x.dtype)
-        return jnp.einsum("BTD,VD->BTV", x, table, preferred_element_type=jnp.float32)
+        return product("BTD,VD->BTV", x, self.embedding[...].astype(x.dtype))
 
     def __call__(self, source: Array, target: Array, key: Array | None = None) -> Array:
         """Source [B, S] and target [B, T] ids -> logits [B, T, V]: what follows target[:, :t], for each t."""
+        return self.logits(self.outputs(source, target, key))
+
+    def outputs(self, source: Array, target: Array, key: Array | None = None) -> Array:
+        """Figure 1 up to its last linear layer: source [B, S] and target [B, T] ids -> [B, T, D]."""
         encoder_key, decoder_key = split_key(key, 2)
-        memory = self.encode(source, encoder_key)
-        return self.logits(self.decode(target, memory, source, decoder_key))
+        return self.decode(target, self.encode(source, encoder_key), source, decoder_key)
 
     def attention_weights(self, source: Array, target: Array) -> AttentionWeights:
         """The weights with which the model reads `source` [B, S] and predicts `target` [B, T]."""
@@ -115,28 +119,41 @@ class Transformer(nnx.Module):
         # A decoder layer appends twice: masked self-attention, then attention over the source.
         return AttentionWeights(jnp.stack(encoder), jnp.stack(decoder[0::2]), jnp.stack(decoder[1::2]))
 
-    def start_cache(self, source: Array, length: int) -> Cache:
-        """Encodes source [B, S] and makes room for `length` target positions."""
+    def start_cache(self, source: Array, beam: int, length: int) -> Cache:
+        """Encodes source [B, S] and makes room for `beam` targets of `length` positions for each."""
         memory = self.encode(source)
         attended = tuple(layer.cross_attention.project(memory) for layer in self.decoder)
-        shape = (len(source), length, self.config.num_heads)
+        shape = (len(source), self.config.num_heads, length * beam)
         empty = KeysValues(
             jnp.zeros((*shape, self.config.d_k), memory.dtype),
             jnp.zeros((*shape, self.config.d_v), memory.dtype),
         )
         return Cache(attended, padding_mask(source), (empty,) * len(self.decoder))
 
-    def step(self, tokens: Array, cache: Cache, index: Array) -> tuple[Array, Cache]:
-        """The tokens [B] at position `index` -> (logits [B, V] of the next ones, the cache with them in it)."""
-        length = cache.seen[0].keys.shape[1]
-        self_mask = (jnp.arange(length) <= index)[None, None, None, :]
-        x = self.embed(tokens[:, None], self.positions(index[None])[None])
+    def step(self, tokens: Array, cache: Cache, index: Array, history: Array) -> tuple[Array, Cache]:
+        """One more token of every hypothesis.
+
+        The K hypotheses of a sentence stand beside each other, as positions do in training, and each looks at its own
+        past alone. So nothing is copied when a beam search goes on from other hypotheses than before: only `history`.
+
+        Args:
+            tokens: [B, K], what stands at position `index` of each.
+            history: [B, K, L], which of the K tokens of position t belongs to a hypothesis, for t <= index.
+
+        Returns:
+            The logits [B, K, V] of what follows, and the cache with these tokens in it.
+        """
+        B, K = tokens.shape
+        places = jnp.arange(history.shape[2])
+        mine = (history[..., None] == jnp.arange(K)) & (places <= index)[:, None]
+        self_mask = mine.reshape(B, 1, K, -1)
+        x = self.embed(tokens, self.positions(index[None])[None])
         seen = []
         for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
-            x, now = layer(x, attended, self_mask, cache.memory_mask, None, cache=before, index=index)
+            x, now = layer(x, attended, self_mask, cache.memory_mask, None, cache=before, index=index * K)
             seen.append(now)
         x = self.decoder_norm(x) if self.config.norm == "pre" else x
-        return self.logits(x)[:, 0], cache._replace(seen=tuple(seen))
+        return self.logits(x), cache._replace(seen=tuple(seen))
 
 
 def shift_right(target: Array, found: Segments) -> Array:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import Experiment, ModelConfig
-from transformer.loss import cross_entropy
+from transformer.loss import tied_cross_entropy
 from transformer.model import Transformer
 from transformer.optimizer import adam, learning_rate
 
@@ -68,6 +68,14 @@ def dropout_key(seed: int) -> Array:
     return jax.random.key(seed, impl="rbg")
 
 
+def batch_loss(
+    model: Transformer, batch: Batch, key: Array | None = None, smoothing: float = 0.0
+) -> tuple[Array, Array]:
+    """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, given their sources."""
+    x = model.outputs(batch["source"], batch["target"], key)
+    return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing)
+
+
 def make_train_step(
     experiment: Experiment,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
@@ -81,8 +89,7 @@ def make_train_step(
     smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
 
     def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
-        logits = nnx.merge(graph, params)(batch["source"], batch["target"], key)
-        return cross_entropy(logits, batch["target"], smoothing)
+        return batch_loss(nnx.merge(graph, params), batch, key, smoothing)
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
 
@@ -129,7 +136,6 @@ def make_eval_step(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array
     graph = graph_of(config)
 
     def eval_step(params: Params, batch: Batch) -> tuple[Array, Array]:
-        logits = nnx.merge(graph, params)(batch["source"], batch["target"])
-        return cross_entropy(logits, batch["target"])
+        return batch_loss(nnx.merge(graph, params), batch)
 
     return eval_step

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.loss import cross_entropy
+import transformer.loss
+from transformer.loss import cross_entropy, tied_cross_entropy
+from transformer.products import product
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.2])
@@ -40,3 +42,32 @@ def test_smoothing_is_least_at_the_smoothed_distribution():
     q = jnp.full(V, eps / (V - 1)).at[3].set(1 - eps)
     gradient = jax.grad(lambda x: cross_entropy(x[None], targets, eps)[0])(jnp.log(q))
     np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [4, 10, 12, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
+    """Value and gradients, however the positions are cut: one at a time, in parts, all together."""
+    monkeypatch.setattr(transformer.loss, "_TOKENS_ON_CPU", tokens)
+    monkeypatch.setattr(transformer.loss, "_TOKENS", tokens)
+    B, T, D, V = 2, 6, 8, 11
+    x = jax.random.normal(jax.random.key(0), (B, T, D)).astype(dtype)
+    table = jax.random.normal(jax.random.key(1), (V, D))
+    targets = jax.random.randint(jax.random.key(2), (B, T), 0, V)
+
+    def plain(x, table):
+        loss, count = cross_entropy(product("BTD,VD->BTV", x, table.astype(x.dtype)), targets, 0.1)
+        return loss / count
+
+    def chunked(x, table):
+        loss, count = tied_cross_entropy(x, table, targets, 0.1)
+        return loss / count
+
+    tolerance = 1e-6 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(chunked(x, table), plain(x, table), rtol=tolerance)
+    found, expected = (jax.grad(f, (0, 1))(x, table) for f in (chunked, plain))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(
+            one.astype(jnp.float32), other.astype(jnp.float32), atol=tolerance * float(abs(other).max())
+        )

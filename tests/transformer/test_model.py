@@ -52,14 +52,21 @@ def test_rows_do_not_see_each_other(variant, source, target):
 
 
 def test_step_by_step_equals_all_at_once(variant, source, target):
-    logits = variant(source, target)
-    shifted = shift_right(target, segments(target))
-    cache = variant.start_cache(source, target.shape[1] + 4)  # room that stays empty must not be seen
-    for t in range(target.shape[1]):
-        step, cache = variant.step(shifted[:, t], cache, jnp.array(t))
-        real = target[:, t] != PAD
+    """Three hypotheses for each source, that change places at every step as those of a beam search do."""
+    K, (B, T) = 3, target.shape
+    targets = jnp.stack([jnp.roll(target, i, axis=0) for i in range(K)], axis=1)
+    full = jnp.stack([variant(source, targets[:, k]) for k in range(K)], axis=1)
+    shifted = jnp.stack([shift_right(targets[:, k], segments(targets[:, k])) for k in range(K)], axis=1)
+    room = T + 4  # what stays empty must not be seen
+    cache, history = variant.start_cache(source, K, room), jnp.full((B, K, room), 7)
+    order = jnp.arange(K)
+    for t in range(T):
+        moved = jax.random.permutation(jax.random.key(t), K)
+        order, history = order[moved], history[:, moved].at[:, :, t].set(jnp.arange(K))
+        logits, cache = variant.step(shifted[:, order, t], cache, jnp.array(t), history)
+        real = targets[:, order, t] != PAD
         assert real.any()
-        np.testing.assert_allclose(step[real], logits[real, t], atol=1e-5)
+        np.testing.assert_allclose(logits[real], full[:, order, t][real], atol=1e-5)
 
 
 def test_shift_right():
