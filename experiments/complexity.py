@@ -30,7 +30,7 @@ Layer = Callable[[Array, Array], Array]
 def self_attention(x: Array, w: Array) -> Array:
     """Of x with itself, one head as wide as the model."""
     head = x[None, None]  # [B, N, T, H] of one sentence and one head
-    return scaled_dot_product_attention(head, head, head, jnp.ones((1, 1, 1, len(x)), bool))[0][0, 0]
+    return scaled_dot_product_attention(head, head.swapaxes(2, 3), head, jnp.ones((1, 1, 1, len(x)), bool))[0][0, 0]
 
 
 def recurrent(x: Array, w: Array) -> Array:

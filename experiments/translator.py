@@ -201,14 +201,18 @@ def width_for(length: int) -> int:
 
 
 def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
-    """Groups sentences of one width: (their numbers, width, height), where height counts the padded rows too."""
+    """Groups sentences of one width: (their numbers, width, height), where height counts the padded rows too.
+
+    All groups of a width are equally high but its last, whose height is a power of two.
+    """
     widths: dict[int, list[int]] = {}
     for i in sorted(rows, key=lambda i: len(ids[i])):
         widths.setdefault(width_for(len(ids[i])), []).append(i)
     for width, members in widths.items():
-        height = max(1, batch_size * 64 // max(width, 64))
-        for start in range(0, len(members), height):
-            yield members[start : start + height], width, height
+        most = max(1, batch_size * 64 // max(width, 64))
+        for start in range(0, len(members), most):
+            group = members[start : start + most]
+            yield group, width, min(most, 1 << (len(group) - 1).bit_length())
 
 
 def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:

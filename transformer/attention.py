@@ -12,9 +12,9 @@ from transformer.products import product
 
 
 class KeysValues(NamedTuple):
-    """Projected keys [B, N, S, K] and values [B, N, S, H] of a sequence: what attention looks at.
+    """Projected keys [B, N, K, S] and values [B, N, S, H] of a sequence: what attention looks at.
 
-    Heads come before positions, as the products want them: so a cache is read as it lies, and not turned at each step.
+    The axes stand as the products want them: so a cache is read as it lies, and not turned at each step.
 
     In decoding it is the cache: room for S positions, of which the first ones are filled.
     """
@@ -24,9 +24,18 @@ class KeysValues(NamedTuple):
 
     def write(self, new: "KeysValues", index: Array) -> "KeysValues":
         """A copy with the positions from `index` on replaced by those of `new`."""
-        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=2)
+        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=3)
         values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, index, axis=2)
         return KeysValues(keys, values)
+
+    def grow(self, room: int) -> "KeysValues":
+        """The same with room for S = `room` positions."""
+        more = (0, room - self.values.shape[2])
+        nothing = (0, 0)
+        return KeysValues(
+            jnp.pad(self.keys, (nothing, nothing, nothing, more)),
+            jnp.pad(self.values, (nothing, nothing, more, nothing)),
+        )
 
 
 def padding_mask(tokens: Array) -> Array:
@@ -44,7 +53,7 @@ def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mas
 
     Args:
         queries: [B, N, T, K]
-        keys: [B, N, S, K]
+        keys: [B, N, K, S]
         values: [B, N, S, H]
         mask: booleans that broadcast to [B, N, T, S], True where a query may look at a key.
 
@@ -53,7 +62,7 @@ def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mas
         to 1. A row with nothing to look at is uniform (of an all-padding sentence, say), never NaN.
     """
     scale = queries.shape[-1] ** -0.5
-    scores = product("BNTK,BNSK->BNTS", queries * scale, keys)
+    scores = product("BNTK,BNKS->BNTS", queries * scale, keys)
     # The lowest finite number and not -inf: a fully masked row would be 0/0.
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     # The softmax's division comes last, where it is of T x H numbers and not of T x S.
@@ -80,7 +89,7 @@ class MultiHeadAttention(nnx.Module):
             return nnx.Einsum(equation, shape, bias, dtype=jnp.dtype(config.dtype), kernel_init=glorot, rngs=rngs)
 
         self.query = projection("BTD,DNK->BNTK", (D, N, K), (N, K), inputs=(0,))
-        self.key = projection("BSD,DNK->BNSK", (D, N, K), (N, K), inputs=(0,))
+        self.key = projection("BSD,DNK->BNKS", (D, N, K), (N, K), inputs=(0,))
         self.value = projection("BSD,DNH->BNSH", (D, N, H), (N, H), inputs=(0,))
         self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
 

@@ -102,7 +102,7 @@ def beam_search(
     limits = length_limits(source, extra_length)
 
     def unfinished(state) -> Array:
-        return jnp.any(~state[-1])
+        return jnp.any(~state[-1]) & (state[0] < state[3].shape[2])
 
     def extend(state):
         index, alive, finished, history, cache, done = state
@@ -131,18 +131,32 @@ def beam_search(
     nothing = jnp.full((B, K, L), PAD, jnp.int32)
     # One empty hypothesis to begin with: K equal ones would stay equal.
     first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
-    start = (
+    state = (
         jnp.zeros((), jnp.int32),
         Beams(nothing, jnp.tile(first, (B, 1))),
         Beams(nothing, jnp.full((B, K), -jnp.inf)),
-        jnp.zeros((B, K, L), jnp.int32),
-        model.start_cache(source, K, L),
+        jnp.zeros((B, K, 0), jnp.int32),
+        model.start_cache(source, K, 0),
         limits == 0,
     )
-    _, alive, finished, _, _, _ = jax.lax.while_loop(unfinished, extend, start)
+    for room in cache_lengths(S, L):
+        index, alive, finished, history, cache, done = state
+        history = jnp.pad(history, ((0, 0), (0, 0), (0, room - history.shape[2])))
+        state = index, alive, finished, history, cache.grow(room * K), done
+        state = jax.lax.while_loop(unfinished, extend, state)
+    _, alive, finished, _, _, _ = state
     cut_off = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
     tokens, scores = fill_up(finished, cut_off)
     return Hypotheses(tokens[:, :best], scores[:, :best])
+
+
+def cache_lengths(source: int, longest: int) -> list[int]:
+    """How many positions the cache has room for, one after the other, the last of them `longest`.
+
+    Most translations are about as long as their sources and few come near their limit, but attention takes time for
+    all the room there is.
+    """
+    return [length for length in (source, 2 * source) if 1.25 * length < longest] + [longest]
 
 
 def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
@@ -159,10 +173,26 @@ def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
     # No hypothesis gives more than 2K of them, and the order of its tokens is that of their logits: so the largest ones
     # are found first, and only those are made log-probabilities.
     count = min(2 * K, V)
-    largest, tokens = jax.lax.top_k(logits, count)
-    totals = scores[:, :, None] + largest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    highest, tokens = largest(logits, count)
+    totals = scores[:, :, None] + highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     best, choice = jax.lax.top_k(totals.reshape(B, K * count), 2 * K)
     return best, choice // count, jnp.take_along_axis(tokens.reshape(B, K * count), choice, axis=1)
+
+
+def largest(x: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest numbers of the last axis and their places, as `jax.lax.top_k` gives them but sooner.
+
+    They are all in the `count` blocks with the largest maxima. Of equal numbers any may be taken.
+    """
+    size = x.shape[-1]
+    block = max((n for n in range(64, 257) if size % n == 0 and size // n > count), default=None)
+    if block is None:
+        return jax.lax.top_k(x, count)
+    x = x.reshape(*x.shape[:-1], size // block, block)
+    _, blocks = jax.lax.top_k(x.max(axis=-1), count)
+    x = jnp.take_along_axis(x, blocks[..., None], axis=-2).reshape(*x.shape[:-2], count * block)
+    highest, places = jax.lax.top_k(x, count)
+    return highest, jnp.take_along_axis(blocks, places // block, axis=-1) * block + places % block
 
 
 def best_of(count: int, *groups: Beams) -> Beams:

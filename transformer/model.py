@@ -19,12 +19,16 @@ class Cache(NamedTuple):
     """What decoding keeps from step to step, for the sources of a batch with K hypotheses each."""
 
     memory: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the source [B, N, S, K], which its hypotheses share."""
+    """Per layer, the keys and values of the source, which its hypotheses share."""
     memory_mask: Array
     """[B, 1, 1, S]"""
     seen: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the targets so far [B, N, L * K, K], with room for L positions: those of
-    position t stand from t * K on, in the order in which `step` was given its tokens."""
+    """Per layer, the keys and values of the targets so far, with room for L * K: those of position t stand from t * K
+    on, in the order in which `step` was given its tokens."""
+
+    def grow(self, room: int) -> "Cache":
+        """The same with room for L * K = `room`."""
+        return self._replace(seen=tuple(layer.grow(room) for layer in self.seen))
 
 
 class AttentionWeights(NamedTuple):
@@ -123,10 +127,10 @@ class Transformer(nnx.Module):
         """Encodes source [B, S] and makes room for `beam` targets of `length` positions for each."""
         memory = self.encode(source)
         attended = tuple(layer.cross_attention.project(memory) for layer in self.decoder)
-        shape = (len(source), self.config.num_heads, length * beam)
+        B, N, room = len(source), self.config.num_heads, length * beam
         empty = KeysValues(
-            jnp.zeros((*shape, self.config.d_k), memory.dtype),
-            jnp.zeros((*shape, self.config.d_v), memory.dtype),
+            jnp.zeros((B, N, self.config.d_k, room), memory.dtype),
+            jnp.zeros((B, N, room, self.config.d_v), memory.dtype),
         )
         return Cache(attended, padding_mask(source), (empty,) * len(self.decoder))
 

@@ -17,14 +17,14 @@ B, T, S, N, K, H = 2, 3, 5, 4, 6, 7
 @pytest.fixture
 def qkv():
     keys = jax.random.split(jax.random.key(0), 3)
-    shapes = (B, N, T, K), (B, N, S, K), (B, N, S, H)
+    shapes = (B, N, T, K), (B, N, K, S), (B, N, S, H)
     return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
 
 def test_worked_by_hand():
     # One query with scores 0 and ln 3 after scaling: weights 1/4 and 3/4.
     q = jnp.array([[[[2.0, 0.0, 0.0, 0.0]]]])
-    k = jnp.array([[[[0.0, 5.0, 0.0, 0.0], [np.log(3.0), 9.0, 0.0, 0.0]]]])
+    k = jnp.array([[[[0.0, np.log(3.0)], [5.0, 9.0], [0.0, 0.0], [0.0, 0.0]]]])
     v = jnp.array([[[[4.0], [8.0]]]])
     output, weights = scaled_dot_product_attention(q, k, v, jnp.ones((1, 1, 1, 2), bool))
     np.testing.assert_allclose(weights[0, 0, 0], [0.25, 0.75], rtol=1e-6)
@@ -43,7 +43,7 @@ def test_masked_keys_and_values_do_not_matter(qkv):
     q, k, v = qkv
     mask = jnp.array([True, True, False, True, False])[None, None, None]
     expected, _ = scaled_dot_product_attention(q, k, v, mask)
-    other, _ = scaled_dot_product_attention(q, k.at[:, :, [2, 4]].set(1e4), v.at[:, :, [2, 4]].set(-1e4), mask)
+    other, _ = scaled_dot_product_attention(q, k.at[..., [2, 4]].set(1e4), v.at[:, :, [2, 4]].set(-1e4), mask)
     np.testing.assert_array_equal(other, expected)
 
 
@@ -53,7 +53,7 @@ def test_the_order_of_keys_does_not_matter(qkv):
     order = jnp.array([3, 0, 4, 2, 1])
     mask = jnp.ones((1, 1, 1, S), bool)
     expected, _ = scaled_dot_product_attention(q, k, v, mask)
-    shuffled, _ = scaled_dot_product_attention(q, k[:, :, order], v[:, :, order], mask)
+    shuffled, _ = scaled_dot_product_attention(q, k[..., order], v[:, :, order], mask)
     np.testing.assert_allclose(shuffled, expected, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from transformer.config import BOS, EOS, PAD
-from transformer.decode import beam_search, greedy_search, length_penalty, token_log_probs
+from transformer.decode import beam_search, cache_lengths, greedy_search, largest, length_penalty, token_log_probs
 from transformer.model import Transformer
 
 EXTRA = 6
@@ -135,6 +135,21 @@ def test_early_termination_finds_what_a_full_search_finds(sharp, source):
     one = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=1)
     all_four = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=4)
     np.testing.assert_array_equal(one.tokens[:, 0], all_four.tokens[:, 0])
+
+
+@pytest.mark.parametrize("size", [9, 127, 200, 640, 2 * 331])
+def test_the_largest_are_those_of_top_k(size):
+    x = jax.random.normal(jax.random.key(size), (3, 2, size))
+    x = x.at[0, 0, :7].set(9.0 + jnp.arange(7))  # side by side: all from one block
+    expected, places = jax.lax.top_k(x, 5)
+    found, where = largest(x, 5)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(where, places)
+
+
+def test_the_cache_grows_up_to_the_limit():
+    assert cache_lengths(16, 66) == [16, 32, 66]
+    assert cache_lengths(128, 129) == [129]
 
 
 def test_forced_scoring_is_a_probability(tiny):
