@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 test test-all lint clean
+.PHONY: help demo train-wmt table1 table2 table3 test test-all lint bench clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -20,6 +20,7 @@ help:
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      ruff and mypy"
+	@echo "make bench     speed beside PyTorch, transformers and CTranslate2, on a CPU; benchmarks/gpu.sh: on a GPU"
 	@echo "make clean     remove the environment"
 	@echo "$(BIN)/python -m experiments --help   everything else"
 
@@ -48,6 +49,14 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.train small
+	$(BIN)/python -m benchmarks.train tiny
+	$(BIN)/python -m benchmarks.decode --random --count 192
+	$(BIN)/python -m benchmarks.input
+	$(BIN)/python -m benchmarks.lengths
+	$(BIN)/python -m benchmarks.startup small
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +69,10 @@ $(VENV)/installed-wmt14: $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
 clean:

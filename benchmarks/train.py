@@ -1,111 +1,197 @@
-"""Training speed beside a plain PyTorch loop: the same sizes, the same batches, one run.
+"""Training speed beside PyTorch: the same sizes, as many token slots, one run.
 
-    python -m benchmarks.train_cpu [small|tiny]
+    python -m benchmarks.train SIZE [--tokens 25000] [--rounds 20] [--alone] [--profile]
 
-The peer is torch.nn.Transformer with a tied embedding, fused Adam and its own label smoothing, in float32 on
-the same cores. The two take turns, so that a change in the machine's speed hits both. Medians are printed, and
-recorded in benchmarks/results/.
+Ours is the step of `train` on its own kind of batch, packed rows of WMT-like lengths. The peer is torch.nn.Transformer
+(attention by scaled_dot_product_attention, one product for query, key and value) with a tied embedding, fused Adam,
+label smoothing and dropout at the same places; bfloat16 by autocast where ours is; compiled by torch.compile where that
+is faster. Its batch is dense: every slot a token and no mask but the causal one, which is the best that can happen to
+it.
 """
 
-import json
-import statistics
-import sys
-import time
+import argparse
+import os
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict, replace
+from typing import Any
 
 import jax
 import numpy as np
-import torch
 
-from experiments.records import commit, hardware, write_record
-from transformer.config import DataConfig, Experiment, ModelConfig
+from benchmarks.news import batches_of, news
+from benchmarks.profile import profile
+from benchmarks.timing import Program, matmul_rate, median, record, seconds_each
+from data.batching import Batch
+from experiments.multi30k import TINY
+from experiments.paper import BIG, EXPERIMENTS
+from experiments.plan import flops_per_step
+from experiments.train import memory_of
+from experiments.wmt14 import EN_DE_BASE
+from transformer.config import Experiment, ModelConfig
 from transformer.train import dropout_key, init_state, make_train_step
 
-MODELS = {
-    "small": ModelConfig(vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64),
-    "tiny": ModelConfig(vocab_size=4000, num_layers=4, d_model=128, d_ff=512, num_heads=4, d_k=32, d_v=32),
+SIZES = {
+    "base": EN_DE_BASE,
+    "big": replace(EN_DE_BASE, model=replace(BIG, dtype="bfloat16")),
+    "small": EXPERIMENTS[2],
+    "tiny": TINY,
 }
-ROWS, LENGTH, ROUNDS = 96, 24, 12
+PAIRS = 20_000
 
 
-class Peer(torch.nn.Module):
-    """The same model from PyTorch's own parts."""
+def our_step(experiment: Experiment, batch: Batch) -> tuple[Program, Any]:
+    """The step and its compiled program."""
+    key, state = dropout_key(0), init_state(experiment)
+    step = jax.jit(make_train_step(experiment), donate_argnums=0).lower(state, batch, key).compile()
+    on_device = jax.device_put(batch)
 
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        D, layers = config.d_model, config.num_layers
-        self.scale = D**0.5
-        self.embedding = torch.nn.Parameter(torch.randn(config.vocab_size, D) / self.scale)
-        self.register_buffer("positions", torch.randn(LENGTH, D))
-        self.dropout = torch.nn.Dropout(config.dropout)
-        self.stacks = torch.nn.Transformer(
-            D, config.num_heads, layers, layers, config.d_ff, config.dropout, batch_first=True
-        )
-
-    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        embed = lambda ids: self.dropout(self.embedding[ids] * self.scale + self.positions)  # noqa: E731
-        mask = self.stacks.generate_square_subsequent_mask(LENGTH)
-        x = self.stacks(embed(source), embed(target), tgt_mask=mask, tgt_is_causal=True)
-        return x @ self.embedding.T
-
-
-def peer_step(config: ModelConfig, source: np.ndarray, target: np.ndarray) -> Callable[[], None]:
-    model = Peer(config).train()
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
-    source, target = torch.tensor(source), torch.tensor(target)
-
-    def step() -> None:
-        adam.zero_grad()
-        logits = model(source, target).flatten(0, 1)
-        torch.nn.functional.cross_entropy(logits, target.flatten(), label_smoothing=0.1, ignore_index=0).backward()
-        adam.step()
-
-    return step
-
-
-def our_step(config: ModelConfig, source: np.ndarray, target: np.ndarray) -> Callable[[], None]:
-    experiment = Experiment("bench", model=config, data=DataConfig(vocab_size=config.vocab_size))
-    train_step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    state, key = init_state(experiment), dropout_key(0)
-    batch = {"source": source.astype(np.int32), "target": target.astype(np.int32)}
-
-    def step() -> None:
+    def run() -> None:
         nonlocal state
-        state, _ = train_step(state, batch, key)
+        state, _ = step(state, on_device, key)
         jax.block_until_ready(state)
 
-    return step
+    return run, step
+
+
+def peer_step(experiment: Experiment, batch: Batch, compiled: bool) -> Program:
+    """The same with PyTorch, on the same device."""
+    import torch
+    from torch.nn import functional
+
+    config, device = experiment.model, "cuda" if jax.default_backend() == "gpu" else "cpu"
+    model = peer_model(config, max(batch["source"].shape[1], batch["target"].shape[1])).to(device).train()
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
+    chance = np.random.default_rng(0)
+    source, target = (
+        torch.tensor(chance.integers(4, config.vocab_size, batch[side].shape)).to(device)
+        for side in ("source", "target")
+    )
+    smoothing = experiment.train.label_smoothing
+
+    def loss() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            logits = model(source, target).flatten(0, 1)
+            return functional.cross_entropy(logits, target.flatten(), label_smoothing=smoothing, ignore_index=0)
+
+    loss = torch.compile(loss) if compiled else loss
+
+    def run() -> None:
+        adam.zero_grad()
+        loss().backward()
+        adam.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def peer_model(config: ModelConfig, length: int) -> Any:
+    """The paper's model from PyTorch's own parts."""
+    import torch
+
+    class Peer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            D = config.d_model
+            self.embedding = torch.nn.Parameter(torch.randn(config.vocab_size, D) * D**-0.5)
+            self.register_buffer("positions", torch.randn(length, D))
+            self.dropout = torch.nn.Dropout(config.dropout)
+            self.stacks = torch.nn.Transformer(
+                D, config.num_heads, config.num_layers, config.num_layers, config.d_ff, config.dropout,
+                norm_first=config.norm == "pre", batch_first=True,
+            )  # fmt: skip
+            for layer in [*self.stacks.encoder.layers, *self.stacks.decoder.layers]:
+                layer.dropout.p = layer.self_attn.dropout = 0.0  # the paper has neither of the two
+                if hasattr(layer, "multihead_attn"):
+                    layer.multihead_attn.dropout = 0.0
+
+        def embed(self, ids: torch.Tensor) -> torch.Tensor:
+            x = torch.nn.functional.embedding(ids, self.embedding) * config.d_model**0.5
+            return self.dropout(x + self.positions[: ids.shape[1]])
+
+        def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            mask = self.stacks.generate_square_subsequent_mask(target.shape[1], device=target.device)
+            x = self.stacks(self.embed(source), self.embed(target), tgt_mask=mask, tgt_is_causal=True)
+            return torch.nn.functional.linear(x, self.embedding)
+
+    return Peer()
+
+
+def peers(experiment: Experiment, batch: Batch) -> dict[str, Program]:
+    """PyTorch's step as written and compiled; what this machine cannot run is named and left out."""
+    found: dict[str, Program] = {}
+    for name, compiled in (("pytorch", False), ("pytorch, torch.compile", True)):
+        try:
+            step: Callable[[], Any] = peer_step(experiment, batch, compiled)
+            step()
+            found[name] = step
+        except Exception as error:  # no torch, no C++ compiler, no memory: each says so in its own way
+            print(f"left out: {name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+    return found
+
+
+def peer_memory() -> int | None:
+    """Bytes that PyTorch took at most on the GPU."""
+    if jax.default_backend() != "gpu":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def peer_settings(peers: dict[str, float]) -> dict[str, Any]:
+    """With what PyTorch ran."""
+    if not peers:
+        return {}
+    import torch
+
+    return {"torch": torch.__version__, "torch threads": torch.get_num_threads(), "torch Adam": "fused"}
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "small"
-    config = MODELS[name]
-    source, target = np.random.default_rng(0).integers(4, config.vocab_size, (2, ROWS, LENGTH))
-    steps = {"ours": our_step(config, source, target), "pytorch": peer_step(config, source, target)}
-    times: dict[str, list[float]] = {who: [] for who in steps}
-    for round_ in range(ROUNDS + 2):
-        for who, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_ >= 2:  # the first ones compile and warm up
-                times[who].append(time.perf_counter() - start)
-    speed = {who: ROWS * LENGTH / statistics.median(seconds) for who, seconds in times.items()}
-    record = {
-        "benchmark": "train_cpu",
-        "model": name,
-        "rows": ROWS,
-        "length": LENGTH,
-        "target_tokens_per_second": speed,
-        "ratio": speed["ours"] / speed["pytorch"],
-        "torch": torch.__version__,
-        "jax": jax.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "hardware": hardware(),
-        "commit": commit(),
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train")
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("--tokens", type=int, help="token slots of a batch on the larger side; the preset's")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--alone", action="store_true", help="without the peer")
+    parser.add_argument("--profile", action="store_true", help="where the time of our step goes")
+    options = parser.parse_args()
+
+    experiment = SIZES[options.size]
+    experiment = replace(
+        experiment, data=replace(experiment.data, batch_tokens=options.tokens or experiment.data.batch_tokens)
+    )
+    batches = batches_of(news(PAIRS, experiment.data), experiment.data)
+    shape, batch = batches.plan.shape, batches[0]
+    ours, compiled = our_step(experiment, batch)
+    programs = {"ours": ours, **({} if options.alone else peers(experiment, batch))}
+    times = {name: median(seconds) for name, seconds in seconds_each(programs, options.rounds).items()}
+
+    tokens = np.count_nonzero(batch["target"])
+    flops, rate = flops_per_step(experiment.model, shape), matmul_rate(experiment.model.dtype)
+    stats = jax.devices()[0].memory_stats() or {}
+    others = {name: seconds for name, seconds in times.items() if name != "ours"}
+    facts = {
+        "size": options.size,
+        "model": asdict(experiment.model),
+        "batch": shape._asdict(),
+        "fill": {side: np.count_nonzero(batch[side]) / batch[side].size for side in batch},
+        "seconds_per_step": times,
+        "real_target_tokens_per_second": {
+            # The peer's batch is as large and has no padding: all of its slots count.
+            name: (tokens if name == "ours" else batch["target"].size) / seconds
+            for name, seconds in times.items()
+        },
+        "operations_per_step": flops,
+        "matmul_rate": rate,
+        "part_of_matmul_rate": {name: flops / seconds / rate for name, seconds in times.items()},
+        "speed_over_best_peer": min(others.values()) / times["ours"] if others else None,
+        "memory": {"ours": stats.get("peak_bytes_in_use", memory_of(compiled)), "pytorch": peer_memory()},
+        "settings": {"rounds": options.rounds, "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **peer_settings(others)},
     }
-    print(json.dumps(record, indent=2))
-    write_record(Path(__file__).parent / "results" / f"train_cpu_{name}.json", record)
+    if options.profile:
+        facts["profile"] = profile(ours, compiled.as_text())
+    record(f"train-{options.size}", facts)
 
 
 if __name__ == "__main__":

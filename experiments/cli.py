@@ -22,6 +22,7 @@ from data.text import decode_line
 from experiments import EXPERIMENTS, find
 from experiments.average import average_run
 from experiments.compare import compare, runs_of
+from experiments.compiled import keep_compiled
 from experiments.complexity import fill_table1
 from experiments.evaluate import evaluate
 from experiments.figures import draw_attention, draw_curves
@@ -500,6 +501,7 @@ def main(arguments: Arguments | None = None) -> None:
         set_up_streams()
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
+        keep_compiled()
         VERBS[arguments[0]](arguments[1:])
     except UserError as error:
         fail(str(error))

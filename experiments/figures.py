@@ -59,12 +59,14 @@ def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Pa
     return save(figure, path)
 
 
-def draw_growth(lengths: list[int], curves: dict[str, list[float]], title: str, path: Path) -> Path:
-    """Seconds over the length of a sequence, both logarithmic -> the PNG's path."""
+def draw_growth(
+    lengths: list[int], curves: dict[str, list[float]], title: str, path: Path, unit: str = "seconds"
+) -> Path:
+    """What a sequence costs over its length, both logarithmic -> the PNG's path."""
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, seconds in curves.items():
-        axis.loglog(lengths, seconds, "o-", label=name)
-    axis.set(title=title, xlabel="n", ylabel="seconds")
+        axis.loglog(lengths[: len(seconds)], seconds, "o-", label=name)
+    axis.set(title=title, xlabel="n", ylabel=unit)
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.minorticks_off()
     axis.legend()

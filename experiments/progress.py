@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError
 from transformer.train import Metrics
@@ -23,6 +21,8 @@ class Progress:
     """
 
     def __init__(self, run: WorkDir, step: int, log: Callable[[str], None]):
+        from tensorboardX import SummaryWriter  # here, so that plans and benchmarks do without it
+
         self.log = log
         kept = [json.dumps(row) for row in read_metrics(run.metrics) if row["step"] <= step]
         write_whole(run.metrics, "".join(line + "\n" for line in kept).encode())

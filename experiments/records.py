@@ -77,7 +77,7 @@ def origin() -> dict[str, Any]:
         "hardware": hardware(),
         "software": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "sacrebleu")},
         "commit": commit(),
-        "command": " ".join(["python -m experiments", *sys.argv[1:]]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

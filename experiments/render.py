@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,12 +137,28 @@ def render_table3(scale: str, results: Path) -> list[Path]:
         line += [mean([record["dev_ppl"] for record in made]), f"{row.bleu:.1f}", mean(ours)]
         line += [difference(ours, row.bleu), mean(scores_of(made, "BLEU")), links(3, scale, row.name, made)]
         lines.append(line)
-    base = statistics.fmean([record["dev_ppl"] for record in records.get("base", [])] or [math.nan])
+    ppl = {name: statistics.fmean(record["dev_ppl"] for record in made) for name, made in records.items()}
+    base = ppl.get("base", math.nan)
     picture = {
         f"{row.name}\n{row.what}": (row.ppl / TABLE3[0].ppl, [r["dev_ppl"] / base for r in records.get(row.name, [])])
         for row in TABLE3
     }
-    return write_table(3, scale, results, columns, lines, records, picture, "Table 3: perplexity / base's")
+    told = order({row.name: row.ppl for row in TABLE3}, ppl)
+    return write_table(3, scale, results, columns, lines, records, picture, "Table 3: perplexity / base's", told)
+
+
+def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
+    """Whether the rows that both have stand in the same order."""
+    rows = [name for name in paper if name in ours]
+    if len(rows) < 3:
+        return []
+    from scipy.stats import kendalltau  # here, since importing it takes a second
+
+    tau = kendalltau([paper[name] for name in rows], [ours[name] for name in rows])
+    return [
+        f"The order of {len(rows)} rows by perplexity, the paper's against ours: Kendall's tau = {tau.statistic:.2f} "
+        f"(1 is the same order, 0 none, -1 the reverse), p = {tau.pvalue:.2g}."
+    ]
 
 
 def write_table(
@@ -153,10 +170,12 @@ def write_table(
     records: dict[str, list[Record]],
     picture: dict[str, tuple[float, list[float]]],
     title: str,
+    told: Sequence[str] = (),
 ) -> list[Path]:
-    """One table in its three forms -> their paths."""
+    """One table in its three forms -> their paths. `told` is said above it, behind its notes."""
     stem = folder_of(table, scale, results)
-    text = write_text(stem, [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records)], columns, lines)
+    head = [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records), *told]
+    text = write_text(stem, head, columns, lines)
     return [*text, draw_beside(picture, title, stem.with_suffix(".png"))]
 
 

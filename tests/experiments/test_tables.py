@@ -8,7 +8,7 @@ import pytest
 
 from experiments.paper import TABLE2, TABLE3
 from experiments.records import RESULTS, read_record, write_record
-from experiments.render import counted_flops, interval, render_table, render_table1
+from experiments.render import counted_flops, interval, order, render_table, render_table1
 from experiments.scales import SCALES
 from experiments.tables import experiments_of, fill, records_of
 from experiments.wmt14 import EXPERIMENTS as WMT14
@@ -165,6 +165,13 @@ def test_the_presets_are_the_rows_of_table_2():
     assert experiments_of(3, "paper")["big"] == experiments_of(2, "paper")["en-de-big"]
     big = {e.name: e for e in WMT14}["wmt14-en-fr-big"]
     assert (big.model.dropout, big.train.keep, big.train.eval_every, big.train.steps) == (0.1, 20, 600, 300_000)
+
+
+def test_the_order_of_rows_is_compared_by_rank_alone():
+    paper = {row.name: row.ppl for row in TABLE3}
+    assert "Kendall's tau = 1.00" in order(paper, {name: 3 * ppl + 1 for name, ppl in paper.items()})[0]
+    assert "Kendall's tau = -1.00" in order(paper, {name: -ppl for name, ppl in paper.items()})[0]
+    assert order(paper, {"base": 1.0, "big": 2.0}) == []
 
 
 def test_interval():

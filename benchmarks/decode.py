@@ -1,0 +1,254 @@
+"""Beam search beside the peers a user would pick: transformers' generate and CTranslate2, with equal weights.
+
+    python -m benchmarks.decode RUN [--sentences FILE] [--batch-size 64]      # the weights and vocabulary of a run
+    python -m benchmarks.decode --random base [--batch-size 512]              # random weights of that size
+
+Beam 4 and the batches of `translate`, which are sorted by length; the peers get the same batches. What is timed is
+from token ids to token ids. Random weights never end a sentence, so all three write one token more than they read, for
+3,003 sentences as long as newstest2014's.
+"""
+
+import argparse
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.news import news
+from benchmarks.timing import Program, median, record, seconds_each
+from data.tokenizer import Tokenizer
+from experiments.translator import Translator, batches, compiled_search, pad
+from experiments.wmt14 import EN_DE_BASE
+from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
+from transformer.positions import SinusoidalPositions
+from transformer.train import Params, init_params
+
+SENTENCES = 3003
+Ids = list[list[int]]
+
+
+class Outputs:
+    """The translations that a program's latest run made, by the numbers of their sentences."""
+
+    def __init__(self, count: int) -> None:
+        self.ids: Ids = [[] for _ in range(count)]
+
+    def tokens(self) -> int:
+        """EOS counted, where there is one."""
+        return sum(map(len, self.ids))
+
+    def put(self, number: int, ids: Any) -> None:
+        """Without what follows EOS."""
+        kept = [int(token) for token in ids if token != PAD]
+        self.ids[number] = kept[: kept.index(EOS) + 1] if EOS in kept else kept
+
+
+def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
+    """What `translate` does, between text and text."""
+    outputs = Outputs(len(ids))
+    search = compiled_search(model, decode, 1)
+    on_device = jax.device_put(params)
+
+    def run() -> None:
+        found = [
+            (rows, search(on_device, pad(ids, rows, width, height)))
+            for rows, width, height in batches(list(range(len(ids))), ids, decode.batch_size)
+        ]
+        for rows, hypotheses in found:
+            for number, tokens in zip(rows, jax.device_get(hypotheses.tokens)[:, 0], strict=False):
+                outputs.put(number, tokens)
+
+    return run, outputs
+
+
+def marian(params: Params, config: ModelConfig) -> Any:
+    """transformers' Marian with our weights: the one model there that is the paper's."""
+    import torch
+    from transformers import MarianConfig, MarianMTModel
+
+    if config.norm != "post" or config.positions != "sinusoidal":
+        raise ValueError("Marian is post-norm with sinusoidal positions only")
+    D, rows = config.d_model, 1024
+    places = SinusoidalPositions(config, rngs=nnx.Rngs(0))(jnp.arange(rows))
+    model = MarianMTModel(
+        MarianConfig(
+            vocab_size=config.vocab_size, d_model=D, encoder_layers=config.num_layers,
+            decoder_layers=config.num_layers, encoder_attention_heads=config.num_heads,
+            decoder_attention_heads=config.num_heads, encoder_ffn_dim=config.d_ff, decoder_ffn_dim=config.d_ff,
+            activation_function="relu", scale_embedding=True, share_encoder_decoder_embeddings=True,
+            tie_word_embeddings=True, max_position_embeddings=rows, pad_token_id=PAD, bos_token_id=BOS,
+            eos_token_id=EOS, forced_eos_token_id=None, decoder_start_token_id=BOS, dropout=0.0,
+        )
+    )  # fmt: skip
+    weights: dict[str, Any] = {"model.shared.weight": params["embedding"]}
+
+    def linear(name: str, kernel: Any, bias: Any, outputs: int) -> None:
+        weights[f"{name}.weight"] = np.reshape(kernel, (-1, outputs)).T
+        weights[f"{name}.bias"] = np.reshape(bias, -1)
+
+    def attention(name: str, parts: Any) -> None:
+        for theirs, ours in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
+            linear(f"{name}.{theirs}", parts[ours]["kernel"], parts[ours]["bias"], np.size(parts[ours]["bias"]))
+        linear(f"{name}.out_proj", parts["output"]["kernel"], parts["output"]["bias"], D)
+
+    for side in ("encoder", "decoder"):
+        weights[f"model.{side}.embed_positions.weight"] = places
+        for number, layer in params[side].items():
+            name = f"model.{side}.layers.{number}"
+            norms = ["self_attn", "final"] if side == "encoder" else ["self_attn", "encoder_attn", "final"]
+            for i, norm in enumerate(norms):
+                ours = layer["residuals"][i]["norm"]
+                weights[f"{name}.{norm}_layer_norm.weight"] = ours["scale"]
+                weights[f"{name}.{norm}_layer_norm.bias"] = ours["bias"]
+            attention(f"{name}.self_attn", layer["self_attention"])
+            if side == "decoder":
+                attention(f"{name}.encoder_attn", layer["cross_attention"])
+            for theirs, ours, width in (("fc1", "inner", config.d_ff), ("fc2", "outer", D)):
+                part = layer["feed_forward"][ours]
+                linear(f"{name}.{theirs}", part["kernel"], part["bias"], width)
+    told = model.load_state_dict({k: torch.tensor(np.array(v, np.float32)) for k, v in weights.items()}, strict=False)
+    allowed = {"final_logits_bias", "lm_head.weight", "model.encoder.embed_tokens.weight",
+               "model.decoder.embed_tokens.weight"}  # fmt: skip
+    assert not told.unexpected_keys and set(told.missing_keys) <= allowed, told
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-6
+    model.tie_weights()
+    return model.eval()
+
+
+def generate(model: Any, config: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
+    """transformers' beam search: it stops as soon as each sentence has as many finished hypotheses as beams."""
+    import torch
+
+    outputs = Outputs(len(ids))
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    model = model.to(device).to(torch.bfloat16 if config.dtype == "bfloat16" else torch.float32)
+
+    @torch.inference_mode()
+    def run() -> None:
+        for rows, width, _ in batches(list(range(len(ids))), ids, decode.batch_size):
+            source = torch.tensor(pad(ids, rows, width, len(rows)).astype(np.int64)).to(device)
+            longest = max(len(ids[i]) for i in rows)
+            found = model.generate(
+                input_ids=source[:, :longest],
+                attention_mask=(source != PAD)[:, :longest],
+                num_beams=decode.beam,
+                length_penalty=decode.alpha,
+                max_new_tokens=longest + decode.extra_length,
+                early_stopping=True,
+                do_sample=False,
+            )
+            for number, tokens in zip(rows, found.cpu().numpy()[:, 1:], strict=True):
+                outputs.put(number, tokens)
+
+    return run, outputs
+
+
+def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
+    """CTranslate2, float32 on the CPU, as many threads as cores."""
+    import ctranslate2
+    from ctranslate2.converters.transformers import BartLoader
+
+    # Marian's loader would start from a zero vector and drop the last piece, as Marian does and the paper does not.
+    model.config.normalize_before = model.config.normalize_embedding = False
+    spec = BartLoader().get_model_spec(model)
+    spec.register_source_vocabulary(vocabulary)
+    spec.register_target_vocabulary(vocabulary)
+    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = (vocabulary[i] for i in (BOS, EOS, UNK))
+    spec.config.decoder_start_token = vocabulary[BOS]
+    spec.validate()
+    spec.optimize(quantization=None)
+    folder = tempfile.TemporaryDirectory()
+    spec.save(folder.name)
+    outputs = Outputs(len(ids))
+    translator = ctranslate2.Translator(folder.name, device="cpu", compute_type="float32", intra_threads=0)
+    place = {piece: i for i, piece in enumerate(vocabulary)}
+
+    def run(_: Any = folder) -> None:
+        for rows, _, _ in batches(list(range(len(ids))), ids, decode.batch_size):
+            found = translator.translate_batch(
+                [[vocabulary[token] for token in ids[i]] for i in rows],
+                beam_size=decode.beam,
+                length_penalty=decode.alpha,
+                max_decoding_length=max(len(ids[i]) for i in rows) + decode.extra_length,
+                max_input_length=0,
+            )
+            for number, result in zip(rows, found, strict=True):
+                outputs.put(number, [place[piece] for piece in result.hypotheses[0]] + [EOS])
+
+    return run, outputs
+
+
+def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
+    """What is decoded with: parameters, settings, sentences and the vocabulary's pieces."""
+    if options.random:
+        decode = replace(EN_DE_BASE.decode, extra_length=1)
+        experiment = replace(EN_DE_BASE, decode=decode)
+        if jax.default_backend() == "cpu":
+            experiment = replace(experiment, model=replace(experiment.model, dtype="float32"))
+        ids = [
+            source.tolist() for source, _ in map(news(options.count, experiment.data).__getitem__, range(options.count))
+        ]
+        pieces = ["<pad>", "<s>", "</s>", "<unk>", *map(str, range(4, experiment.model.vocab_size))]
+        return init_params(experiment.model, 0), experiment, ids, pieces
+    translator = Translator.load(options.run)
+    lines = options.sentences.read_text(encoding="utf-8").splitlines()[: options.count]
+    tokenizer: Tokenizer = translator.tokenizer
+    ids = tokenizer.encode([line for line in lines if line.strip()])
+    pieces = tokenizer.pieces(list(range(tokenizer.size)))
+    pieces += [f"<unused {i}>" for i in range(len(pieces), translator.experiment.model.vocab_size)]
+    return translator.params, translator.experiment, ids, pieces
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
+    parser.add_argument("run", nargs="?", help="a run of post-norm; or")
+    parser.add_argument("--random", action="store_true", help="random weights of the paper's base model")
+    parser.add_argument("--sentences", type=Path, help="the text that a run translates")
+    parser.add_argument("--count", type=int, default=SENTENCES, help="at most so many sentences")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="without the peers")
+    options = parser.parse_args()
+    if bool(options.run) == options.random or (options.run and not options.sentences):
+        parser.error("either RUN and --sentences FILE, or --random")
+
+    params, experiment, ids, pieces = subject(options)
+    model, decode = experiment.model, replace(experiment.decode, batch_size=options.batch_size)
+    programs = {"ours": our_search(params, model, decode, ids)}
+    if not options.alone:
+        theirs = marian(params, model)
+        if jax.default_backend() == "cpu":
+            programs["ctranslate2"] = ctranslate(theirs, pieces, decode, ids)
+        programs["transformers"] = generate(theirs, model, decode, ids)
+    times = seconds_each({name: program for name, (program, _) in programs.items()}, options.rounds, warm_up=1)
+    seconds = {name: median(each) for name, each in times.items()}
+    made = {name: outputs for name, (_, outputs) in programs.items()}
+    speed = {name: made[name].tokens() / seconds[name] for name in made}
+    same = {
+        name: np.mean([a == b for a, b in zip(made["ours"].ids, out.ids, strict=True)]) for name, out in made.items()
+    }
+    record(
+        f"decode-{'random' if options.random else experiment.name}",
+        {
+            "model": asdict(model),
+            "decode": asdict(decode),
+            "sentences": len(ids),
+            "source_tokens": sum(map(len, ids)),
+            "seconds": seconds,
+            "target_tokens": {name: out.tokens() for name, out in made.items()},
+            "target_tokens_per_second": speed,
+            "speed_over": {name: speed["ours"] / each for name, each in speed.items() if name != "ours"},
+            "sentences_equal_to_ours": same,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# All that is measured on a GPU, with whatever is installed there: benchmarks/gpu.sh [PART ...]
+# Each part takes less than ten minutes and writes its records to benchmarks/results/; a part that cannot run here says
+# why, and the others go on. TRY_ON_CPU=1 tries the script where there is no GPU, at sizes a CPU can do.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON="${PYTHON:-python3}"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+# PyTorch needs room beside JAX, which would take three quarters of the memory at once.
+export XLA_PYTHON_CLIENT_PREALLOCATE="${XLA_PYTHON_CLIENT_PREALLOCATE:-false}"
+
+PARTS=("${@:-}")
+[ -n "${PARTS[0]}" ] || PARTS=(correct train decode lengths startup)
+failed=()
+
+run() {
+    echo "=== $*"
+    timeout 590 "$PYTHON" "$@" || failed+=("$*: exit $?")
+}
+
+platform="$("$PYTHON" -c 'import jax; print(jax.default_backend())')" || exit 1
+if [ "$platform" != gpu ] && [ -z "${TRY_ON_CPU:-}" ]; then
+    echo "no GPU here: JAX runs on $platform" >&2
+    exit 1
+fi
+small=()
+[ "$platform" = gpu ] || small=(--tokens 256 --rounds 1)
+
+for part in "${PARTS[@]}"; do
+    case "$part" in
+        correct) run -m pytest -q -n 0 -p no:cacheprovider tests/transformer --ignore tests/transformer/test_imports.py ;;
+        train)
+            run -m benchmarks.train base "${small[@]}" --profile
+            run -m benchmarks.train big "${small[@]}" --profile
+            ;;
+        decode)
+            if [ "$platform" = gpu ]; then
+                run -m benchmarks.decode --random --batch-size 512
+            else
+                run -m benchmarks.decode --random --count 8 --rounds 1
+            fi
+            ;;
+        lengths) if [ "$platform" = gpu ]; then run -m benchmarks.lengths; else run -m benchmarks.lengths --longest 512; fi ;;
+        startup) if [ "$platform" = gpu ]; then run -m benchmarks.startup base; else run -m benchmarks.startup base --tokens 256; fi ;;
+        *) failed+=("$part: no such part; there are: correct train decode lengths startup") ;;
+    esac
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'could not do: %s\n' "${failed[@]}" >&2
+    exit 1
+fi

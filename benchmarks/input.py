@@ -1,0 +1,52 @@
+"""The input pipeline alone: how many real tokens a second, both sides, reach a training loop that does nothing.
+
+    python -m benchmarks.input [--pairs 1000000] [--batches 400]
+
+Needs Grain. The text is random tokens as long as WMT14's sentences, in memory as the page cache would have it.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from benchmarks.news import batches_of, news
+from benchmarks.timing import median, record, seconds_each
+from data.batching import stream
+from experiments.wmt14 import EN_DE_BASE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.input")
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--batches", type=int, default=400)
+    options = parser.parse_args()
+
+    config = EN_DE_BASE.data
+    split = news(options.pairs, config)
+    start = time.perf_counter()
+    batches = batches_of(split, config)
+    batches[0]
+    planned = time.perf_counter() - start
+    tokens = 0
+
+    def read() -> None:
+        nonlocal tokens
+        tokens = sum(np.count_nonzero(side) for batch in stream(batches, 0, options.batches) for side in batch.values())
+
+    seconds = median(seconds_each({"": read}, rounds=5, warm_up=1)[""])
+    record(
+        "input",
+        {
+            "pairs": options.pairs,
+            "seconds_to_plan_an_epoch": planned,
+            "batch": batches.plan.shape._asdict(),
+            "shapes_compiled": 1,
+            "fill": batches.plan.fill(),
+            "tokens_per_second": tokens / seconds,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

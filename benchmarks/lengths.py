@@ -1,0 +1,71 @@
+"""What a longer sequence costs: time and memory of one attention, forward and backward, for each kernel there is.
+
+    python -m benchmarks.lengths [--longest 8192]
+
+Always 8,192 tokens, in sequences of 64 to 8,192, 8 heads of 64 and a causal mask; bfloat16 on an accelerator.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from benchmarks.timing import RESULTS, device_name, median, record, seconds_each
+from experiments.figures import draw_growth
+from transformer.attention import causal_mask, scaled_dot_product_attention
+
+TOKENS, N, K = 8192, 8, 64
+Kernel = Callable[[Array, Array, Array], Array]
+
+
+def ours(queries: Array, keys: Array, values: Array) -> Array:
+    """The one that the model uses."""
+    mask = causal_mask(queries.shape[1])
+    queries, values, keys = queries.swapaxes(1, 2), values.swapaxes(1, 2), keys.transpose(0, 2, 3, 1)
+    return scaled_dot_product_attention(queries, keys, values, mask)[0].swapaxes(1, 2)
+
+
+def kernels() -> dict[str, Kernel]:
+    """[B, S, N, K] three times -> [B, S, N, K]."""
+    jax_nn = partial(jax.nn.dot_product_attention, is_causal=True)
+    found: dict[str, Kernel] = {"ours": ours, "jax.nn, xla": partial(jax_nn, implementation="xla")}
+    if jax.default_backend() == "gpu":
+        found["jax.nn, cudnn"] = partial(jax_nn, implementation="cudnn")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lengths")
+    parser.add_argument("--longest", type=int, default=TOKENS)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    lengths = [64 * 2**i for i in range(8) if 64 * 2**i <= options.longest]
+    seconds: dict[str, list[float]] = {name: [] for name in kernels()}
+    memory: dict[str, list[float]] = {name: [] for name in kernels()}
+    for S in lengths:
+        shape = (TOKENS // S, S, N, K)
+        arrays = [jax.random.normal(jax.random.key(i), shape).astype(dtype) for i in range(3)]
+        programs = {}
+        for name, kernel in kernels().items():
+            loss = lambda *arrays, kernel=kernel: kernel(*arrays).astype(jnp.float32).sum()  # noqa: E731
+            compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*arrays).compile()
+            memory[name].append(compiled.memory_analysis().temp_size_in_bytes / TOKENS)
+            programs[name] = lambda compiled=compiled, arrays=arrays: jax.block_until_ready(compiled(*arrays))
+        for name, times in seconds_each(programs, options.rounds, warm_up=1).items():
+            seconds[name].append(median(times) / TOKENS)
+    record(
+        "lengths",
+        {"lengths": lengths, "tokens": TOKENS, "heads": N, "width": K, "dtype": jnp.dtype(dtype).name,
+         "seconds_per_token": seconds, "bytes_per_token": memory},
+    )  # fmt: skip
+    for what, curves, unit in (("time", seconds, "seconds per token"), ("memory", memory, "bytes per token")):
+        path = RESULTS / f"lengths-{what}-{device_name()}.png"
+        draw_growth(lengths, curves, f"One attention, forward and backward: {what}", path, unit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Sentence pairs of random tokens that are as long as WMT14's: what a benchmark needs of a corpus."""
+
+import numpy as np
+
+from data.batching import Batches, BatchPlan, make_shape
+from data.tokens import Split, Tokens
+from experiments.plan import assumed_lengths
+from transformer.config import EOS, UNK, DataConfig
+
+
+def news(pairs: int, config: DataConfig) -> Split:
+    """As many pairs, each side ended by EOS."""
+    chance = np.random.default_rng(0)
+
+    def side(lengths: np.ndarray) -> Tokens:
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        flat = chance.integers(UNK + 1, config.vocab_size, offsets[-1], dtype=np.uint16)
+        flat[offsets[1:] - 1] = EOS
+        return Tokens(flat, offsets, config.vocab_size)
+
+    return Split(*map(side, assumed_lengths(pairs, config.max_length)))
+
+
+def batches_of(split: Split, config: DataConfig) -> Batches:
+    """The training batches of a split."""
+    source, target = split.lengths("source"), split.lengths("target")
+    return Batches(split, BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed=0))

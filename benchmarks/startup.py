@@ -1,0 +1,57 @@
+"""From the start of a process to the end of its first training step: the first time, and when the step was compiled
+by an earlier process.
+
+    python -m benchmarks.startup [SIZE] [--tokens N]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+
+from benchmarks.timing import record
+from benchmarks.train import SIZES
+from data.batching import Shape
+from experiments.compiled import keep_compiled
+from experiments.plan import full_batch
+from experiments.train import compile_step
+from transformer.train import dropout_key, init_state
+
+
+def first_step(size: str, tokens: int) -> None:
+    """What a process of `train` does until its first step is done, but for reading its data."""
+    keep_compiled()
+    experiment = SIZES[size]
+    width = experiment.data.max_length
+    shape = Shape(max(1, tokens // width), width, width)
+    step = compile_step(experiment, shape, jax.eval_shape(lambda: init_state(experiment)))
+    jax.block_until_ready(step(init_state(experiment), full_batch(shape), dropout_key(0)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup")
+    parser.add_argument("size", nargs="?", choices=SIZES, default="base")
+    parser.add_argument("--tokens", type=int, help="token slots of a batch; the preset's")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    tokens = options.tokens or SIZES[options.size].data.batch_tokens
+    if options.child:
+        first_step(options.size, tokens)
+        return
+    command = [sys.executable, "-m", "benchmarks.startup", options.size, "--tokens", str(tokens), "--child"]
+    seconds = []
+    with tempfile.TemporaryDirectory() as cache:
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run(command, check=True, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache})
+            seconds.append(time.perf_counter() - start)
+    facts = {"size": options.size, "batch_tokens": tokens, "seconds_of_first_start": seconds[0]}
+    record(f"startup-{options.size}", {**facts, "seconds_of_later_starts": seconds[1:]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The benchmarks start with what a GPU machine has, and the peers get the weights that we have."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_they_need_no_more_than_jax_and_text():
+    names = [path.stem for path in (ROOT / "benchmarks").glob("*.py")]
+    missing = dict.fromkeys(["tyro", "grain", "tensorboardX", "tensorflow", "torch", "transformers", "ctranslate2"])
+    code = f"import sys, importlib; sys.modules.update({missing!r})\n"
+    code += f"for name in {names!r}: importlib.import_module('benchmarks.' + name)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_peer_translates_with_our_model(model, source, target):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from dataclasses import replace
+
+    from flax import nnx
+
+    from benchmarks.decode import marian
+    from transformer.config import BOS
+    from transformer.model import Transformer
+
+    config = replace(model.config, d_k=8, d_v=8)  # Marian's heads are d_model / h wide
+    ours = Transformer(config, rngs=nnx.Rngs(0))
+    theirs = marian(nnx.to_pure_dict(nnx.state(ours, nnx.Param)), config)
+    row = target[:1, :4]
+    shifted = np.concatenate([[[BOS]], np.array(row)[:, :-1]], axis=1)
+    with torch.no_grad():
+        logits = theirs(
+            input_ids=torch.tensor(np.array(source[:1])),
+            attention_mask=torch.ones(1, source.shape[1]),
+            decoder_input_ids=torch.tensor(shifted),
+        ).logits
+    np.testing.assert_allclose(ours(source[:1], row), jnp.array(logits.numpy()), atol=1e-4)
