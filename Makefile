@@ -52,7 +52,8 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.train small
 	$(BIN)/python -m benchmarks.train tiny
-	$(BIN)/python -m benchmarks.decode --random --count 192
+	$(BIN)/python -m benchmarks.decode --random base --count 128
+	$(BIN)/python -m benchmarks.decode --random small --count 1000
 	$(BIN)/python -m benchmarks.input
 	$(BIN)/python -m benchmarks.lengths
 	$(BIN)/python -m benchmarks.startup small

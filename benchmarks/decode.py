@@ -1,7 +1,7 @@
 """Beam search beside the peers a user would pick: transformers' generate and CTranslate2, with equal weights.
 
     python -m benchmarks.decode RUN [--sentences FILE] [--batch-size 64]      # the weights and vocabulary of a run
-    python -m benchmarks.decode --random base [--batch-size 512]              # random weights of that size
+    python -m benchmarks.decode --random base|small [--batch-size 512]        # random weights of that size
 
 Beam 4 and the batches of `translate`, which are sorted by length; the peers get the same batches. What is timed is
 from token ids to token ids. Random weights never end a sentence, so all three write one token more than they read, for
@@ -22,6 +22,7 @@ from flax import nnx
 from benchmarks.news import news
 from benchmarks.timing import Program, median, record, seconds_each
 from data.tokenizer import Tokenizer
+from experiments.paper import EXPERIMENTS
 from experiments.translator import Translator, batches, compiled_search, pad
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
@@ -29,6 +30,7 @@ from transformer.positions import SinusoidalPositions
 from transformer.train import Params, init_params
 
 SENTENCES = 3003
+SIZES = {"base": EN_DE_BASE, "small": EXPERIMENTS[2]}
 Ids = list[list[int]]
 
 
@@ -188,8 +190,7 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
 def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
     """What is decoded with: parameters, settings, sentences and the vocabulary's pieces."""
     if options.random:
-        decode = replace(EN_DE_BASE.decode, extra_length=1)
-        experiment = replace(EN_DE_BASE, decode=decode)
+        experiment = replace(SIZES[options.random], decode=replace(EN_DE_BASE.decode, extra_length=1))
         if jax.default_backend() == "cpu":
             experiment = replace(experiment, model=replace(experiment.model, dtype="float32"))
         ids = [
@@ -209,14 +210,14 @@ def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
     parser.add_argument("run", nargs="?", help="a run of post-norm; or")
-    parser.add_argument("--random", action="store_true", help="random weights of the paper's base model")
+    parser.add_argument("--random", choices=SIZES, help="random weights of this size")
     parser.add_argument("--sentences", type=Path, help="the text that a run translates")
     parser.add_argument("--count", type=int, default=SENTENCES, help="at most so many sentences")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="without the peers")
     options = parser.parse_args()
-    if bool(options.run) == options.random or (options.run and not options.sentences):
+    if bool(options.run) == bool(options.random) or (options.run and not options.sentences):
         parser.error("either RUN and --sentences FILE, or --random")
 
     params, experiment, ids, pieces = subject(options)
@@ -235,7 +236,7 @@ def main() -> None:
         name: np.mean([a == b for a, b in zip(made["ours"].ids, out.ids, strict=True)]) for name, out in made.items()
     }
     record(
-        f"decode-{'random' if options.random else experiment.name}",
+        f"decode-{options.random or experiment.name}",
         {
             "model": asdict(model),
             "decode": asdict(decode),

@@ -35,9 +35,9 @@ for part in "${PARTS[@]}"; do
             ;;
         decode)
             if [ "$platform" = gpu ]; then
-                run -m benchmarks.decode --random --batch-size 512
+                run -m benchmarks.decode --random base --batch-size 512
             else
-                run -m benchmarks.decode --random --count 8 --rounds 1
+                run -m benchmarks.decode --random base --count 8 --rounds 1
             fi
             ;;
         lengths) if [ "$platform" = gpu ]; then run -m benchmarks.lengths; else run -m benchmarks.lengths --longest 512; fi ;;

@@ -200,10 +200,16 @@ def width_for(length: int) -> int:
     return width
 
 
+def height_for(count: int) -> int:
+    """The padded height for so many sentences: 1, 2, 3, 4, 6, 8, 12, ..., so few compilations and little padding."""
+    height = 1 << (count - 1).bit_length()
+    return height * 3 // 4 if count <= height * 3 // 4 else height
+
+
 def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
     """Groups sentences of one width: (their numbers, width, height), where height counts the padded rows too.
 
-    All groups of a width are equally high but its last, whose height is a power of two.
+    All groups of a width are equally high but its last.
     """
     widths: dict[int, list[int]] = {}
     for i in sorted(rows, key=lambda i: len(ids[i])):
@@ -212,7 +218,7 @@ def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[
         most = max(1, batch_size * 64 // max(width, 64))
         for start in range(0, len(members), most):
             group = members[start : start + most]
-            yield group, width, min(most, 1 << (len(group) - 1).bit_length())
+            yield group, width, min(most, height_for(len(group)))
 
 
 def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:

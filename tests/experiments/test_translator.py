@@ -5,7 +5,7 @@ import pytest
 
 import experiments
 from data.tokenizer import train_tokenizer
-from experiments.translator import MAX_TOKENS, Translator, one_line, width_for
+from experiments.translator import MAX_TOKENS, Translator, batches, height_for, one_line, width_for
 from experiments.workdir import WorkDir
 from transformer.config import UserError
 
@@ -88,6 +88,21 @@ def test_widths_are_few_and_never_too_small():
     assert all(width >= length for length, width in widths.items())
     assert all(width < 2 * length + 16 for length, width in widths.items())
     assert len(set(widths.values())) < 25
+
+
+def test_heights_are_few_and_waste_no_more_than_a_third():
+    heights = {count: height_for(count) for count in range(1, 513)}
+    assert all(count <= height <= 1.5 * count for count, height in heights.items())
+    assert len(set(heights.values())) < 20
+
+
+def test_every_sentence_is_in_one_batch_that_it_fits():
+    ids = [[5] * (1 + 7 * i % 40) for i in range(150)]
+    found = list(batches(list(range(150)), ids, 64))
+    assert sorted(i for rows, _, _ in found for i in rows) == list(range(150))
+    for rows, width, height in found:
+        assert len(rows) <= height <= 64
+        assert {width_for(len(ids[i])) for i in rows} == {width}
 
 
 def test_every_checkpoint_can_be_asked_for(run):
