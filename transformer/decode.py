@@ -185,8 +185,12 @@ def largest(x: Array, count: int) -> tuple[Array, Array]:
     They are all in the `count` blocks with the largest maxima. Of equal numbers any may be taken.
     """
     size = x.shape[-1]
-    block = max((n for n in range(64, 257) if size % n == 0 and size // n > count), default=None)
-    if block is None:
+
+    def looked_at(block: int) -> int:
+        return size // block + count * block
+
+    block = min((n for n in range(1, size + 1) if size % n == 0), key=looked_at)
+    if looked_at(block) > size // 2:
         return jax.lax.top_k(x, count)
     x = x.reshape(*x.shape[:-1], size // block, block)
     _, blocks = jax.lax.top_k(x.max(axis=-1), count)

@@ -1,0 +1,75 @@
+"""The README's table of speeds, made from the records in results/ and from nothing else.
+
+python -m benchmarks.table
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import RESULTS
+from experiments.records import read_record
+
+Record = dict[str, Any]
+Line = tuple[str, str, str, str]
+"""What was measured, our figure, the peer's (the best one's first), ours over the peer's."""
+
+
+def train(record: Record) -> list[Line]:
+    speed = record["real_target_tokens_per_second"]
+    peer = max((name for name in speed if name != "ours"), key=speed.__getitem__, default=None)
+    what = f"train {record['size']}, {record['model']['dtype']}, target tokens/s"
+    theirs = f"{speed[peer]:,.0f} {peer}" if peer else ""
+    ratio = f"{speed['ours'] / speed[peer]:.2f}" if peer else ""
+    part = f"{record['part_of_matmul_rate']['ours']:.0%} of the matrix product's rate"
+    return [(what, f"{speed['ours']:,.0f} ({part})", theirs, ratio)]
+
+
+def decode(record: Record) -> list[Line]:
+    speed, name = record["target_tokens_per_second"], record["benchmark"].removeprefix("decode-")
+    what = f"decode, {name}, beam {record['decode']['beam']}, {record['model']['dtype']}, target tokens/s"
+    return [
+        (what, f"{speed['ours']:,.0f}", f"{theirs:,.0f} {peer}", f"{speed['ours'] / theirs:.2f}")
+        for peer, theirs in speed.items()
+        if peer != "ours"
+    ]
+
+
+def read_input(record: Record) -> list[Line]:
+    return [
+        ("input pipeline alone, tokens/s", f"{record['tokens_per_second']:,.0f}", "", ""),
+        ("token slots that hold tokens", f"{record['fill']:.1%}, {record['shapes_compiled']} shape", "", ""),
+    ]
+
+
+def startup(record: Record) -> list[Line]:
+    what = f"seconds to the first step of {record['size']}, started again"
+    return [
+        (what, f"{min(record['seconds_of_later_starts']):.1f}", f"{record['seconds_of_first_start']:.1f} at first", "")
+    ]
+
+
+KINDS: dict[str, Callable[[Record], list[Line]]] = {
+    "train": train,
+    "decode": decode,
+    "input": read_input,
+    "startup": startup,
+}
+
+
+def table(folder: Path = RESULTS) -> str:
+    """Markdown; every line names its record and the machine."""
+    lines = ["| what | ours | peer | ours / peer | machine |", "|---|---|---|---|---|"]
+    for path in sorted(folder.glob("*.json")):
+        record = read_record(path)
+        kind = record["benchmark"].partition("-")[0]
+        machine = (
+            f"[{record['hardware']['device']}, {record['hardware']['cores']} cores](benchmarks/results/{path.name})"
+        )
+        if kind in KINDS:
+            lines += [f"| {' | '.join([*line, machine])} |" for line in KINDS[kind](record)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
