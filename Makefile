@@ -55,7 +55,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.decode --random base --count 128
 	$(BIN)/python -m benchmarks.decode --random small --count 1000
 	$(BIN)/python -m benchmarks.input
-	$(BIN)/python -m benchmarks.lengths
+	$(BIN)/python -m benchmarks.lengths --longest 2048
 	$(BIN)/python -m benchmarks.startup small
 
 $(VENV)/installed: pyproject.toml constraints.txt

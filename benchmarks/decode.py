@@ -4,12 +4,13 @@
     python -m benchmarks.decode --random base|small [--batch-size 512]        # random weights of that size
 
 Beam 4 and the batches of `translate`, which are sorted by length; the peers get the same batches. What is timed is
-from token ids to token ids. Random weights never end a sentence, so all three write one token more than they read, for
-3,003 sentences as long as newstest2014's.
+from token ids to token ids. Random weights never end a sentence, so each output is one token longer than its source,
+which all three are cut to when tokens are counted; the sentences are as long as newstest2014's.
 """
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,22 +38,23 @@ Ids = list[list[int]]
 class Outputs:
     """The translations that a program's latest run made, by the numbers of their sentences."""
 
-    def __init__(self, count: int) -> None:
-        self.ids: Ids = [[] for _ in range(count)]
+    def __init__(self, sources: Ids, extra_length: int) -> None:
+        self.limits = [len(source) + extra_length for source in sources]
+        self.ids: Ids = [[] for _ in sources]
 
     def tokens(self) -> int:
         """EOS counted, where there is one."""
         return sum(map(len, self.ids))
 
     def put(self, number: int, ids: Any) -> None:
-        """Without what follows EOS."""
-        kept = [int(token) for token in ids if token != PAD]
+        """Without what follows EOS, or the limit of the sentence: the peers have one for all of a batch."""
+        kept = [int(token) for token in ids if token != PAD][: self.limits[number]]
         self.ids[number] = kept[: kept.index(EOS) + 1] if EOS in kept else kept
 
 
 def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
     """What `translate` does, between text and text."""
-    outputs = Outputs(len(ids))
+    outputs = Outputs(ids, decode.extra_length)
     search = compiled_search(model, decode, 1)
     on_device = jax.device_put(params)
 
@@ -128,7 +130,7 @@ def generate(model: Any, config: ModelConfig, decode: DecodeConfig, ids: Ids) ->
     """transformers' beam search: it stops as soon as each sentence has as many finished hypotheses as beams."""
     import torch
 
-    outputs = Outputs(len(ids))
+    outputs = Outputs(ids, decode.extra_length)
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model = model.to(device).to(torch.bfloat16 if config.dtype == "bfloat16" else torch.float32)
 
@@ -168,23 +170,45 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
     spec.optimize(quantization=None)
     folder = tempfile.TemporaryDirectory()
     spec.save(folder.name)
-    outputs = Outputs(len(ids))
+    outputs = Outputs(ids, decode.extra_length)
     translator = ctranslate2.Translator(folder.name, device="cpu", compute_type="float32", intra_threads=0)
     place = {piece: i for i, piece in enumerate(vocabulary)}
 
     def run(_: Any = folder) -> None:
         for rows, _, _ in batches(list(range(len(ids))), ids, decode.batch_size):
+            most = max(len(ids[i]) for i in rows) + decode.extra_length
             found = translator.translate_batch(
                 [[vocabulary[token] for token in ids[i]] for i in rows],
                 beam_size=decode.beam,
                 length_penalty=decode.alpha,
-                max_decoding_length=max(len(ids[i]) for i in rows) + decode.extra_length,
+                max_decoding_length=most,
                 max_input_length=0,
             )
             for number, result in zip(rows, found, strict=True):
-                outputs.put(number, [place[piece] for piece in result.hypotheses[0]] + [EOS])
+                tokens = [place[piece] for piece in result.hypotheses[0]]
+                outputs.put(number, [*tokens, EOS] if len(tokens) < most else tokens)
 
     return run, outputs
+
+
+def peers(
+    params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids, pieces: list[str]
+) -> dict[str, tuple[Program, Outputs]]:
+    """Those that this machine can run; the others are named."""
+    makers: dict[str, Callable[[], tuple[Program, Outputs]]] = {
+        "transformers": lambda: generate(marian(params, model), model, decode, ids)
+    }
+    if jax.default_backend() == "cpu":  # its float32 is what is compared
+        makers["ctranslate2"] = lambda: ctranslate(marian(params, model), pieces, decode, ids)
+    found = {}
+    for name, make in makers.items():
+        try:
+            program, outputs = make()
+            program()
+            found[name] = program, outputs
+        except Exception as error:  # not installed, another kind of model, no memory: each says so in its own way
+            print(f"left out: {name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+    return found
 
 
 def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
@@ -224,10 +248,7 @@ def main() -> None:
     model, decode = experiment.model, replace(experiment.decode, batch_size=options.batch_size)
     programs = {"ours": our_search(params, model, decode, ids)}
     if not options.alone:
-        theirs = marian(params, model)
-        if jax.default_backend() == "cpu":
-            programs["ctranslate2"] = ctranslate(theirs, pieces, decode, ids)
-        programs["transformers"] = generate(theirs, model, decode, ids)
+        programs |= peers(params, model, decode, ids, pieces)
     times = seconds_each({name: program for name, (program, _) in programs.items()}, options.rounds, warm_up=1)
     seconds = {name: median(each) for name, each in times.items()}
     made = {name: outputs for name, (_, outputs) in programs.items()}

@@ -10,7 +10,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export XLA_PYTHON_CLIENT_PREALLOCATE="${XLA_PYTHON_CLIENT_PREALLOCATE:-false}"
 
 PARTS=("${@:-}")
-[ -n "${PARTS[0]}" ] || PARTS=(correct train decode lengths startup)
+[ -n "${PARTS[0]}" ] || PARTS=(correct train-base train-big decode lengths startup)
 failed=()
 
 run() {
@@ -29,10 +29,7 @@ small=()
 for part in "${PARTS[@]}"; do
     case "$part" in
         correct) run -m pytest -q -n 0 -p no:cacheprovider tests/transformer --ignore tests/transformer/test_imports.py ;;
-        train)
-            run -m benchmarks.train base "${small[@]}" --profile
-            run -m benchmarks.train big "${small[@]}" --profile
-            ;;
+        train-base | train-big) run -m benchmarks.train "${part#train-}" "${small[@]}" --profile ;;
         decode)
             if [ "$platform" = gpu ]; then
                 run -m benchmarks.decode --random base --batch-size 512
@@ -42,7 +39,7 @@ for part in "${PARTS[@]}"; do
             ;;
         lengths) if [ "$platform" = gpu ]; then run -m benchmarks.lengths; else run -m benchmarks.lengths --longest 512; fi ;;
         startup) if [ "$platform" = gpu ]; then run -m benchmarks.startup base; else run -m benchmarks.startup base --tokens 256; fi ;;
-        *) failed+=("$part: no such part; there are: correct train decode lengths startup") ;;
+        *) failed+=("$part: no such part; there are: correct train-base train-big decode lengths startup") ;;
     esac
 done
 

@@ -28,11 +28,14 @@ def main() -> None:
     batches = batches_of(split, config)
     batches[0]
     planned = time.perf_counter() - start
-    tokens = 0
+    tokens, shapes = 0, set()
 
     def read() -> None:
         nonlocal tokens
-        tokens = sum(np.count_nonzero(side) for batch in stream(batches, 0, options.batches) for side in batch.values())
+        tokens = 0
+        for batch in stream(batches, 0, options.batches):
+            tokens += sum(np.count_nonzero(side) for side in batch.values())
+            shapes.add(tuple(side.shape for side in batch.values()))
 
     seconds = median(seconds_each({"": read}, rounds=5, warm_up=1)[""])
     record(
@@ -41,7 +44,7 @@ def main() -> None:
             "pairs": options.pairs,
             "seconds_to_plan_an_epoch": planned,
             "batch": batches.plan.shape._asdict(),
-            "shapes_compiled": 1,
+            "shapes": len(shapes),
             "fill": batches.plan.fill(),
             "tokens_per_second": tokens / seconds,
         },

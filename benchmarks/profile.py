@@ -35,7 +35,7 @@ def profile(program: Program, hlo: str) -> list[dict[str, Any]]:
     everything = sum(total.values())
     found = []
     for name, microseconds in total.most_common(TOP):
-        line = re.search(rf"%?{re.escape(name)} = (\S+).*", hlo)
+        line = re.search(rf"(?<![\w.-])%?{re.escape(name)} = (\S+).*", hlo)
         origin = re.search(r'op_name="([^"]*)"', line[0]) if line else None
         found.append(
             {

@@ -38,7 +38,7 @@ def decode(record: Record) -> list[Line]:
 def read_input(record: Record) -> list[Line]:
     return [
         ("input pipeline alone, tokens/s", f"{record['tokens_per_second']:,.0f}", "", ""),
-        ("token slots that hold tokens", f"{record['fill']:.1%}, {record['shapes_compiled']} shape", "", ""),
+        ("token slots that hold tokens", f"{record['fill']:.1%}, {record['shapes']} shape", "", ""),
     ]
 
 

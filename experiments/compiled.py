@@ -1,4 +1,4 @@
-"""What XLA has compiled is kept for the next process: it starts in seconds then."""
+"""What XLA took a second or longer to compile is kept for the next process, which starts in seconds then."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,10 @@ import jax
 def keep_compiled() -> None:
     """Sets JAX's persistent compilation cache, in the user's cache folder unless JAX_COMPILATION_CACHE_DIR says where.
 
-    A program is found again for the same code, shapes, versions and device.
+    A program is found again for the same code, shapes, versions and device. The folder may be removed at any time.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and caches.is_absolute():  # it is not where there is no home
+    if (
+        "JAX_COMPILATION_CACHE_DIR" not in os.environ and caches.is_absolute()
+    ):  # not so: no home, or no path that could be meant
         jax.config.update("jax_compilation_cache_dir", str(caches / "attention-is-all-you-need-jax"))

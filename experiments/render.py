@@ -149,8 +149,8 @@ def render_table3(scale: str, results: Path) -> list[Path]:
 
 def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
     """Whether the rows that both have stand in the same order."""
-    rows = [name for name in paper if name in ours]
-    if len(rows) < 3:
+    rows = [name for name in paper if math.isfinite(ours.get(name, math.nan))]
+    if len(rows) < 3 or len({ours[name] for name in rows}) == 1:
         return []
     from scipy.stats import kendalltau  # here, since importing it takes a second
 

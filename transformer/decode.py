@@ -1,6 +1,6 @@
 """Section 6.1: greedy search, beam search, and the probability of a given translation.
 
-Each search is one compiled loop around a key/value cache. A sentence's result never depends on the
+Each search is a compiled loop around a key/value cache. But for rounding, a sentence's result does not depend on the
 others in its batch: its length limit is its own, and once it is done its hypotheses are frozen.
 """
 

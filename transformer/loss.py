@@ -76,14 +76,14 @@ def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[
         dx, dtable = pull_back(jnp.ones(()))
         return (total[0] + loss, total[1] + dtable), dx
 
-    zero = jnp.zeros(()), jnp.zeros_like(table)
+    zero = jnp.zeros(()), jnp.zeros(table.shape)
     (loss, dtable), dx = jax.lax.scan(add, zero, _chunks(x, targets))
-    return loss, (dx.swapaxes(0, 1).reshape(x.shape), dtable)
+    return loss, (dx.swapaxes(0, 1).reshape(x.shape), dtable.astype(table.dtype))
 
 
 def _backward(smoothing: float, gradients: tuple[Array, Array], scale: Array) -> tuple[Array, Array, None]:
     dx, dtable = gradients
-    return (dx * scale).astype(dx.dtype), dtable * scale, None
+    return (dx * scale).astype(dx.dtype), (dtable * scale).astype(dtable.dtype), None
 
 
 _chunked_loss.defvjp(_forward, _backward)
@@ -96,7 +96,7 @@ def _loss(x: Array, table: Array, targets: Array, smoothing: float) -> Array:
 def _chunks(x: Array, targets: Array) -> tuple[Array, Array]:
     """[B, T, D] and [B, T] -> [n, B, T / n, D] and [n, B, T / n].
 
-    Positions are cut and not rows, so that each device goes on with the rows it has.
+    Positions are cut and not rows: it is rows that devices share among them.
     """
     B, T, D = x.shape
     limit = _TOKENS_ON_CPU if jax.default_backend() == "cpu" else _TOKENS
