@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -20,12 +21,29 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Section 5.4: zeroes each entry with probability `rate` and scales up the rest. No key: returns x."""
     if key is None or rate == 0.0:
         return x
-    # 16 random bits decide an entry, two entries to a random word: drawing words is what dropout costs. The
-    # rate that is really drawn (to 1 part in 65,536) is the one divided by, so the mean is exact.
-    threshold = min(round(rate * 2**16), 2**16 - 1)
-    words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
-    bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
-    return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), 0).astype(x.dtype)
+    # The rate that is really drawn (to 1 part in 2^32) is the one divided by, so the mean is exact.
+    threshold = min(round(rate * 2**32), 2**32 - 1)
+    return jnp.where(random_bits(key, x.shape) >= np.uint32(threshold), x / (1 - threshold / 2**32), 0).astype(x.dtype)
+
+
+def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """uint32 [shape], each a hash of the key and of its own place.
+
+    So XLA draws them where they are needed, without ever writing them to memory, and devices that share a batch draw
+    what one device would.
+    """
+    place = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    first, second = jax.random.key_data(key)[:2]
+    return _mix(_mix(place + first) ^ second)
+
+
+def _mix(x: Array) -> Array:
+    """Changes about half of the bits of a uint32 for each bit that differs; no two numbers become one."""
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 class FeedForward(nnx.Module):

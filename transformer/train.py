@@ -64,8 +64,8 @@ def init_state(experiment: Experiment) -> TrainState:
 
 
 def dropout_key(seed: int) -> Array:
-    """The key of a whole run. Its generator is "rbg": threefry would cost a large part of a step."""
-    return jax.random.key(seed, impl="rbg")
+    """The key of a whole run."""
+    return jax.random.key(seed)
 
 
 def batch_loss(

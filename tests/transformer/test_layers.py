@@ -6,19 +6,49 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer.layers import FeedForward, Residual, dropout
+from transformer.layers import FeedForward, Residual, dropout, random_bits
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-def test_dropout_zeroes_its_share_and_keeps_the_mean(rate, generator):
+def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     x = jnp.ones((400, 500))
-    y = dropout(x, rate, jax.random.key(0, impl=generator))
+    y = dropout(x, rate, jax.random.key(0))
     n = x.size
     assert abs((y == 0).sum() / n - rate) < 5 * (rate * (1 - rate) / n) ** 0.5
     assert abs(y.mean() - 1) < 5 * (rate / (1 - rate) / n) ** 0.5
     kept = y[y != 0]
     np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bits_look_random(seed):
+    """Every bit falls both ways equally often, and tells nothing of another, a neighbour or what other keys give."""
+    key, other = jax.random.split(jax.random.key(seed))
+    shape = (64, 32, 48)
+
+    def signs(key):
+        bits = np.array(random_bits(key, shape))
+        return np.stack([(bits >> i & 1) * 2.0 - 1 for i in range(32)])
+
+    one, two = signs(key), signs(other)
+    n = one[0].size
+    flat = one.reshape(32, -1)
+    correlations = flat @ flat.T / n - np.eye(32)
+    neighbours = [(one * np.roll(one, 1, axis)).mean(axis=(1, 2, 3)) for axis in (1, 2, 3)]
+    rows = one.mean(axis=(2, 3)), one.mean(axis=(1, 2))
+    for what, count in [
+        (flat.mean(axis=1), n), (correlations, n), (np.stack(neighbours), n), ((one * two).mean(axis=(1, 2, 3)), n),
+        (flat @ two.reshape(32, -1).T / n, n), (rows[0], n / 64), (rows[1], n / 48),
+    ]:  # fmt: skip
+        assert np.abs(what).max() < 5.5 / count**0.5
+
+
+def test_random_bits_are_of_the_place_and_the_key():
+    key = jax.random.key(7)
+    whole = random_bits(key, (6, 5))
+    np.testing.assert_array_equal(random_bits(key, (3, 2, 5)).reshape(6, 5), whole)
+    np.testing.assert_array_equal(random_bits(key, (2, 5)), whole[:2])
+    assert jnp.all(random_bits(jax.random.fold_in(key, 1), (6, 5)) != whole)
 
 
 def test_no_dropout_without_a_key_or_a_rate():
