@@ -6,12 +6,17 @@ import tempfile
 import jax
 import pytest
 from flax import nnx
+from hypothesis import settings
 
 from transformer.config import ModelConfig
 from transformer.model import Transformer
 
 # TF32 on an NVIDIA GPU has 10 bits of mantissa: no law below would hold to its tolerance.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# A busy machine is no defect: how long an example takes is never tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -23,7 +22,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
         return x
     # The rate that is really drawn (to 1 part in 2^32) is the one divided by, so the mean is exact.
     threshold = min(round(rate * 2**32), 2**32 - 1)
-    return jnp.where(random_bits(key, x.shape) >= np.uint32(threshold), x / (1 - threshold / 2**32), 0).astype(x.dtype)
+    return jnp.where(random_bits(key, x.shape) >= jnp.uint32(threshold), x / (1 - threshold / 2**32), 0).astype(x.dtype)
 
 
 def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
@@ -34,15 +33,15 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """
     place = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
-        place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
     first, second = jax.random.key_data(key)[:2]
     return _mix(_mix(place + first) ^ second)
 
 
 def _mix(x: Array) -> Array:
     """Changes about half of the bits of a uint32 for each bit that differs; no two numbers become one."""
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 

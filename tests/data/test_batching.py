@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batching import Batches, BatchPlan, Shape, make_shape, stream
@@ -33,7 +33,6 @@ def _split(source: np.ndarray, target: np.ndarray, seed: int = 0) -> Split:
 pairs = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=120)
 
 
-@settings(deadline=None)
 @given(pairs, st.integers(70, 600), st.sampled_from([None, 0, 7]), st.integers(0, 3))
 def test_each_sentence_is_once_in_an_epoch_and_fits(lengths, budget, seed, epoch) -> None:
     source, target = np.array(lengths).T
