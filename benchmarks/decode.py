@@ -1,7 +1,7 @@
 """Beam search beside the peers a user would pick: transformers' generate and CTranslate2, with equal weights.
 
     python -m benchmarks.decode RUN [--sentences FILE] [--batch-size 64]      # the weights and vocabulary of a run
-    python -m benchmarks.decode --random base|small [--batch-size 512]        # random weights of that size
+    python -m benchmarks.decode --random SIZE [--batch-size 512]              # random weights of that size
 
 Beam 4 and the batches of `translate`, which are sorted by length; the peers get the same batches. What is timed is
 from token ids to token ids. Random weights never end a sentence, so each output is one token longer than its source,
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
@@ -21,9 +22,9 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.news import news
-from benchmarks.timing import Program, median, record, seconds_each
+from benchmarks.timing import Program, left_out, record, seconds_each
+from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
-from experiments.paper import EXPERIMENTS
 from experiments.translator import Translator, batches, compiled_search, pad
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
@@ -31,7 +32,6 @@ from transformer.positions import SinusoidalPositions
 from transformer.train import Params, init_params
 
 SENTENCES = 3003
-SIZES = {"base": EN_DE_BASE, "small": EXPERIMENTS[2]}
 Ids = list[list[int]]
 
 
@@ -206,8 +206,8 @@ def peers(
             program, outputs = make()
             program()
             found[name] = program, outputs
-        except Exception as error:  # not installed, another kind of model, no memory: each says so in its own way
-            print(f"left out: {name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+        except Exception as error:
+            left_out(name, error)
     return found
 
 
@@ -266,7 +266,6 @@ def main() -> None:
             "seconds": seconds,
             "target_tokens": {name: out.tokens() for name, out in made.items()},
             "target_tokens_per_second": speed,
-            "speed_over": {name: speed["ours"] / each for name, each in speed.items() if name != "ours"},
             "sentences_equal_to_ours": same,
         },
     )

@@ -7,11 +7,12 @@ Needs Grain. The text is random tokens as long as WMT14's sentences, in memory a
 
 import argparse
 import time
+from statistics import median
 
 import numpy as np
 
 from benchmarks.news import batches_of, news
-from benchmarks.timing import median, record, seconds_each
+from benchmarks.timing import record, seconds_each
 from data.batching import stream
 from experiments.wmt14 import EN_DE_BASE
 

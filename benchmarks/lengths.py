@@ -8,12 +8,13 @@ Always 8,192 tokens, in sequences of 64 to 8,192, 8 heads of 64 and a causal mas
 import argparse
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from benchmarks.timing import RESULTS, device_name, median, record, seconds_each
+from benchmarks.timing import RESULTS, device_name, left_out, record, seconds_each
 from experiments.figures import draw_growth
 from transformer.attention import causal_mask, scaled_dot_product_attention
 
@@ -50,8 +51,8 @@ def main() -> None:
     options = parser.parse_args()
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     lengths = [64 * 2**i for i in range(8) if 64 * 2**i <= options.longest]
-    seconds: dict[str, list[float]] = {name: [] for name in kernels()}
-    memory: dict[str, list[float]] = {name: [] for name in kernels()}
+    seconds: dict[str, list[float | None]] = {name: [] for name in kernels()}
+    memory: dict[str, list[float | None]] = {name: [] for name in kernels()}
     for S in lengths:
         shape = (TOKENS // S, S, N, K)
         arrays = [jax.random.normal(jax.random.key(i), shape).astype(dtype) for i in range(4)]
@@ -60,13 +61,15 @@ def main() -> None:
             try:
                 compiled = jax.jit(partial(there_and_back, kernel)).lower(*arrays).compile()
                 jax.block_until_ready(compiled(*arrays))
-            except Exception as error:  # a kernel that does not do this length, or has not the memory
-                print(f"left out: {name} at {S}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+            except Exception as error:
+                left_out(f"{name} at {S}", error)
+                memory[name].append(None)
                 continue
             memory[name].append(compiled.memory_analysis().temp_size_in_bytes / TOKENS)
             programs[name] = lambda compiled=compiled, arrays=arrays: jax.block_until_ready(compiled(*arrays))
-        for name, times in seconds_each(programs, options.rounds, warm_up=1).items():
-            seconds[name].append(median(times) / TOKENS)
+        times = seconds_each(programs, options.rounds, warm_up=1)
+        for name in seconds:
+            seconds[name].append(median(times[name]) / TOKENS if name in times else None)
     record(
         "lengths",
         {"lengths": lengths, "tokens": TOKENS, "heads": N, "width": K, "dtype": jnp.dtype(dtype).name,

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from data.batching import Batches, BatchPlan, make_shape
+from data.batching import Batches
 from data.tokens import Split, Tokens
 from experiments.plan import assumed_lengths
+from experiments.train import batch_plan
 from transformer.config import EOS, UNK, DataConfig
 
 
@@ -23,5 +24,4 @@ def news(pairs: int, config: DataConfig) -> Split:
 
 def batches_of(split: Split, config: DataConfig) -> Batches:
     """The training batches of a split."""
-    source, target = split.lengths("source"), split.lengths("target")
-    return Batches(split, BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed=0))
+    return Batches(split, batch_plan(split, config, seed=0))

@@ -1,10 +1,10 @@
 """Times programs side by side: warmed up, in turns, until the device is done; and records what came out."""
 
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
@@ -30,9 +30,9 @@ def seconds_each(programs: dict[str, Program], rounds: int, warm_up: int = 2) ->
     return times
 
 
-def median(seconds: list[float]) -> float:
-    """The middle one, which a hiccup does not move."""
-    return statistics.median(seconds)
+def left_out(what: str, error: Exception) -> None:
+    """Names what this machine cannot run: it may lack the package, a compiler or the memory."""
+    print(f"left out: {what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
 
 
 def matmul_rate(dtype: str) -> float:

@@ -13,6 +13,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any
 
 import jax
@@ -20,29 +21,29 @@ import numpy as np
 
 from benchmarks.news import batches_of, news
 from benchmarks.profile import profile
-from benchmarks.timing import Program, matmul_rate, median, record, seconds_each
-from data.batching import Batch
-from experiments.multi30k import TINY
-from experiments.paper import BIG, EXPERIMENTS
+from benchmarks.timing import Program, left_out, matmul_rate, record, seconds_each
+from data.batching import Batch, Shape
+from experiments import find
+from experiments.paper import BIG
 from experiments.plan import flops_per_step
-from experiments.train import memory_of
+from experiments.train import compile_step, memory_of
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import Experiment, ModelConfig
-from transformer.train import dropout_key, init_state, make_train_step
+from transformer.train import dropout_key, init_state
 
 SIZES = {
     "base": EN_DE_BASE,
     "big": replace(EN_DE_BASE, model=replace(BIG, dtype="bfloat16")),
-    "small": EXPERIMENTS[2],
-    "tiny": TINY,
+    "small": find("small"),
+    "tiny": find("multi30k-tiny"),
 }
 PAIRS = 20_000
 
 
-def our_step(experiment: Experiment, batch: Batch) -> tuple[Program, Any]:
+def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
     """The step and its compiled program."""
     key, state = dropout_key(0), init_state(experiment)
-    step = jax.jit(make_train_step(experiment), donate_argnums=0).lower(state, batch, key).compile()
+    step = compile_step(experiment, shape, state)
     on_device = jax.device_put(batch)
 
     def run() -> None:
@@ -131,8 +132,8 @@ def peers(experiment: Experiment, batch: Batch) -> tuple[dict[str, Program], dic
             step()
             found[name], after = step, peer_memory()
             memory[name] = None if after is None or before is None else after - before
-        except Exception as error:  # no torch, no C++ compiler, no memory: each says so in its own way
-            print(f"left out: {name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+        except Exception as error:
+            left_out(name, error)
     return found, memory
 
 
@@ -171,7 +172,7 @@ def main() -> None:
     )
     batches = batches_of(news(PAIRS, experiment.data), experiment.data)
     shape, batch = batches.plan.shape, batches[0]
-    ours, compiled = our_step(experiment, batch)
+    ours, compiled = our_step(experiment, shape, batch)
     theirs, memory = ({}, {}) if options.alone else peers(experiment, batch)
     programs = {"ours": ours, **theirs}
     times = {name: median(seconds) for name, seconds in seconds_each(programs, options.rounds).items()}

@@ -1,5 +1,6 @@
 """Pictures: the curves of a run, and the attention of a sentence pair."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -60,12 +61,12 @@ def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Pa
 
 
 def draw_growth(
-    lengths: list[int], curves: dict[str, list[float]], title: str, path: Path, unit: str = "seconds"
+    lengths: list[int], curves: dict[str, list[float | None]], title: str, path: Path, unit: str = "seconds"
 ) -> Path:
-    """What a sequence costs over its length, both logarithmic -> the PNG's path."""
+    """What a sequence costs over its length (None: not known), both logarithmic -> the PNG's path."""
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name, seconds in curves.items():
-        axis.loglog(lengths[: len(seconds)], seconds, "o-", label=name)
+    for name, costs in curves.items():
+        axis.loglog(lengths, [math.nan if cost is None else cost for cost in costs], "o-", label=name)
     axis.set(title=title, xlabel="n", ylabel=unit)
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.minorticks_off()
