@@ -19,7 +19,7 @@ from data.batching import Shape
 from experiments.compiled import keep_compiled
 from experiments.plan import full_batch
 from experiments.train import compile_step
-from transformer.train import dropout_key, init_state
+from transformer.train import init_state
 
 
 def first_step(size: str, tokens: int) -> None:
@@ -29,7 +29,7 @@ def first_step(size: str, tokens: int) -> None:
     width = experiment.data.max_length
     shape = Shape(max(1, tokens // width), width, width)
     step = compile_step(experiment, shape, jax.eval_shape(lambda: init_state(experiment)))
-    jax.block_until_ready(step(init_state(experiment), full_batch(shape), dropout_key(0)))
+    jax.block_until_ready(step(init_state(experiment), full_batch(shape), jax.random.key(0)))
 
 
 def main() -> None:

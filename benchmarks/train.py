@@ -29,7 +29,7 @@ from experiments.plan import flops_per_step
 from experiments.train import compile_step, memory_of
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import Experiment, ModelConfig
-from transformer.train import dropout_key, init_state
+from transformer.train import init_state
 
 SIZES = {
     "base": EN_DE_BASE,
@@ -42,7 +42,7 @@ PAIRS = 20_000
 
 def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
     """The step and its compiled program."""
-    key, state = dropout_key(0), init_state(experiment)
+    key, state = jax.random.key(0), init_state(experiment)
     step = compile_step(experiment, shape, state)
     on_device = jax.device_put(batch)
 

@@ -18,7 +18,7 @@ from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
-from transformer.train import dropout_key, init_state, make_train_step
+from transformer.train import init_state, make_train_step
 
 # WMT14's sentences: 19.6 epochs in 100,000 steps of about 25,000 tokens a side (section 5) make 28 tokens a sentence.
 MEAN_LENGTH = 28
@@ -116,7 +116,7 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
     """The memory and the time of a step, which has `flops` operations, on this device."""
     device, there = jax.devices()[0], device_memory()
     step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    template, key = jax.eval_shape(lambda: init_state(experiment)), dropout_key(0)
+    template, key = jax.eval_shape(lambda: init_state(experiment)), jax.random.key(0)
     needed = memory_of(step.lower(template, full_batch(shape), key).compile())
     yield f"this device   {device.device_kind}, {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
     if needed > there:

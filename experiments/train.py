@@ -20,7 +20,7 @@ from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints
 from transformer.config import DataConfig, Experiment, UserError
 from transformer.model import count_parameters
-from transformer.train import Params, TrainState, dropout_key, init_state, make_eval_step, make_train_step
+from transformer.train import Params, TrainState, init_state, make_eval_step, make_train_step
 
 Log = Callable[[str], None]
 
@@ -62,7 +62,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     validate = make_validation(experiment, data.dev, dev_plan)
     meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
     progress = Progress(run, start, log)
-    key = dropout_key(experiment.train.seed)
+    key = jax.random.key(experiment.train.seed)
     try:
         for step, batch in enumerate(stream(Batches(data.train, train_plan), start, end - start), start + 1):
             state, metrics = train_step(state, batch, key)
@@ -129,7 +129,7 @@ def compile_step(experiment: Experiment, shape: Shape, state: TrainState) -> Any
         state: only its shapes and types count.
     """
     step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    compiled = step.lower(state, empty_batch(shape), dropout_key(experiment.train.seed)).compile()
+    compiled = step.lower(state, empty_batch(shape), jax.random.key(experiment.train.seed)).compile()
     if (needed := memory_of(compiled)) > (there := device_memory()):
         raise UserError(
             f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "

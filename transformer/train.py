@@ -63,11 +63,6 @@ def init_state(experiment: Experiment) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32))
 
 
-def dropout_key(seed: int) -> Array:
-    """The key of a whole run."""
-    return jax.random.key(seed)
-
-
 def batch_loss(
     model: Transformer, batch: Batch, key: Array | None = None, smoothing: float = 0.0
 ) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from transformer.model import shift_right
 from transformer.optimizer import learning_rate
 from transformer.positions import SinusoidalPositions
 from transformer.segments import segments
-from transformer.train import dropout_key, graph_of, init_state, make_train_step
+from transformer.train import graph_of, init_state, make_train_step
 
 torch = pytest.importorskip("torch")
 
@@ -183,7 +183,7 @@ def test_three_steps_of_adam(peer, batch):
     source, shifted, target = in_torch(batch)
     clear = jax.tree.map(lambda p: jnp.ones(p.shape, bool), state.params)
     for number in range(1, 4):
-        state, metrics = step(state, batch, dropout_key(0))
+        state, metrics = step(state, batch, jax.random.key(0))
         adam.zero_grad()
         loss = peer.loss(source, shifted, target)
         (loss / (target != 0).sum()).backward()

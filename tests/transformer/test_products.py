@@ -6,7 +6,7 @@ from jax.extend import core
 
 from transformer.config import DataConfig, Experiment, ModelConfig
 from transformer.products import product
-from transformer.train import dropout_key, init_state, make_train_step
+from transformer.train import init_state, make_train_step
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_training_step_multiplies_in_one_type_only(dtype):
     model = ModelConfig(vocab_size=13, num_layers=2, d_model=8, d_ff=16, num_heads=2, d_k=4, d_v=4, dtype=dtype)
     experiment = Experiment("products", model=model, data=DataConfig(vocab_size=13))
     batch = {"source": jnp.full((2, 6), 5), "target": jnp.full((2, 6), 5)}
-    program = jax.make_jaxpr(make_train_step(experiment))(init_state(experiment), batch, dropout_key(0))
+    program = jax.make_jaxpr(make_train_step(experiment))(init_state(experiment), batch, jax.random.key(0))
     found = list(dots(program.jaxpr))
     assert len(found) > 3 * 2 * (4 + 2 + 4 + 4 + 2)  # three for each product of a layer, and those of attention
     assert {factor.aval.dtype for dot in found for factor in dot.invars} == {jnp.dtype(dtype)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer.config import DataConfig, Experiment, OptimizerConfig, TrainConfig
-from transformer.train import dropout_key, init_state, make_eval_step, make_train_step
+from transformer.train import init_state, make_eval_step, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def leaves_close(a, b, **tolerance):
 
 
 def first_step(experiment, batch):
-    return jax.jit(make_train_step(experiment))(init_state(experiment), batch, dropout_key(0))
+    return jax.jit(make_train_step(experiment))(init_state(experiment), batch, jax.random.key(0))
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
@@ -61,7 +61,7 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(experiment, bat
     step = jax.jit(make_train_step(experiment))
     state = init_state(experiment)
     losses = [
-        float(step(state._replace(step=jnp.array(n)), batch, dropout_key(seed))[1].loss)
+        float(step(state._replace(step=jnp.array(n)), batch, jax.random.key(seed))[1].loss)
         for n, seed in ((0, 0), (1, 0), (0, 1))
     ]
     assert len(set(losses)) == 3
@@ -85,19 +85,19 @@ def test_step_follows_adam_and_the_schedule(experiment, batch):
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_non_finite_step_changes_no_parameter_and_is_counted(experiment, batch, poison):
     step = jax.jit(make_train_step(experiment))
-    good, _ = step(init_state(experiment), batch, dropout_key(0))
+    good, _ = step(init_state(experiment), batch, jax.random.key(0))
     broken = good._replace(params=jax.tree.map(jnp.copy, good.params))
     broken.params["encoder"][0]["feed_forward"]["inner"]["bias"] += poison
-    after, metrics = step(broken, batch, dropout_key(0))
+    after, metrics = step(broken, batch, jax.random.key(0))
     assert metrics.skipped == 1 and metrics.tokens == 0 and metrics.loss == 0
     assert after.step == good.step + 1 and after.bad_steps == 1
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(broken.params), strict=True):
         np.testing.assert_array_equal(x, y)
     for x, y in zip(jax.tree.leaves(after.opt_state), jax.tree.leaves(good.opt_state), strict=True):
         np.testing.assert_array_equal(x, y)
-    again, _ = step(after, batch, dropout_key(0))
+    again, _ = step(after, batch, jax.random.key(0))
     assert again.bad_steps == 2
-    healed, metrics = step(again._replace(params=good.params), batch, dropout_key(0))
+    healed, metrics = step(again._replace(params=good.params), batch, jax.random.key(0))
     assert healed.bad_steps == 0 and metrics.skipped == 0
 
 
@@ -105,7 +105,7 @@ def test_an_update_beyond_all_numbers_is_skipped_too(experiment, batch):
     wild = replace(experiment, optimizer=replace(experiment.optimizer, scale=1e38, warmup_steps=1))
     start = init_state(wild)
     start.params["encoder"][0]["feed_forward"]["inner"]["bias"] += 3e38  # a float32 holds 3.4e38
-    after, metrics = jax.jit(make_train_step(wild))(start, batch, dropout_key(0))
+    after, metrics = jax.jit(make_train_step(wild))(start, batch, jax.random.key(0))
     assert metrics.skipped == 1
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(start.params), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -148,5 +148,5 @@ def test_it_learns_to_reverse(experiment, change):
         words = rng.integers(4, 14, (64, 5))
         end = np.full((64, 1), 2)
         batch = {"source": np.hstack([words, end]), "target": np.hstack([words[:, ::-1], end])}
-        state, metrics = step(state, batch, dropout_key(0))
+        state, metrics = step(state, batch, jax.random.key(0))
     assert metrics.loss / metrics.tokens < 0.1
