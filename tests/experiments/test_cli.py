@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import VERBS, main
+from experiments.cli import main
+from experiments.verbs import VERBS
 
 
 class Result:

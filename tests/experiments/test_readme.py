@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments import EXPERIMENTS
-from experiments.cli import VERBS
 from experiments.records import results_table
+from experiments.verbs import VERBS
 from transformer.positions import POSITIONS
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,71 @@
+"""Text that is read and written line by line: files, pipes and the terminal."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from data.text import decode_line
+from transformer.config import UserError
+
+# Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
+CHUNK = 4096
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """The bytes of a file, or of standard input."""
+    if path is None:
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+@contextmanager
+def written(path: Path | None) -> Iterator[TextIO]:
+    """Where translations go: standard output, or a text file that takes its name when all of it is written."""
+    if path is None:
+        yield sys.stdout
+        return
+    path = path.resolve()  # what a link points to is written, not the link
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: --output wants a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder")
+    if path.exists() and not path.is_file():  # a device or a pipe
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def chunks(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Decodes lines of UTF-8 in groups: (number of the first line, the lines)."""
+    chunk: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        chunk.append(decode_line(line, name, number))
+        if len(chunk) == CHUNK:
+            yield number - CHUNK + 1, chunk
+            chunk = []
+    if chunk:
+        yield number - len(chunk) + 1, chunk
+
+
+def set_up_streams() -> None:
+    """Text is UTF-8 whatever the locale says. UserError for one of the three streams that is closed."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            raise UserError(f"{name} is closed")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")

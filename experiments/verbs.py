@@ -1,0 +1,360 @@
+"""The verbs of `python -m experiments`: the flags of each, and what it does.
+
+A verb is a function of the arguments after its name; the first line of its docstring is its help.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from data.dataset import adopt, prepare
+from experiments import EXPERIMENTS, find
+from experiments.arguments import Arguments, experiment_of, no_more, parse, run_of
+from experiments.average import average_run
+from experiments.compare import compare, runs_of
+from experiments.complexity import fill_table1
+from experiments.evaluate import evaluate
+from experiments.figures import draw_attention, draw_curves
+from experiments.plan import plan
+from experiments.records import RESULTS, read_evaluation, results_table
+from experiments.render import render_table, render_table1
+from experiments.streams import chunks, opened, written
+from experiments.tables import Number, experiments_of, fill
+from experiments.train import train
+from experiments.translator import Translator, log_to_stderr
+from experiments.workdir import find_workdir, write_whole
+from transformer.config import Experiment, UserError
+
+Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
+
+
+@dataclass(frozen=True)
+class Training:
+    """Flags of `train` and `demo`."""
+
+    experiment: Annotated[Experiment, Flat]
+    workdir: Path | None = None
+    """Where the run is written, and found again. None: runs/<name>."""
+
+
+@dataclass(frozen=True)
+class Planning:
+    """Flags of `plan`."""
+
+    experiment: Annotated[Experiment, Flat]
+    measure: bool = True
+    """Compile every shape and run some steps on this device: minutes on a CPU."""
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Flags of `prepare`."""
+
+    experiment: Annotated[Experiment, Flat]
+    from_dir: Path | None = None
+    """Take a named corpus from this folder, not from the network: plain text, parquet files or archives (WMT14)."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Flags of every verb that takes a trained run."""
+
+    checkpoint: str = "average"
+    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", a step, or the
+    steps to average, with commas between."""
+    beam: int | None = None
+    """Beam size; 1 is greedy search. None: as the run's experiment says."""
+    alpha: float | None = None
+    """Length penalty. None: as the run's experiment says."""
+    batch_size: int | None = None
+    """Sentences at a time. None: as the run's experiment says."""
+
+    def load(self, run: str) -> Translator:
+        """The run's translator, with these settings."""
+        translator = Translator.load(run, self.checkpoint)
+        given = {
+            name: getattr(self, name) for name in ("beam", "alpha", "batch_size") if getattr(self, name) is not None
+        }
+        decode = replace(translator.experiment.decode, **given)
+        translator.experiment = replace(translator.experiment, decode=decode)
+        return translator
+
+
+@dataclass(frozen=True)
+class Evaluating(Decoding):
+    """Flags of `evaluate`."""
+
+    split: Literal["test", "dev"] = "test"
+    """Which text of the run's corpus."""
+    record: Path | None = None
+    """Also write the record here, e.g. experiments/results/NAME.json."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Flags of `average`."""
+
+    checkpoint: str = "average"
+    """"average" (of the newest that are kept), or steps with commas between."""
+    output: Path | None = None
+    """Where the new run is written. None: RUN-averaged, next to RUN."""
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """Flags of `compare`."""
+
+    split: Literal["test", "dev"] = "test"
+    """Which scored text of the runs."""
+
+
+@dataclass(frozen=True)
+class Translating(Decoding):
+    """Flags of `translate`."""
+
+    input: Path | None = None
+    """A text file, one sentence a line. None: standard input."""
+    output: Path | None = None
+    """Where the translations go, one line for each line. None: standard output."""
+    n_best: int = 1
+    """Print this many translations of each line, as "line number ||| score ||| text"; 1: the plain text alone."""
+    interactive: bool = False
+    """Ask for one sentence after another."""
+
+
+@dataclass(frozen=True)
+class Table1:
+    """Flags of `table 1`."""
+
+    render: bool = False
+    """Measure nothing: render what there is."""
+    results: Path = RESULTS
+    """Where the record and the rendered table go."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Flags of `table 2` and `table 3`."""
+
+    scale: Literal["smoke", "small", "paper"] = "paper"
+    """How large the runs are (experiments/scales.py)."""
+    seeds: int = 1
+    """Runs of each row, with seeds 0, 1, ..."""
+    rows: tuple[str, ...] | None = None
+    """Only these rows. None: all."""
+    render: bool = False
+    """Train nothing: render what there is."""
+    runs: Path = Path("runs")
+    """Where the runs are written, and found again."""
+    results: Path = RESULTS
+    """Where the records and the rendered table go."""
+
+
+@dataclass(frozen=True)
+class Scoring(Decoding):
+    """Flags of `score`."""
+
+    source: Path | None = None
+    """Source text, one sentence a line. Needed."""
+    target: Path | None = None
+    """The translations whose log-probability is asked for, line by line. Needed."""
+
+
+def run_list(arguments: Arguments) -> None:
+    """list: the experiments there are"""
+    no_more(arguments)
+    for name, experiment in EXPERIMENTS.items():
+        m, steps = experiment.model, experiment.train.steps
+        print(f"{name:24} {experiment.data.corpus:16} {m.num_layers} layers, d_model {m.d_model}, {steps:,} steps")
+
+
+def run_prepare(arguments: Arguments) -> None:
+    """prepare NAME: fetch the text, make the vocabulary, write token files"""
+    experiment, flags = experiment_of("prepare", arguments)
+    given = parse(Preparing, flags, Preparing(experiment), f"prepare {experiment.name}")
+    if given.from_dir:
+        adopt(given.experiment.data, given.from_dir)
+    data = prepare(given.experiment.data)
+    print(f"{len(data.train):,} training pairs in {data.path}")
+
+
+def run_plan(arguments: Arguments) -> None:
+    """plan NAME: what a run will be and cost, before it starts, and in what it differs from the paper"""
+    experiment, flags = experiment_of("plan", arguments)
+    given = parse(Planning, flags, Planning(experiment), f"plan {experiment.name}")
+    for line in plan(given.experiment, given.measure):
+        print(line, flush=True)
+
+
+def run_train(arguments: Arguments) -> None:
+    """train NAME: train, or go on with a run that was stopped"""
+    experiment, flags = experiment_of("train", arguments)
+    given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
+    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+
+
+def run_translate(arguments: Arguments) -> None:
+    """translate RUN: translate a file, standard input, or what you type"""
+    name, flags = run_of("translate", arguments)
+    given = parse(Translating, flags, Translating(), f"translate {name}")
+    if given.interactive and (given.input or given.output):
+        raise UserError("--interactive asks for its input and shows its output: no --input or --output with it")
+    translator = given.load(name)
+    if given.interactive:
+        return converse(translator)
+    translator.check_count(given.n_best)
+    with opened(given.input) as lines, written(given.output) as output:
+        for first, chunk in chunks(lines, str(given.input or "standard input")):
+            results = translator.n_best(chunk, given.n_best, first)
+            for number, best in enumerate(results, start=first):
+                for text, score in best:
+                    print(text if given.n_best == 1 else f"{number} ||| {score:.4f} ||| {text}", file=output)
+            output.flush()
+
+
+def converse(translator: Translator) -> None:
+    """Translates line by line until the end of the input."""
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            return
+        except UnicodeDecodeError:
+            print("this is not UTF-8", file=sys.stderr)
+            continue
+        print(translator.translate([line])[0])
+
+
+def run_evaluate(arguments: Arguments) -> None:
+    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
+    name, flags = run_of("evaluate", arguments)
+    given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
+    if given.record:
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        if given.record.is_dir():
+            raise UserError(f"{given.record} is a directory: --record wants a file")
+        if given.record.exists():
+            read_evaluation(given.record)  # only a record is overwritten
+    result = evaluate(find_workdir(name), given.load(name), given.split, log_to_stderr)
+    for score in result.scores:
+        print(score)
+    print(f"record {result.record}")
+    if given.record:
+        write_whole(given.record, result.record.read_bytes())
+
+
+def run_average(arguments: Arguments) -> None:
+    """average RUN: the mean of checkpoints as a run of its own, with the validation loss before and after"""
+    name, flags = run_of("average", arguments)
+    given = parse(Averaging, flags, Averaging(), f"average {name}")
+    run = find_workdir(name)
+    beside = run.path.resolve()
+    print(average_run(run, given.checkpoint, given.output or beside.with_name(beside.name + "-averaged"), print))
+
+
+def run_score(arguments: Arguments) -> None:
+    """score RUN: the log-probability of given translations, one number a line"""
+    name, flags = run_of("score", arguments)
+    given = parse(Scoring, flags, Scoring(), f"score {name}")
+    if not given.source or not given.target:
+        raise UserError("`score` needs --source FILE and --target FILE")
+    with given.source.open("rb") as source, given.target.open("rb") as target:
+        sources = [line for _, chunk in chunks(source, str(given.source)) for line in chunk]
+        targets = [line for _, chunk in chunks(target, str(given.target)) for line in chunk]
+    if len(sources) != len(targets):
+        raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
+    for value in given.load(name).score(sources, targets):
+        print(f"{value:.6f}")
+
+
+def run_demo(arguments: Arguments) -> None:
+    """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
+    given = parse(Training, arguments, Training(find("demo")), "demo")
+    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    translator = Translator.load(run.path)
+    result = evaluate(run, translator, "test", log_to_stderr)
+    shown = range(0, len(result.sources), max(1, len(result.sources) // 10))
+    for i in list(shown)[:10]:
+        print(f"\nsource     {result.sources[i]}\noutput     {result.outputs[i]}\nreference  {result.references[i]}")
+    print()
+    for score in result.scores:
+        print(score)
+    longest = max((result.sources[i] for i in shown), key=len)
+    print("a learning corpus: this says nothing about translating real text")
+    print(f"checkpoint {run.checkpoints}")
+    print(f"curves     {draw_curves(run)}")
+    print(f"attention  {draw_attention(run, translator.attention(longest))}")
+
+
+def run_compare(arguments: Arguments) -> None:
+    """compare A B: is one scored run better than another, or is it chance? (runs of several seeds: A0,A1 B0,B1)"""
+    first, rest = run_of("compare", arguments)
+    second, flags = run_of("compare", rest)
+    given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
+    for line in compare(runs_of(first), runs_of(second), given.split):
+        print(line)
+
+
+def run_results(arguments: Arguments) -> None:
+    """results: the table of all records in experiments/results/"""
+    no_more(arguments)
+    print(results_table(), end="")
+
+
+def run_table(arguments: Arguments) -> None:
+    """table N: make what is missing of a table of the paper (1, 2 or 3), and render it from its records"""
+    number, flags = run_of("table", arguments)
+    if number not in ("1", "2", "3"):
+        raise UserError(f"there is no table {number!r}; there are: 1, 2, 3")
+    if number == "1":
+        only = parse(Table1, flags, Table1(), "table 1")
+        check_folders(only.results)
+        if not only.render:
+            fill_table1(only.results, print)
+        paths = render_table1(only.results)
+    else:
+        table: Number = 2 if number == "2" else 3
+        given = parse(Table, flags, Table(), f"table {number}")
+        check_folders(given.results, given.runs)
+        there = experiments_of(table, given.scale)
+        rows = list(there) if given.rows is None else list(given.rows)
+        if unknown := set(rows) - set(there):
+            raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
+        if not rows:
+            raise UserError(f"--rows wants names; there are: {', '.join(there)}")
+        if given.seeds < 1:
+            raise UserError(f"--seeds must be at least 1, not {given.seeds}")
+        if not given.render:
+            fill(table, given.scale, given.seeds, rows, given.runs, given.results, print)
+        paths = render_table(table, given.scale, given.results)
+    for path in paths:
+        print(path)
+
+
+def check_folders(*paths: Path) -> None:
+    """UserError for a path that cannot become a folder, before anything is computed for it."""
+    for path in paths:
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise UserError(f"{place} is not a directory")
+
+
+VERBS: dict[str, Callable[[Arguments], None]] = {
+    "list": run_list,
+    "demo": run_demo,
+    "prepare": run_prepare,
+    "plan": run_plan,
+    "train": run_train,
+    "translate": run_translate,
+    "evaluate": run_evaluate,
+    "average": run_average,
+    "compare": run_compare,
+    "score": run_score,
+    "table": run_table,
+    "results": run_results,
+}
