@@ -193,7 +193,7 @@ def one_line(text: str) -> str:
 
 
 def width_for(length: int) -> int:
-    """The padded width for a sentence: few widths, so few compilations; its own length alone decides it."""
+    """The padded width for a group whose longest sentence has `length` tokens: few widths, so few compilations."""
     width = 16
     while width < length:
         width += max(16, width // 2 // 16 * 16)
@@ -201,26 +201,24 @@ def width_for(length: int) -> int:
 
 
 def height_for(count: int) -> int:
-    """The padded height for so many sentences: 1, 4, 16, ... Finer ones would save less than they cost to compile."""
+    """The padded height for so many sentences: 1, 2, 4, 8, ... Each is one more program to compile."""
     height = 1
     while height < count:
-        height *= 4
+        height *= 2
     return height
 
 
 def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
-    """Groups sentences of one width: (their numbers, width, height), where height counts the padded rows too.
+    """Groups sentences of about one length: (their numbers, width, height), where height counts the padded rows too.
 
-    All groups of a width are equally high but its last.
+    The longest come first. All groups are full but the last.
     """
-    widths: dict[int, list[int]] = {}
-    for i in sorted(rows, key=lambda i: len(ids[i])):
-        widths.setdefault(width_for(len(ids[i])), []).append(i)
-    for width, members in widths.items():
+    waiting = sorted(rows, key=lambda i: len(ids[i]), reverse=True)
+    while waiting:
+        width = width_for(len(ids[waiting[0]]))
         most = max(1, batch_size * 64 // max(width, 64))
-        for start in range(0, len(members), most):
-            group = members[start : start + most]
-            yield group, width, min(most, height_for(len(group)))
+        group, waiting = waiting[:most], waiting[most:]
+        yield group, width, min(most, height_for(len(group)))
 
 
 def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:

@@ -88,21 +88,21 @@ class MultiHeadAttention(nnx.Module):
             glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
             return nnx.Einsum(equation, shape, bias, dtype=jnp.dtype(config.dtype), kernel_init=glorot, rngs=rngs)
 
-        self.query = projection("BTD,DNK->BNTK", (D, N, K), (N, K), inputs=(0,))
+        self.query = projection("BTD,DNK->BTNK", (D, N, K), (N, K), inputs=(0,))
         self.key = projection("BSD,DNK->BNKS", (D, N, K), (N, K), inputs=(0,))
-        self.value = projection("BSD,DNH->BNSH", (D, N, H), (N, H), inputs=(0,))
+        self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
         self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
 
     def project(self, memory: Array) -> KeysValues:
         """[B, S, D] -> the keys and values that a query will look at."""
-        return KeysValues(self.key(memory), self.value(memory))
+        return KeysValues(self.key(memory), self.value(memory).swapaxes(1, 2))
 
     def __call__(self, x: Array, attended: KeysValues, mask: Array, weights: list[Array] | None = None) -> Array:
         """The queries of x [B, T, D] look at `attended`, where `mask` lets them -> [B, T, D].
 
         The attention weights [B, N, T, S] are appended to `weights`, if a list is given.
         """
-        heads, attention = scaled_dot_product_attention(self.query(x), *attended, mask)
+        heads, attention = scaled_dot_product_attention(self.query(x).swapaxes(1, 2), *attended, mask)
         if weights is not None:
             weights.append(attention)
         return self.output(heads)

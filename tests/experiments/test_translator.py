@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -92,17 +93,21 @@ def test_widths_are_few_and_never_too_small():
 
 def test_heights_are_few_and_one_sentence_is_no_batch():
     heights = {count: height_for(count) for count in range(1, 513)}
-    assert all(count <= height < 4 * count for count, height in heights.items())
-    assert heights[1] == 1 and len(set(heights.values())) < 8
+    assert all(count <= height < 2 * count for count, height in heights.items())
+    assert heights[1] == 1 and len(set(heights.values())) <= 10
 
 
-def test_every_sentence_is_in_one_batch_that_it_fits():
-    ids = [[5] * (1 + 7 * i % 40) for i in range(150)]
-    found = list(batches(list(range(150)), ids, 64))
-    assert sorted(i for rows, _, _ in found for i in rows) == list(range(150))
-    for rows, width, height in found:
-        assert len(rows) <= height <= 64
-        assert {width_for(len(ids[i])) for i in rows} == {width}
+def test_every_sentence_is_in_one_batch_that_it_fits_and_only_the_last_has_empty_rows():
+    ids = [[5] * (1 + 7 * i % 130) for i in range(200)]
+    found = list(batches(list(range(200)), ids, 64))
+    assert sorted(i for rows, _, _ in found for i in rows) == list(range(200))
+    lengths = [[len(ids[i]) for i in rows] for rows, _, _ in found]
+    assert [width for _, width, _ in found] == [width_for(max(one)) for one in lengths]
+    assert all(min(before) >= max(after) for before, after in pairwise(lengths))
+    assert all(len(rows) == height for rows, _, height in found[:-1])
+    assert all(height * width <= 64 * max(width, 64) for _, width, height in found)
+    rows, _, height = found[-1]
+    assert len(rows) <= height < 2 * len(rows)
 
 
 def test_every_checkpoint_can_be_asked_for(run):
