@@ -12,26 +12,29 @@ from experiments.records import read_record
 
 Record = dict[str, Any]
 Line = tuple[str, str, str, str]
-"""What was measured, our figure, the peer's (the best one's first), ours over the peer's."""
+"""What was measured, our figure, a peer's, ours over the peer's."""
 
 
 def train(record: Record) -> list[Line]:
-    speed = record["real_target_tokens_per_second"]
-    peer = max((name for name in speed if name != "ours"), key=speed.__getitem__, default=None)
-    what = f"train {record['size']}, {record['model']['dtype']}, target tokens/s"
-    theirs = f"{speed[peer]:,.0f} {peer}" if peer else ""
-    ratio = f"{speed['ours'] / speed[peer]:.2f}" if peer else ""
     part = f"{record['part_of_matmul_rate']['ours']:.0%} of the matrix product's rate"
-    return [(what, f"{speed['ours']:,.0f} ({part})", theirs, ratio)]
+    what = f"train {record['size']}, {record['model']['dtype']}, target tokens/s"
+    return beside(what, record["real_target_tokens_per_second"], f" ({part})")
 
 
 def decode(record: Record) -> list[Line]:
-    speed, name = record["target_tokens_per_second"], record["benchmark"].removeprefix("decode-")
+    name = record["benchmark"].removeprefix("decode-")
     what = f"decode, {name}, beam {record['decode']['beam']}, {record['model']['dtype']}, target tokens/s"
+    return beside(what, record["target_tokens_per_second"])
+
+
+def beside(what: str, speed: dict[str, float], remark: str = "") -> list[Line]:
+    """Ours beside each peer; alone where no peer could run."""
+    ours, peers = speed["ours"], {name: theirs for name, theirs in speed.items() if name != "ours"}
+    if not peers:
+        return [(what, f"{ours:,.0f}{remark}", "", "")]
     return [
-        (what, f"{speed['ours']:,.0f}", f"{theirs:,.0f} {peer}", f"{speed['ours'] / theirs:.2f}")
-        for peer, theirs in speed.items()
-        if peer != "ours"
+        (what, f"{ours:,.0f}{remark}", f"{theirs:,.0f} {peer}", f"{ours / theirs:.2f}")
+        for peer, theirs in peers.items()
     ]
 
 

@@ -4,14 +4,14 @@
 
 Ours is the step of `train` on its own kind of batch, packed rows of WMT-like lengths. The peer is torch.nn.Transformer
 (attention by scaled_dot_product_attention, one product for query, key and value) with a tied embedding, fused Adam,
-label smoothing and dropout at the same places; bfloat16 by autocast where ours is; compiled by torch.compile where that
-is faster. Its batch is dense: every slot a token and no mask but the causal one, which is the best that can happen to
-it. Autocast keeps its residual stream in float32, where ours is bfloat16.
+label smoothing and dropout at the same places; bfloat16 by autocast where ours is, which keeps its residual stream in
+float32; as written and by torch.compile. It gets the same sentences as its users would batch them: those of about one
+length together, padded and masked. Besides it gets a dense batch, every slot a token and no mask but the causal one:
+no text is like that, so it is a bound and not a peer.
 """
 
 import argparse
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
@@ -23,12 +23,13 @@ from benchmarks.news import batches_of, news
 from benchmarks.profile import profile
 from benchmarks.timing import Program, left_out, matmul_rate, record, seconds_each
 from data.batching import Batch, Shape
+from data.tokens import Split
 from experiments import find
 from experiments.paper import BIG
 from experiments.plan import flops_per_step
 from experiments.train import compile_step, memory_of
 from experiments.wmt14 import EN_DE_BASE
-from transformer.config import Experiment, ModelConfig
+from transformer.config import PAD, UNK, Experiment, ModelConfig
 from transformer.train import init_state
 
 SIZES = {
@@ -37,7 +38,7 @@ SIZES = {
     "small": find("small"),
     "tiny": find("multi30k-tiny"),
 }
-PAIRS = 20_000
+PAIRS = 200_000
 
 
 def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
@@ -54,32 +55,32 @@ def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Progra
     return run, step
 
 
-def peer_step(experiment: Experiment, batch: Batch, compiled: bool) -> Program:
-    """The same with PyTorch, on the same device."""
+def peer_step(experiment: Experiment, batches: list[Batch], compiled: bool) -> Program:
+    """A step on each of the batches with PyTorch, on the same device."""
     import torch
     from torch.nn import functional
 
     config, device = experiment.model, "cuda" if jax.default_backend() == "gpu" else "cpu"
-    model = peer_model(config, max(batch["source"].shape[1], batch["target"].shape[1])).to(device).train()
+    sides = [
+        [torch.tensor(batch[side].astype(np.int64)).to(device) for side in ("source", "target")] for batch in batches
+    ]
+    model = peer_model(config, max(side.shape[1] for both in sides for side in both)).to(device).train()
     adam = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
-    chance = np.random.default_rng(0)
-    source, target = (
-        torch.tensor(chance.integers(4, config.vocab_size, batch[side].shape)).to(device)
-        for side in ("source", "target")
-    )
     smoothing = experiment.train.label_smoothing
 
-    def loss() -> Any:
+    def loss(source: Any, target: Any, padded: bool) -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            logits = model(source, target).flatten(0, 1)
-            return functional.cross_entropy(logits, target.flatten(), label_smoothing=smoothing, ignore_index=0)
+            logits = model(source, target, padded).flatten(0, 1)
+            return functional.cross_entropy(logits, target.flatten(), label_smoothing=smoothing, ignore_index=PAD)
 
     loss = torch.compile(loss) if compiled else loss
+    padded = any((batch[side] == PAD).any() for batch in batches for side in batch)
 
     def run() -> None:
-        adam.zero_grad()
-        loss().backward()
-        adam.step()
+        for source, target in sides:
+            adam.zero_grad()
+            loss(source, target, padded).backward()
+            adam.step()
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -112,28 +113,55 @@ def peer_model(config: ModelConfig, length: int) -> Any:
             x = torch.nn.functional.embedding(ids, self.embedding) * config.d_model**0.5
             return self.dropout(x + self.positions[: ids.shape[1]])
 
-        def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        def forward(self, source: torch.Tensor, target: torch.Tensor, padded: bool) -> torch.Tensor:
             mask = self.stacks.generate_square_subsequent_mask(target.shape[1], device=target.device)
-            x = self.stacks(self.embed(source), self.embed(target), tgt_mask=mask, tgt_is_causal=True)
+            nothing = (
+                torch.zeros_like(source, dtype=mask.dtype).masked_fill(source == PAD, -torch.inf) if padded else None
+            )
+            x = self.stacks(
+                self.embed(source), self.embed(target), tgt_mask=mask, tgt_is_causal=True,
+                src_key_padding_mask=nothing, memory_key_padding_mask=nothing,
+            )  # fmt: skip
             return torch.nn.functional.linear(x, self.embedding)
 
     return Peer()
 
 
-def peers(experiment: Experiment, batch: Batch) -> tuple[dict[str, Program], dict[str, int | None]]:
-    """PyTorch's step as written and compiled, and its memory; what this machine cannot run is named and left out."""
-    found: dict[str, Program] = {}
+def by_length(split: Split, tokens: int) -> list[Batch]:
+    """Some of the batches in which sentences of about one length stand together, of at most so many slots a side."""
+    longest = np.maximum(split.lengths("source"), split.lengths("target"))
+    order = np.argsort(longest, kind="stable")
+    starts = [0]
+    for n, i in enumerate(order):
+        if (n + 1 - starts[-1]) * longest[i] > tokens:
+            starts.append(n)
+    found = []
+    for part in (0.1, 0.3, 0.5, 0.7, 0.9):
+        first = int(part * (len(starts) - 1))
+        rows = order[starts[first] : starts[first + 1]]
+        widths = (int(split.lengths(side)[rows].max()) for side in ("source", "target"))
+        source, target = split.batch(rows, np.arange(len(rows)), len(rows), *widths)
+        found.append({"source": source, "target": target})
+    return found
+
+
+def peers(
+    experiment: Experiment, padded: list[Batch], dense: Batch
+) -> tuple[dict[str, tuple[Program, list[Batch]]], dict[str, int | None]]:
+    """PyTorch's steps with their batches, and their memory; what this machine cannot run is named and left out."""
+    found: dict[str, tuple[Program, list[Batch]]] = {}
     memory: dict[str, int | None] = {}
-    for name, compiled in (("pytorch", False), ("pytorch, torch.compile", True)):
-        try:
-            before = peer_memory(start=True)
-            step: Callable[[], Any] = peer_step(experiment, batch, compiled)
-            step()
-            step()
-            found[name], after = step, peer_memory()
-            memory[name] = None if after is None or before is None else after - before
-        except Exception as error:
-            left_out(name, error)
+    for kind, batches in (("by length", padded), ("dense", [dense])):
+        for name, compiled in ((f"pytorch, {kind}", False), (f"pytorch, {kind}, torch.compile", True)):
+            try:
+                before = peer_memory(start=True)
+                step = peer_step(experiment, batches, compiled)
+                step()
+                step()
+                found[name], after = (step, batches), peer_memory()
+                memory[name] = None if after is None or before is None else after - before
+            except Exception as error:
+                left_out(name, error)
     return found, memory
 
 
@@ -148,7 +176,7 @@ def peer_memory(start: bool = False) -> int | None:
     return torch.cuda.max_memory_allocated()
 
 
-def peer_settings(peers: dict[str, Program]) -> dict[str, Any]:
+def peer_settings(peers: dict[str, Any]) -> dict[str, Any]:
     """With what PyTorch ran."""
     if not peers:
         return {}
@@ -170,30 +198,37 @@ def main() -> None:
     experiment = replace(
         experiment, data=replace(experiment.data, batch_tokens=options.tokens or experiment.data.batch_tokens)
     )
-    batches = batches_of(news(PAIRS, experiment.data), experiment.data)
+    split = news(PAIRS, experiment.data)
+    batches = batches_of(split, experiment.data)
     shape, batch = batches.plan.shape, batches[0]
     ours, compiled = our_step(experiment, shape, batch)
-    theirs, memory = ({}, {}) if options.alone else peers(experiment, batch)
-    programs = {"ours": ours, **theirs}
-    times = {name: median(seconds) for name, seconds in seconds_each(programs, options.rounds).items()}
+    chance = np.random.default_rng(0)
+    dense = {side: chance.integers(UNK + 1, experiment.model.vocab_size, ids.shape) for side, ids in batch.items()}
+    padded = by_length(split, shape.rows * max(shape.source, shape.target))
+    theirs, memory = ({}, {}) if options.alone else peers(experiment, padded, dense)
+    programs = {"ours": (ours, [batch]), **theirs}
+    times = seconds_each({name: program for name, (program, _) in programs.items()}, options.rounds)
+    seconds = {name: median(times[name]) for name in programs}
 
-    tokens = np.count_nonzero(batch["target"])
+    tokens = {name: sum(np.count_nonzero(b["target"]) for b in steps) for name, (_, steps) in programs.items()}
+    slots = {name: sum(b["target"].size for b in steps) for name, (_, steps) in programs.items()}
     flops, rate = flops_per_step(experiment.model, shape), matmul_rate(experiment.model.dtype)
     stats = jax.devices()[0].memory_stats() or {}
     facts = {
         "size": options.size,
         "model": asdict(experiment.model),
         "batch": shape._asdict(),
-        "fill": {side: np.count_nonzero(batch[side]) / batch[side].size for side in batch},
-        "seconds_per_step": times,
-        "real_target_tokens_per_second": {
-            # The peer's batch is as large and has no padding: all of its slots count.
-            name: (tokens if name == "ours" else batch["target"].size) / seconds
-            for name, seconds in times.items()
-        },
+        "fill": {name: tokens[name] / slots[name] for name in programs},
+        "seconds_per_step": {name: seconds[name] / len(steps) for name, (_, steps) in programs.items()},
+        "real_target_tokens_per_second": {name: tokens[name] / seconds[name] for name in programs},
         "operations_per_step": flops,
         "matmul_rate": rate,
-        "part_of_matmul_rate": {name: flops / seconds / rate for name, seconds in times.items()},
+        "part_of_matmul_rate": {
+            # Only where the batch is as large as ours.
+            name: flops / seconds[name] / rate
+            for name in programs
+            if slots[name] == slots["ours"]
+        },
         "memory": {"ours": stats.get("peak_bytes_in_use", memory_of(compiled)), **memory},
         "settings": {"rounds": options.rounds, "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **peer_settings(theirs)},
     }
