@@ -146,9 +146,15 @@ def by_length(split: Split, tokens: int) -> list[Batch]:
 
 
 def peers(
-    experiment: Experiment, padded: list[Batch], dense: Batch
+    experiment: Experiment, split: Split, shape: Shape
 ) -> tuple[dict[str, tuple[Program, list[Batch]]], dict[str, int | None]]:
     """PyTorch's steps with their batches, and their memory; what this machine cannot run is named and left out."""
+    chance = np.random.default_rng(0)
+    dense: Batch = {
+        "source": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.source)),
+        "target": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.target)),
+    }
+    padded = by_length(split, shape.rows * max(shape.source, shape.target))
     found: dict[str, tuple[Program, list[Batch]]] = {}
     memory: dict[str, int | None] = {}
     for kind, batches in (("by length", padded), ("dense", [dense])):
@@ -202,10 +208,7 @@ def main() -> None:
     batches = batches_of(split, experiment.data)
     shape, batch = batches.plan.shape, batches[0]
     ours, compiled = our_step(experiment, shape, batch)
-    chance = np.random.default_rng(0)
-    dense = {side: chance.integers(UNK + 1, experiment.model.vocab_size, ids.shape) for side, ids in batch.items()}
-    padded = by_length(split, shape.rows * max(shape.source, shape.target))
-    theirs, memory = ({}, {}) if options.alone else peers(experiment, padded, dense)
+    theirs, memory = ({}, {}) if options.alone else peers(experiment, split, shape)
     programs = {"ours": (ours, [batch]), **theirs}
     times = seconds_each({name: program for name, (program, _) in programs.items()}, options.rounds)
     seconds = {name: median(times[name]) for name in programs}

@@ -12,7 +12,6 @@ def keep_compiled() -> None:
     A program is found again for the same code, shapes, versions and device. The folder may be removed at any time.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if (
-        "JAX_COMPILATION_CACHE_DIR" not in os.environ and caches.is_absolute()
-    ):  # not so: no home, or no path that could be meant
+    # Not absolute: there is no home, or the path can mean no one folder.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and caches.is_absolute():
         jax.config.update("jax_compilation_cache_dir", str(caches / "attention-is-all-you-need-jax"))

@@ -202,10 +202,7 @@ def width_for(length: int) -> int:
 
 def height_for(count: int) -> int:
     """The padded height for so many sentences: 1, 2, 4, 8, ... Each is one more program to compile."""
-    height = 1
-    while height < count:
-        height *= 2
-    return height
+    return 1 << (count - 1).bit_length()
 
 
 def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
