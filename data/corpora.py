@@ -33,7 +33,7 @@ class Source(NamedTuple):
 class Corpus(Protocol):
     """Sentence pairs in three splits. The direction of a named corpus is English -> the other language.
 
-    `target_language` is its two-letter code, None where nobody knows (the user's own files).
+    `target_language` is its code ("de"), None where nobody said (the user's own files without data.languages).
     """
 
     @property
@@ -207,12 +207,14 @@ CORPORA: dict[str, Corpus] = {
 def find_corpus(config: DataConfig) -> Corpus:
     """The corpus of a configuration: the user's own files when any is given, else the one of that name.
 
-    UserError for an unknown name, an incomplete set of files, or a train_pairs below 1.
+    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, or languages of a named corpus.
     """
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
     if (own := _own_files(config)) or config.corpus == "files":
-        return FilesCorpus(own)
+        return FilesCorpus(own, target_language=config.languages.split("-")[1] if config.languages else None)
+    if config.languages is not None:
+        raise UserError(f"--data.languages is for your own text: {config.corpus} has languages of its own")
     if config.corpus not in CORPORA:
         names = difflib.get_close_matches(config.corpus, CORPORA, n=len(CORPORA), cutoff=0.0)
         raise UserError(f"unknown corpus {config.corpus!r}: there are {', '.join(names)}")

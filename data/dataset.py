@@ -160,7 +160,6 @@ def _build(
         "hash": _digest(config, sources),
         "corpus": corpus.name,
         "licence": corpus.licence,
-        "target_language": corpus.target_language,
         "sources": {role: source._asdict() for role, source in sources.items()},
         **_settings(config),
         "vocab_sha256": tokenizer.sha256,

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from data.corpora import find_corpus
 from experiments.wmt14 import EXPERIMENTS as PRESETS
 from experiments.workdir import differences
 from transformer.config import Experiment
@@ -14,6 +15,7 @@ PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
 _SILENT = (
     "name",
     "note",
+    "data.languages",
     "data.max_length",
     "data.train_pairs",
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
@@ -29,10 +31,13 @@ _SILENT = (
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
     """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
 
-    The experiment is held against the paper's model that it resembles most: base or big, EN-DE or EN-FR.
+    The experiment is held against the paper's model that it resembles most, base or big, of the language that it
+    translates into, where the paper has it.
     """
+    language = find_corpus(experiment.data).target_language
     ours = asdict(experiment)
     papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
+    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-en-{language}"] or papers
     counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
     differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")

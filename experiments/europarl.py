@@ -21,7 +21,7 @@ EXPERIMENTS = (
         "europarl-en-fr",
         note=NOTE,
         model=replace(BASE, vocab_size=32_000, dtype="bfloat16"),
-        data=DataConfig(corpus="files", vocab_size=32_000),
+        data=DataConfig(corpus="files", languages="en-fr", vocab_size=32_000),
         train=TrainConfig(steps=30_000, eval_every=1500, keep=5),
     ),
     # Less than an epoch: nothing repeats, so nothing is dropped out; pre-norm, which learns from the first steps on.
@@ -31,7 +31,7 @@ EXPERIMENTS = (
         model=ModelConfig(
             vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64, dropout=0.0, norm="pre"
         ),
-        data=DataConfig(corpus="files", vocab_size=8000, batch_tokens=2048),
+        data=DataConfig(corpus="files", languages="en-fr", vocab_size=8000, batch_tokens=2048),
         optimizer=OptimizerConfig(warmup_steps=1000),
         train=TrainConfig(steps=8000, eval_every=400, keep=5),
     ),

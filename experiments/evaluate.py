@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpora import SplitName
+from data.corpora import SplitName, find_corpus
 from data.dataset import prepare
 from experiments.records import make_record, write_record
 from experiments.scoring import Score, score
@@ -47,7 +47,7 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
         content = "".join(line + "\n" for line in lines).encode()
         write_whole(run.evaluation / f"{split}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    scores = score(outputs, references, data.manifest.get("target_language"))
+    scores = score(outputs, references, find_corpus(translator.experiment.data).target_language)
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
     record = make_record(translator.meta, scores, split, translator.steps, files, decode, seconds)

@@ -141,6 +141,15 @@ def content_hash(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def test_set(record: dict[str, Any]) -> str:
+    """What was translated: a corpus and its split, or the user's own file by its name."""
+    if record["corpus"] != "files":
+        return f"{record['corpus']} {record['split']}"
+    file = Path(record["sources"][f"{record['split']}.source"]["name"]).name.split(".")[0]
+    languages = record["settings"]["data"].get("languages")
+    return f"{file}, {languages}" if languages else file
+
+
 def results_table(folder: Path = RESULTS) -> str:
     """The Markdown table of all records in a folder."""
     rows = [
@@ -153,7 +162,7 @@ def results_table(folder: Path = RESULTS) -> str:
         machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
         cells = [
             f"[{record['experiment']}](experiments/results/{path.name})",
-            f"{record['corpus']} {record['split']}",
+            test_set(record),
             values["BLEU"],
             values["chrF2"],
             f"{record['dev_ppl']:.2f}",

@@ -5,6 +5,7 @@ The string below a field is its help text on the command line. Defaults are the 
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self
 
@@ -70,7 +71,7 @@ class DataConfig:
     """Which text, which vocabulary, and how large the batches are (section 5.1)."""
 
     corpus: str = "grammar"
-    """Corpus by its name in data.corpora.CORPORA, or "files": your own text, as the six fields below say."""
+    """Corpus by its name in data.corpora.CORPORA, or "files": your own text, as the seven fields below say."""
     train_src: str | None = None
     """Your own training text, source side: UTF-8, one sentence a line."""
     train_tgt: str | None = None
@@ -83,6 +84,8 @@ class DataConfig:
     """Your own test text, source side (optional: without it the validation text is scored)."""
     test_tgt: str | None = None
     """Its translation."""
+    languages: str | None = None
+    """Of your own text, as in "en-fr" (optional): to French and German, the paper's BLEU is computed too."""
     train_pairs: int | None = None
     """Take only this many training pairs, from the top. None: all (the endless grammar: 100,000)."""
     vocab_type: Literal["bpe", "unigram"] = "bpe"
@@ -103,6 +106,8 @@ class DataConfig:
             )
         if not 8 <= self.vocab_size < 2**16:
             raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
+        if self.languages is not None and not re.fullmatch("[a-z]{2,3}-[a-z]{2,3}", self.languages):
+            raise UserError(f"data.languages must be two codes, as in en-fr, not {self.languages!r}")
 
 
 @dataclass(frozen=True)

@@ -76,5 +76,10 @@ def test_every_setting_that_differs_is_named(micro):
     assert "450,000 training pairs, 0.1 times the paper's 4,500,000" in told
     french = EXPERIMENTS["wmt14-en-fr-big"]
     assert not any(line.startswith(("model.dropout", "data.")) for line in deviations(french))
-    europarl = deviations(EXPERIMENTS["europarl-en-fr"], {"train": {"kept": 2_000_507, "too_long": 0}})
+    small = EXPERIMENTS["europarl-en-fr-small"]
+    files = {f"{split}_{side}": "text" for split in ("train", "dev") for side in ("src", "tgt")}
+    europarl = deviations(
+        replace(small, data=replace(small.data, **files)), {"train": {"kept": 2_000_507, "too_long": 0}}
+    )
+    assert "model.num_layers: 3; the paper's en-fr-base: 6" in europarl
     assert "2,000,507 training pairs, 0.0556 times the paper's 36,000,000" in europarl
