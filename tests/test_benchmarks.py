@@ -1,5 +1,6 @@
 """The benchmarks start with what a GPU machine has, and the peers get the weights that we have."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from benchmarks.table import table
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +20,12 @@ def test_they_need_no_more_than_jax_and_text():
     code = f"import sys, importlib; sys.modules.update({missing!r})\n"
     code += f"for name in {names!r}: importlib.import_module('benchmarks.' + name)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_speeds_told_are_the_records():
+    readme = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- speed:.*?-->\n(.*?)<!-- end of speed -->", readme, re.DOTALL)
+    assert shown and shown[1] == table()
 
 
 def test_the_peer_translates_with_our_model(model, source, target):
