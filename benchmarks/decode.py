@@ -12,6 +12,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -211,6 +212,22 @@ def peers(
     return found
 
 
+def peer_settings(programs: Any) -> dict[str, Any]:
+    """With what the peers ran."""
+    settings: dict[str, Any] = {}
+    if "transformers" in programs:
+        import torch
+
+        settings |= {"transformers": version("transformers"), "torch": torch.__version__}
+        settings |= {"torch threads": torch.get_num_threads(), "attention": "transformers' default"}
+    if "ctranslate2" in programs:
+        settings |= {
+            "ctranslate2": version("ctranslate2"),
+            "ctranslate2 threads": "one for each core (intra_threads=0)",
+        }
+    return settings
+
+
 def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
     """What is decoded with: parameters, settings, sentences and the vocabulary's pieces."""
     if options.random:
@@ -267,6 +284,7 @@ def main() -> None:
             "target_tokens": {name: out.tokens() for name, out in made.items()},
             "target_tokens_per_second": speed,
             "sentences_equal_to_ours": same,
+            "settings": {"rounds": options.rounds, **peer_settings(made)},
         },
     )
 

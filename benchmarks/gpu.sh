@@ -9,8 +9,8 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # PyTorch needs room beside JAX, which would take three quarters of the memory at once.
 export XLA_PYTHON_CLIENT_PREALLOCATE="${XLA_PYTHON_CLIENT_PREALLOCATE:-false}"
 
-PARTS=("${@:-}")
-[ -n "${PARTS[0]}" ] || PARTS=(correct train-base train-big decode lengths startup)
+PARTS=("$@")
+[ $# -gt 0 ] || PARTS=(correct train-base train-big decode lengths startup)
 failed=()
 
 run() {
@@ -24,7 +24,11 @@ if [ "$platform" != gpu ] && [ -z "${TRY_ON_CPU:-}" ]; then
     exit 1
 fi
 small=()
-[ "$platform" = gpu ] || small=(--tokens 256 --rounds 1)
+if [ "$platform" != gpu ]; then
+    small=(--tokens 256 --rounds 1)
+    BENCHMARK_RESULTS="$(mktemp -d)" # nothing that is measured so is to be kept
+    export BENCHMARK_RESULTS
+fi
 
 for part in "${PARTS[@]}"; do
     case "$part" in

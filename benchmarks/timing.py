@@ -1,6 +1,7 @@
 """Times programs side by side: warmed up, in turns, until the device is done; and records what came out."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 
 from experiments.records import origin, write_record
 
-RESULTS = Path(__file__).parent / "results"
+# BENCHMARK_RESULTS is for trials, whose figures are not to be kept.
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 Program = Callable[[], Any]
 """Does its work once, and returns when the device has done it."""

@@ -33,7 +33,7 @@ class Source(NamedTuple):
 class Corpus(Protocol):
     """Sentence pairs in three splits. The direction of a named corpus is English -> the other language.
 
-    `target_language` is its code ("de"), None where nobody said (the user's own files without data.languages).
+    `languages` are their codes, as in "en-de"; None where nobody said (the user's own files without data.languages).
     """
 
     @property
@@ -43,7 +43,7 @@ class Corpus(Protocol):
     def licence(self) -> str: ...
 
     @property
-    def target_language(self) -> str | None: ...
+    def languages(self) -> str | None: ...
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         """What decides the text, by role ("train.source")."""
@@ -58,7 +58,7 @@ class GrammarCorpus:
 
     name: str = "grammar"
     licence: str = "that of this code"
-    target_language: str = "de"
+    languages: str = "en-de"
     seed: int = 0
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
@@ -80,7 +80,7 @@ class HostedCorpus:
 
     name: str
     licence: str
-    target_language: str
+    languages: str
     files: dict[SplitName, tuple[RemoteFile, RemoteFile]]
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
@@ -102,7 +102,7 @@ class FilesCorpus:
     files: dict[SplitName, tuple[Path, Path]]
     name: str = "files"
     licence: str = "the user's own text"
-    target_language: str | None = None
+    languages: str | None = None
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         result = {}
@@ -120,29 +120,33 @@ class FilesCorpus:
 class WMT14:
     """WMT14 as tensorflow-datasets builds it, from English."""
 
-    target_language: str
+    language: str
     archives: tuple[RemoteFile, ...]
     licence: str = "free for research; statmt.org/wmt14"
 
     @property
     def name(self) -> str:
-        return f"wmt14-en-{self.target_language}"
+        return f"wmt14-{self.languages}"
+
+    @property
+    def languages(self) -> str:
+        return f"en-{self.language}"
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        origin, hashes = text_folder(self.target_language, self.archives, downloads, log).origin()
+        origin, hashes = text_folder(self.language, self.archives, downloads, log).origin()
         return {
             f"{split}.{side}": Source(f"{split}.{language}, {origin}", hashes[f"{split}.{language}"])
             for split in SPLITS
-            for side, language in (("source", "en"), ("target", self.target_language))
+            for side, language in (("source", "en"), ("target", self.language))
         }
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        folder = text_folder(self.target_language, self.archives, downloads, log).path
-        return islice(read_pairs(folder / f"{split}.en", folder / f"{split}.{self.target_language}"), count)
+        folder = text_folder(self.language, self.archives, downloads, log).path
+        return islice(read_pairs(folder / f"{split}.en", folder / f"{split}.{self.language}"), count)
 
     def adopt(self, given: Path, downloads: Path, log: Log) -> None:
         """Takes the text from a folder of the user's instead of the network."""
-        adopt(self.target_language, self.archives, given, downloads, log)
+        adopt(self.language, self.archives, given, downloads, log)
 
 
 _MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -166,7 +170,9 @@ def _multi30k(language: str) -> HostedCorpus:
         return RemoteFile("multi30k", f"{_MULTI30K}/{name}.gz", _MULTI30K_SHA256[name])
 
     files = {split: (file(stem, "en"), file(stem, language)) for split, stem in _MULTI30K_STEMS.items()}
-    return HostedCorpus(f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", language, files)
+    return HostedCorpus(
+        f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", f"en-{language}", files
+    )
 
 
 # Addresses and hashes as tensorflow-datasets registers them.
@@ -212,12 +218,14 @@ def find_corpus(config: DataConfig) -> Corpus:
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
     if (own := _own_files(config)) or config.corpus == "files":
-        return FilesCorpus(own, target_language=config.languages.split("-")[1] if config.languages else None)
-    if config.languages is not None:
-        raise UserError(f"--data.languages is for your own text: {config.corpus} has languages of its own")
+        return FilesCorpus(own, languages=config.languages)
     if config.corpus not in CORPORA:
         names = difflib.get_close_matches(config.corpus, CORPORA, n=len(CORPORA), cutoff=0.0)
         raise UserError(f"unknown corpus {config.corpus!r}: there are {', '.join(names)}")
+    if config.languages is not None:
+        raise UserError(
+            f"data.languages is for your own text, {config.corpus} has languages of its own: --data.languages None"
+        )
     return CORPORA[config.corpus]
 
 

@@ -30,9 +30,7 @@ def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:
     if not arguments or arguments[0] in ("-h", "--help"):
         raise UsageError(asked=bool(arguments))
     if arguments[0].startswith("-"):
-        raise UserError(
-            f"`{verb}` wants its NAME before the flags: python -m experiments {verb} NAME {arguments[0]} ..."
-        )
+        raise UserError(f"`{verb}` wants a name where {arguments[0]} stands: names come before flags")
     return arguments[0], arguments[1:]
 
 

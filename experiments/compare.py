@@ -74,7 +74,11 @@ def check_seeds(system: list[Scored]) -> None:
     """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
     for i, run in enumerate(system):
         for other in system[:i]:
-            if differing := [name for name in differences(other.settings, run.settings) if name != "train.seed"]:
+            if differing := [
+                name
+                for name in differences(other.settings, run.settings)
+                if name not in ("train.seed", "data.languages")
+            ]:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
                 )

@@ -31,17 +31,19 @@ _SILENT = (
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
     """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
 
-    The experiment is held against the paper's model that it resembles most, base or big, of the language that it
-    translates into, where the paper has it.
+    The experiment is held against the paper's model that it resembles most, base or big, of its own languages where the
+    paper has them.
     """
-    language = find_corpus(experiment.data).target_language
+    languages = find_corpus(experiment.data).languages
     ours = asdict(experiment)
     papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
-    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-en-{language}"] or papers
+    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{languages}"] or papers
     counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
     differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")
     lines = [f"{name}: {_value(ours, name)}; the paper's {label}: {_value(asdict(paper), name)}" for name in differing]
+    if f"wmt14-{languages}" not in PAIRS:
+        lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr")
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
         lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,}")

@@ -47,7 +47,8 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
         content = "".join(line + "\n" for line in lines).encode()
         write_whole(run.evaluation / f"{split}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    scores = score(outputs, references, find_corpus(translator.experiment.data).target_language)
+    languages = find_corpus(translator.experiment.data).languages
+    scores = score(outputs, references, languages and languages.split("-")[1])
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
     record = make_record(translator.meta, scores, split, translator.steps, files, decode, seconds)

@@ -21,7 +21,6 @@ MAY_CHANGE = (
     "train.eval_every",
     "train.keep",
     "train.max_bad_steps",
-    "data.languages",
     "decode.",
     "note",
 )

@@ -69,7 +69,7 @@ def test_unknown_verb_experiment_and_flag(program):
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
     assert "three" in refused(program("train", "demo", "--model.num-layers", "three"))
     assert "unexpected --all" in refused(program("list", "--all"))
-    assert "NAME before the flags" in refused(program("train", "--train.steps", "3"))
+    assert "names come before flags" in refused(program("train", "--train.steps", "3"))
 
 
 def test_values_that_cannot_be(program):

@@ -82,4 +82,7 @@ def test_every_setting_that_differs_is_named(micro):
         replace(small, data=replace(small.data, **files)), {"train": {"kept": 2_000_507, "too_long": 0}}
     )
     assert "model.num_layers: 3; the paper's en-fr-base: 6" in europarl
+    assert not any(line.startswith("languages") for line in europarl)
+    czech = deviations(replace(small, data=replace(small.data, **files, languages="en-cs")))
+    assert "languages: en-cs; the paper's: en-de and en-fr" in czech
     assert "2,000,507 training pairs, 0.0556 times the paper's 36,000,000" in europarl

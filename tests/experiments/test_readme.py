@@ -51,6 +51,13 @@ def test_paths_exist(path):
     assert (ROOT / path).exists()
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(ROOT.glob("[!.]*/**/*.md"))], ids=str)
+def test_links_between_files_lead_somewhere(path):
+    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not missing
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (demo|test[\w-]*|lint)", README):
