@@ -13,6 +13,8 @@ from transformer.config import UserError
 
 Pair = tuple[str, str]
 
+LONGEST_LINE = 1_000_000
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,12 +45,25 @@ def read_lines(path: Path) -> Generator[str, None, None]:
         with _open(path) as file:
             # A binary file is split at \n alone. str.splitlines would also split at U+2028, U+0085 and others
             # that stand inside of sentences, and shift every pair after them.
-            for number, raw in enumerate(file, start=1):
+            for number, raw in enumerate(raw_lines(file, path), start=1):
                 yield decode_line(raw, path, number)
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged or truncated archive ({error})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
+    """The lines of a binary file, with their ends. UserError for one of more than LONGEST_LINE bytes.
+
+    An archive of a few kilobytes can unpack to one line of a hundred gigabytes.
+    """
+    number = 1
+    while raw := file.readline(LONGEST_LINE + 2):
+        if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
+            raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
+        yield raw
+        number += 1
 
 
 def decode_line(raw: bytes, path: Path | str, number: int) -> str:

@@ -113,7 +113,7 @@ class Tokens:
 def _load(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy raises many kinds for a damaged header
         raise UserError(f"{path} cannot be read ({error}): remove the folder and prepare again") from error
     if array.ndim != 1 or array.dtype != dtype:
         raise UserError(f"{path} holds {array.dtype} {array.shape}, not one row of {dtype}")

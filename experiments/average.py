@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.dataset import prepare
+from data.folders import appears_whole, remove_abandoned
 from experiments.train import batch_plan, make_validation
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
-from transformer.checkpoint import Checkpoint, read_meta, save_averaged, saved_steps
+from transformer.checkpoint import Checkpoint, read_meta, save_averaged
 from transformer.config import UserError
 
 
@@ -29,12 +30,14 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
     if data.tokenizer.sha256 != mean.tokenizer.sha256:
         raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
     for step in mean.steps:
-        log(f"step {step}: validation loss {read_meta(run.checkpoints, str(step))['dev_loss']:.4f}")
+        before = read_meta(run.checkpoints, str(step))["dev_loss"]
+        log(f"step {step}: {'not validated' if before is None else f'validation loss {before:.4f}'}")
     loss = make_validation(experiment, data.dev, batch_plan(data.dev, experiment.data, None))(mean.params)
     log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
-    new = WorkDir(output)
-    with new.claim(experiment, mean.tokenizer):
-        if saved_steps(new.checkpoints):  # since we looked
-            raise UserError(f"{output} exists: choose another --output")
-        save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
-    return new.path
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(output.parent)
+    with appears_whole(output) as folder:
+        new = WorkDir(folder)
+        with new.claim(experiment, mean.tokenizer):
+            save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
+    return output

@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from data.text import decode_line
+from data.text import decode_line, raw_lines
 from transformer.config import UserError
 
 # Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
@@ -48,11 +48,11 @@ def written(path: Path | None) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def chunks(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, list[str]]]:
+def chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
     """Decodes lines of UTF-8 in groups: (number of the first line, the lines)."""
     chunk: list[str] = []
     number = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(raw_lines(file, name), start=1):
         chunk.append(decode_line(line, name, number))
         if len(chunk) == CHUNK:
             yield number - CHUNK + 1, chunk
@@ -68,4 +68,5 @@ def set_up_streams() -> None:
         if stream is None:
             raise UserError(f"{name} is closed")
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")
+            # What the user gave is shown in errors, valid text or not.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace" if name == "stderr" else "strict")

@@ -154,7 +154,12 @@ class Translator:
         return Attention(self.tokenizer.pieces(ids[0]), self.tokenizer.pieces(ids[1]), first)
 
     def encode(self, sentences: list[str], first: int = 1) -> list[list[int]]:
-        """Ids with EOS. Warns of sentences longer than any in training, and refuses those that cannot fit."""
+        """Ids with EOS. Warns of sentences longer than any in training; refuses what cannot fit, or is no text."""
+        for number, text in enumerate(sentences, start=first):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"line {number} is not valid text: {error.reason}") from error
         ids = self.tokenizer.encode(sentences)
         trained = self.experiment.data.max_length
         for number, sentence in enumerate(ids, start=first):
