@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 test test-all lint bench clean
+.PHONY: help demo train-wmt table1 table2 table3 test test-all test-faults lint bench clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -19,6 +19,7 @@ help:
 	@echo "make table3        SEEDS=3 gives intervals"
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
+	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     speed beside PyTorch, transformers and CTranslate2, on a CPU; benchmarks/gpu.sh: on a GPU"
 	@echo "make clean     remove the environment"
@@ -42,7 +43,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not faults"
+
+test-faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

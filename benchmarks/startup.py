@@ -17,9 +17,9 @@ from benchmarks.timing import record
 from benchmarks.train import SIZES
 from data.batching import Shape
 from experiments.compiled import keep_compiled
+from experiments.fit import compile_step
 from experiments.plan import full_batch
-from experiments.train import compile_step
-from transformer.train import init_state
+from transformer.parallel import init_on, make_mesh, put_rows
 
 
 def first_step(size: str, tokens: int) -> None:
@@ -28,8 +28,10 @@ def first_step(size: str, tokens: int) -> None:
     experiment = SIZES[size]
     width = experiment.data.max_length
     shape = Shape(max(1, tokens // width), width, width)
-    step = compile_step(experiment, shape, jax.eval_shape(lambda: init_state(experiment)))
-    jax.block_until_ready(step(init_state(experiment), full_batch(shape), jax.random.key(0)))
+    mesh = make_mesh(experiment.mesh, experiment.model)
+    step = compile_step(experiment, shape, mesh)
+    batch = put_rows(full_batch(shape), mesh, shape.rows)
+    jax.block_until_ready(step(init_on(mesh, experiment), batch, jax.random.key(0)))
 
 
 def main() -> None:

@@ -25,12 +25,12 @@ from benchmarks.timing import Program, left_out, matmul_rate, record, seconds_ea
 from data.batching import Batch, Shape
 from data.tokens import Split
 from experiments import find
+from experiments.fit import compile_step, memory_of
 from experiments.paper import BIG
 from experiments.plan import flops_per_step
-from experiments.train import compile_step, memory_of
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import PAD, UNK, Experiment, ModelConfig
-from transformer.train import init_state
+from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
 SIZES = {
     "base": EN_DE_BASE,
@@ -43,9 +43,11 @@ PAIRS = 200_000
 
 def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
     """The step and its compiled program."""
-    key, state = jax.random.key(0), init_state(experiment)
-    step = compile_step(experiment, shape, state)
-    on_device = jax.device_put(batch)
+    mesh = make_mesh(experiment.mesh, experiment.model)
+    key, state = jax.random.key(0), init_on(mesh, experiment)
+    step = compile_step(experiment, shape, mesh)
+    rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
+    on_device = put_rows(batch, mesh, rows)
 
     def run() -> None:
         nonlocal state

@@ -6,7 +6,7 @@ nothing of hosts, devices or workers, so the position of a run in its data is on
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -194,6 +194,8 @@ class Batches:
 
     split: Split
     plan: BatchPlan
+    rows: Sequence[int] | None = None
+    """The rows that are read, ascending, of those of a batch and any number of empty ones behind them. None: all."""
 
     def __post_init__(self) -> None:
         # Two epochs: a reader at the seam between them meets both.
@@ -205,8 +207,18 @@ class Batches:
             raise IndexError(f"there is no step {step}")
         number, index = divmod(int(step), len(self.plan))
         planned = self._epoch(number)[index]  # type: ignore[attr-defined]
-        source, target = self.split.batch(planned.indices, planned.rows, *self.plan.shape)
+        indices, rows, count = planned.indices, planned.rows, self.plan.shape.rows
+        if self.rows is not None:
+            mine = np.isin(rows, self.rows)
+            indices, rows, count = indices[mine], np.searchsorted(self.rows, rows[mine]), len(self.rows)
+        source, target = self.split.batch(indices, rows, count, self.plan.shape.source, self.plan.shape.target)
         return {"source": source, "target": target}
+
+    def target_tokens(self, step: int) -> int:
+        """Target tokens of a batch, all of its rows counted."""
+        number, index = divmod(int(step), len(self.plan))
+        indices = self._epoch(number)[index].indices  # type: ignore[attr-defined]
+        return int(self.split.lengths("target")[indices].sum())
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,12 @@ class PreparedData:
         """SHA-256 of what decided the content: sources and settings."""
         return str(self.manifest["hash"])
 
+    def check(self) -> None:
+        """UserError names a file that does not have the content that it was written with. Reads all of them."""
+        for name, facts in self.manifest["files"].items():
+            if sha256_of(self.path / name) != facts["sha256"]:
+                raise UserError(f"{self.path / name} is damaged: remove the folder and prepare again")
+
     def text(self, split: SplitName, side: Side) -> list[str]:
         """The raw lines of dev or test, pair by pair as in the tokens."""
         return list(read_lines(self.path / f"{split}.{side}.txt"))

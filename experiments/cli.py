@@ -1,20 +1,26 @@
 """`python -m experiments VERB [NAME] [--flags]`: the command line.
 
-Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C.
+Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 import errno
 import logging
 import signal
 import sys
+import time
 from typing import NoReturn
+
+import jax
 
 from experiments import EXPERIMENTS
 from experiments.arguments import Arguments, UsageError
 from experiments.compiled import keep_compiled
+from experiments.preemption import EXIT_CODE, Preempted, preempt
 from experiments.streams import set_up_streams
 from experiments.verbs import VERBS
+from transformer.checkpoint import brief
 from transformer.config import UserError
+from transformer.processes import HEARTBEAT_SECONDS, leave
 
 FULL = "the disk is full; what was written before is whole"
 
@@ -37,7 +43,7 @@ def usage() -> str:
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on stderr, and out."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    leave(code)
 
 
 def main(arguments: Arguments | None = None) -> None:
@@ -45,7 +51,7 @@ def main(arguments: Arguments | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     for name in ("absl", "asyncio"):  # Orbax reports every step of a save, and asyncio what a failed one leaves
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    signal.signal(signal.SIGTERM, preempt)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
@@ -62,6 +68,9 @@ def main(arguments: Arguments | None = None) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except Preempted as stopped:  # all processes at once
+        print(f"error: {stopped}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing to say, and no one to say it to
     except OSError as error:
@@ -76,4 +85,10 @@ def main(arguments: Arguments | None = None) -> None:
                 "out of memory: train with a lower --data.batch-tokens or a higher --train.accumulate, "
                 "translate with a lower --batch-size or --beam"
             )
+        if (count := jax.process_count()) > 1:
+            me = jax.process_index()
+            print(f"error: process {me} of {count} lost touch with another one: {brief(error)}", file=sys.stderr)
+            # JAX's runtime ends this process when it knows which one that is, and says so.
+            time.sleep(2 * HEARTBEAT_SECONDS)
+            leave(1)
         raise

@@ -77,7 +77,7 @@ def check_seeds(system: list[Scored]) -> None:
             if differing := [
                 name
                 for name in differences(other.settings, run.settings)
-                if name not in ("train.seed", "data.languages")
+                if not name.startswith(("train.seed", "data.languages", "mesh"))
             ]:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"

@@ -25,6 +25,7 @@ _SILENT = (
     "train.eval_every",
     "train.max_bad_steps",
     "decode.batch_size",
+    "mesh",
 )
 
 

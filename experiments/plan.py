@@ -13,12 +13,13 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
-from experiments.train import batch_plan, check_rows, device_memory, memory_of
+from experiments.fit import device_memory, memory_of
+from experiments.train import batch_plan
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
-from transformer.train import init_state, make_train_step
+from transformer.parallel import init_on, make_mesh, padded_rows, parallel_step, put_rows, state_on
 
 # WMT14's sentences: 19.6 epochs in 100,000 steps of about 25,000 tokens a side (section 5) make 28 tokens a sentence.
 MEAN_LENGTH = 28
@@ -51,7 +52,6 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     yield f"text          {text.description}"
 
     shape = text.plan.shape
-    check_rows(experiment, shape)
     tokens = shape.rows * (shape.source + shape.target) / 2 * text.plan.fill()
     yield f"batches       {shape.rows} rows of {shape.source} source and {shape.target} target tokens"
     yield (
@@ -114,34 +114,40 @@ def curve_points(warmup: int, steps: int) -> list[int]:
 
 def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str]:
     """The memory and the time of a step, which has `flops` operations, on this device."""
-    device, there = jax.devices()[0], device_memory()
-    step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    template, key = jax.eval_shape(lambda: init_state(experiment)), jax.random.key(0)
-    needed = memory_of(step.lower(template, full_batch(shape), key).compile())
-    yield f"this device   {device.device_kind}, {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
+    device, there, count = jax.devices()[0], device_memory(), jax.device_count()
+    mesh = make_mesh(experiment.mesh, experiment.model)
+    step, template, key = parallel_step(experiment, mesh), state_on(mesh, experiment), jax.random.key(0)
+
+    def batch_of(rows: int) -> Any:
+        padded = padded_rows(rows, mesh, experiment.train.accumulate)
+        return put_rows(full_batch(shape._replace(rows=padded)), mesh, padded)
+
+    needed = memory_of(step.lower(template, batch_of(shape.rows), key).compile())
+    yield f"this machine  {count} x {device.device_kind}, of {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
     if needed > there:
         yield "  IT DOES NOT FIT: a smaller --data.batch-tokens or a larger --train.accumulate takes less"
         return
 
-    def seconds_of(shape: Shape) -> float:
+    def seconds_of(rows: int) -> float:
         """Of one step: the median of MEASURED_STEPS after one to warm up."""
-        compiled = step.lower(template, full_batch(shape), key).compile()
-        state, times = init_state(experiment), []
+        batch = batch_of(rows)
+        compiled = step.lower(template, batch, key).compile()
+        state, times = init_on(mesh, experiment), []
         for _ in range(1 + MEASURED_STEPS):
             start = time.perf_counter()
-            state, metrics = compiled(state, full_batch(shape), key)
+            state, metrics = compiled(state, batch, key)
             jax.block_until_ready((state, metrics))
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:])
 
     # A full step of base takes minutes on a CPU: some rows tell enough.
-    part = shape._replace(rows=min(shape.rows, 8 * experiment.train.accumulate))
+    part = min(shape.rows, 8 * experiment.train.accumulate * count)
     seconds = seconds_of(part)
-    if part.rows < shape.rows and seconds * shape.rows / part.rows < FULL_STEP_SECONDS:
-        part, seconds = shape, seconds_of(shape)
-    whole = seconds * shape.rows / part.rows
+    if part < shape.rows and seconds * shape.rows / part < FULL_STEP_SECONDS:
+        part, seconds = shape.rows, seconds_of(shape.rows)
+    whole = seconds * shape.rows / part
     yield (
-        f"  measured: {seconds:.3g} s for {part.rows} of the {shape.rows} rows, {flops / whole / 1e12:.3g} TFLOP/s, "
+        f"  measured: {seconds:.3g} s for {part} of the {shape.rows} rows, {flops / whole / 1e12:.3g} TFLOP/s, "
         f"{shape.rows * shape.target / whole:,.0f} target token slots/s: "
         f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, validation not counted"
     )

@@ -3,27 +3,36 @@
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
+
+import jax
 
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError
+from transformer.processes import is_first
 from transformer.train import Metrics
+
+T = TypeVar("T")
 
 
 class Progress:
     """Writes numbers to metrics.jsonl and TensorBoard, and lines to the screen.
 
     After a resume from step n, what an earlier process wrote about later steps is dropped: those steps
-    are done again.
+    are done again. Of several processes the first one writes.
     """
 
     def __init__(self, run: WorkDir, step: int, log: Callable[[str], None]):
         from tensorboardX import SummaryWriter  # here, so that plans and benchmarks do without it
 
-        self.log = log
+        self.log, self.writes = log, is_first()
+        if not self.writes:
+            return
         kept = [json.dumps(row) for row in read_metrics(run.metrics) if row["step"] <= step]
         write_whole(run.metrics, "".join(line + "\n" for line in kept).encode())
         self.file = run.metrics.open("a", encoding="utf-8")
@@ -31,6 +40,8 @@ class Progress:
 
     def write(self, step: int, **numbers: float | None) -> None:
         """One row of metrics.jsonl, and one point per number in TensorBoard."""
+        if not self.writes:
+            return
         numbers = {
             name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()
         }
@@ -42,8 +53,9 @@ class Progress:
 
     def close(self) -> None:
         """Flushes both."""
-        self.file.close()
-        self.board.close()
+        if self.writes:
+            self.file.close()
+            self.board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -83,35 +95,86 @@ class Meter:
     def __init__(self, seconds: float, target_tokens: int):
         self.before, self.target_tokens = seconds, target_tokens
         self.start = time.monotonic()
+        self.running: Metrics | None = None
+        self.recent: deque[float] = deque(maxlen=100)
+        """Seconds of the latest steps."""
+        self.step_since: float | None = None
+        """When the device began with the step it is at; None before the first, and while paused."""
+        self.at_data = False
         self.reset()
 
     def reset(self) -> None:
         """Starts a new reading now."""
-        self.since, self.tokens = time.monotonic(), 0
+        self.since, self.tokens, self.steps = time.monotonic(), 0, 0
+        self.data_seconds = self.checkpoint_seconds = 0.0
         self.total: Metrics | None = None
 
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same, and the time that the loop waits for them is measured."""
+        while True:
+            start = time.monotonic()
+            self.step_since, self.at_data = self.step_since or start, True
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.data_seconds += time.monotonic() - start
+            self.at_data = False
+            yield batch
+
     def add(self, metrics: Metrics, tokens: int) -> None:
-        """Counts a step in, without waiting for the device to finish it."""
+        """Counts a step in. Waits for the step before it, so that the device always has one more to do, and no more."""
         self.total = metrics if self.total is None else self.total + metrics
         self.tokens += tokens
         self.target_tokens += tokens
+        self.steps += 1
+        if self.running is not None:
+            jax.block_until_ready(self.running)
+            self._step_done()
+        self.running = metrics
+
+    def _step_done(self) -> None:
+        now = time.monotonic()
+        if self.step_since is not None:
+            self.recent.append(now - self.step_since)
+        self.step_since = now
 
     def read(self) -> dict[str, float | None]:
-        """Loss per token, target tokens per second and skipped steps since the last reading."""
+        """Loss per token, target tokens per second and skipped steps since the last reading, and where time went."""
         assert self.total is not None, "nothing to read"
         loss, tokens, skipped = (float(value) for value in self.total)  # waits for the device
-        # Every step of the reading skipped: there is no loss.
-        per_token = loss / tokens if tokens else None
-        speed = self.tokens / (time.monotonic() - self.since)
+        if self.running is not None:
+            self.running = None
+            self._step_done()
+        numbers = {
+            # Every step of the reading skipped: there is no loss.
+            "loss": loss / tokens if tokens else None,
+            "tokens_per_second": self.tokens / (time.monotonic() - self.since),
+            "skipped": skipped,
+            "step_seconds": median(self.recent) if self.recent else None,
+            "data_seconds": self.data_seconds / self.steps,
+            "checkpoint_seconds": self.checkpoint_seconds,
+        }
         self.reset()
-        return {"loss": per_token, "tokens_per_second": speed, "skipped": skipped}
+        return numbers
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leaves what is done inside (a validation, say) out of the reading."""
-        start = time.monotonic()
+        if self.running is not None:
+            jax.block_until_ready(self.running)
+            self.running = None
+            self._step_done()
+        start, self.step_since = time.monotonic(), None
         yield
         self.since += time.monotonic() - start
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """The loop stands still for a checkpoint inside; what is written in the background does not count."""
+        start = time.monotonic()
+        yield
+        self.checkpoint_seconds += time.monotonic() - start
 
     def process_seconds(self) -> float:
         """Since this process began to train."""

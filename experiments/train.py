@@ -1,26 +1,41 @@
 """`train NAME`: the training run, read from top to bottom."""
 
 import math
-import os
-import shutil
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 
-from data.batching import Batch, Batches, BatchPlan, Shape, make_shape, stream
+from data.batching import Batches, BatchPlan, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
+from experiments.fit import check_room, compile_step
+from experiments.preemption import Preempted, Preemption
 from experiments.progress import Meter, Progress, minutes, perplexity
 from experiments.records import commit
 from experiments.translator import Translator
+from experiments.watchdog import Watchdog
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints
 from transformer.config import DataConfig, Experiment, UserError
 from transformer.model import count_parameters
-from transformer.train import Params, TrainState, init_state, make_eval_step, make_train_step
+from transformer.parallel import (
+    bytes_in_all,
+    bytes_per_device,
+    everywhere,
+    init_on,
+    make_mesh,
+    own_rows,
+    padded_rows,
+    put_rows,
+    state_on,
+)
+from transformer.processes import by_first, is_first
+from transformer.train import Params, TrainState, make_eval_step
 
 Log = Callable[[str], None]
 
@@ -30,67 +45,87 @@ SAMPLES = 2
 def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
     """Trains, or goes on where an earlier process of the same run stopped. Returns the work directory.
 
+    Of several processes (transformer/processes.py) each calls this with the same arguments; the first one logs.
+
     Raises:
         UserError: bad data, a work directory of another run, no room on the disk, or too many
             non-finite steps in a row.
+        Preempted: SIGTERM came, and the state is saved.
     """
+    log = log if is_first() else lambda line: None
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
-    data = prepare(experiment.data, log=log)
+    data = by_first(lambda: checked(prepare(experiment.data, log=log))) or prepare(experiment.data, log=log)
     run = WorkDir(workdir)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
-    describe(experiment, data, train_plan, log)
-    check_rows(experiment, train_plan.shape)
-    lock = run.claim(experiment, data.tokenizer)
+    mesh = make_mesh(experiment.mesh, experiment.model)
+    template = state_on(mesh, experiment)
+    describe(experiment, data, train_plan, mesh, template, log)
 
-    checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
-    template = jax.eval_shape(lambda: init_state(experiment))
-    restored, meta = checkpoints.restore_state(template) or (None, {})
-    start, end = int(restored.step) if restored else 0, experiment.train.steps
-    if meta and meta["data"]["hash"] != data.hash:
-        raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
-    check_room(run, template, experiment.train.keep)
-    log(f"resuming after step {start}" if start else f"writing to {run.path}")
-    if start >= end:
-        checkpoints.close()
-        lock.close()
-        return run
+    with ExitStack() as open_now:
+        if lock := by_first(lambda: run.claim(experiment, data.tokenizer)):
+            open_now.enter_context(lock)
+        checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, experiment.train.eval_every, log)
+        open_now.callback(checkpoints.close)
+        restored, meta = checkpoints.restore_state(template) or (None, {})
+        start, end = int(restored.step) if restored else 0, experiment.train.steps
+        if meta and meta["data"]["hash"] != data.hash:
+            raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
+        by_first(lambda: check_room(run, template, experiment.train.keep))
+        log(f"resuming after step {start}" if start else f"writing to {run.path}")
+        if start >= end:
+            return run
 
-    log("compiling")
-    train_step = compile_step(experiment, train_plan.shape, template)
-    state = restored or init_state(experiment)
-    validate = make_validation(experiment, data.dev, dev_plan)
-    meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
-    progress = Progress(run, start, log)
-    key = jax.random.key(experiment.train.seed)
-    try:
-        for step, batch in enumerate(stream(Batches(data.train, train_plan), start, end - start), start + 1):
-            state, metrics = train_step(state, batch, key)
-            meter.add(metrics, tokens=int(np.count_nonzero(batch["target"])))
-            if step % experiment.train.log_every == 0 or step == end:
-                report(experiment, step, meter, progress, start)
-                stop_if_broken(experiment, step, state, checkpoints)
-                checkpoints.check()
-            if step % experiment.train.eval_every == 0 or step == end:
-                with meter.paused():
-                    dev_loss = validate(state.params)
-                    dev_ppl = perplexity(dev_loss)
-                    progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
-                    log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
-                    if not math.isfinite(dev_loss):
-                        raise UserError(
-                            f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
-                        )
-                    show_samples(experiment, data, state.params, log)
-                    checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
-    except KeyboardInterrupt:
-        log(f"interrupted; {last(checkpoints)}")
-        raise
-    finally:
-        progress.close()
-        checkpoints.close()
-        lock.close()
+        log("compiling")
+        train_step = compile_step(experiment, train_plan.shape, mesh)
+        state = restored or init_on(mesh, experiment)
+        validate = make_validation(experiment, data.dev, dev_plan, mesh)
+        rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
+        batches = Batches(data.train, train_plan, own_rows(rows, mesh))
+        meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
+        progress = open_now.enter_context(closing(Progress(run, start, log)))
+        preemption = open_now.enter_context(Preemption())
+        open_now.enter_context(Watchdog(meter, log))
+        key = jax.random.key(experiment.train.seed)
+        try:
+            for step, batch in enumerate(meter.waiting(stream(batches, start, end - start)), start + 1):
+                state, metrics = train_step(state, put_rows(batch, mesh, rows), key)
+                meter.add(metrics, batches.target_tokens(step - 1))
+                if step % experiment.train.log_every == 0 or step == end:
+                    report(experiment, step, meter, progress, start)
+                    stop_if_broken(experiment, step, state, checkpoints)
+                    checkpoints.check()
+                due = step % experiment.train.eval_every == 0 or step == end
+                if due:
+                    with meter.paused():
+                        dev_loss = validate(state.params)
+                        dev_ppl = perplexity(dev_loss)
+                        progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
+                        log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
+                        if not math.isfinite(dev_loss):
+                            raise UserError(
+                                f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
+                            )
+                        params = everywhere(mesh, state.params)
+                        if is_first():
+                            show_samples(experiment, data, params, log)
+                        with meter.saving():
+                            checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
+                if preemption.after(step) and step < end:
+                    if not due:  # and no validation: there may not be the time for it
+                        checkpoints.save(state, provenance(experiment, data, step, None, meter))
+                    checkpoints.wait()
+                    raise Preempted(f"preempted: saved after step {step}; the same command goes on from there")
+        except KeyboardInterrupt:
+            log(f"interrupted; {last(checkpoints)}")
+            raise
     return run
+
+
+def checked(data: PreparedData) -> PreparedData:
+    """The same. UserError if a token file is not what it was when it was written."""
+    data.check()
+    return data
 
 
 def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
@@ -99,7 +134,9 @@ def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
     return BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed)
 
 
-def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, log: Log) -> None:
+def describe(
+    experiment: Experiment, data: PreparedData, train: BatchPlan, mesh: Mesh, state: TrainState, log: Log
+) -> None:
     """What is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
     log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
@@ -108,68 +145,28 @@ def describe(experiment: Experiment, data: PreparedData, train: BatchPlan, log: 
         f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"
     )
     log(f"batches of {train.shape.rows} rows of {train.shape.source} source and {train.shape.target} target tokens")
+    log("compilations: 1 training step, 1 validation step, 1 sample")
+    sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     log(
-        f"compilations: 1 training step, 1 validation step, 1 sample; "
-        f"on {jax.device_count()} {jax.devices()[0].device_kind}"
+        f"{jax.device_count()} {jax.devices()[0].device_kind} as {sizes}: {bytes_per_device(state) / 1e6:,.1f} MB of "
+        f"parameters and optimizer state on each, of {bytes_in_all(state) / 1e6:,.1f} MB"
     )
 
 
-def check_rows(experiment: Experiment, shape: Shape) -> None:
-    """UserError if the batches cannot be split as train.accumulate asks."""
-    if shape.rows % experiment.train.accumulate:
-        raise UserError(
-            f"train.accumulate = {experiment.train.accumulate} does not divide the {shape.rows} rows of a batch"
-        )
+def make_validation(
+    experiment: Experiment, dev: Split, plan: BatchPlan, mesh: Mesh | None = None
+) -> Callable[[Params], float]:
+    """The function params -> cross-entropy per token of the validation text, without smoothing.
 
-
-def compile_step(experiment: Experiment, shape: Shape, state: TrainState) -> Any:
-    """The train step, compiled for batches of this shape. UserError if it needs more memory than the device has.
-
-    Args:
-        state: only its shapes and types count.
+    The parameters live on the mesh, or without one on the device that JAX takes by default.
     """
-    step = jax.jit(make_train_step(experiment), donate_argnums=0)
-    compiled = step.lower(state, empty_batch(shape), jax.random.key(experiment.train.seed)).compile()
-    if (needed := memory_of(compiled)) > (there := device_memory()):
-        raise UserError(
-            f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "
-            f"the device has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
-        )
-    return compiled
-
-
-def memory_of(compiled: Any) -> int:
-    """Bytes that a compiled step takes on the device at once, by the compiler's account: state, batch and the rest."""
-    told = compiled.memory_analysis()
-    if told is None:  # a backend that does not say
-        return 0
-    return told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes + told.temp_size_in_bytes
-
-
-def device_memory() -> float:
-    """Bytes that the device lets this process have; of a CPU the machine's. Infinite where nobody says."""
-    told = jax.devices()[0].memory_stats()
-    if told and "bytes_limit" in told:
-        return float(told["bytes_limit"])
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
-
-
-def empty_batch(shape: Shape) -> Batch:
-    """A batch of this shape without a sentence in it."""
-    rows, source, target = shape
-    return {"source": np.zeros((rows, source), np.int32), "target": np.zeros((rows, target), np.int32)}
-
-
-def make_validation(experiment: Experiment, dev: Split, plan: BatchPlan) -> Callable[[Params], float]:
-    """The function params -> cross-entropy per token of the validation text, without smoothing."""
     eval_step = jax.jit(make_eval_step(experiment.model))
-    batches = Batches(dev, plan)
+    rows = padded_rows(plan.shape.rows, mesh, parts=1) if mesh else plan.shape.rows
+    batches = Batches(dev, plan, own_rows(rows, mesh) if mesh else None)
 
     def validate(params: Params) -> float:
-        sums = [eval_step(params, batches[i]) for i in range(len(plan))]
+        put = partial(put_rows, mesh=mesh, rows=rows) if mesh else dict
+        sums = [eval_step(params, put(batches[i])) for i in range(len(plan))]
         return float(sum(loss for loss, _ in sums) / sum(count for _, count in sums))
 
     return validate
@@ -183,7 +180,9 @@ def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, 
     loss = "none" if numbers["loss"] is None else f"{numbers['loss']:.4f}"
     line = (
         f"step {step}/{experiment.train.steps}  loss {loss}  "
-        f"{numbers['tokens_per_second']:,.0f} tokens/s  {minutes(left)} left"
+        f"{numbers['tokens_per_second']:,.0f} tokens/s  {minutes(left)} left  "
+        f"(seconds: step {numbers['step_seconds']:.3g}, data {numbers['data_seconds']:.2g}, "
+        f"checkpoints {numbers['checkpoint_seconds']:.2g})"
     )
     if numbers["skipped"]:
         line += f"  {numbers['skipped']:.0f} non-finite steps skipped"
@@ -215,7 +214,9 @@ def show_samples(experiment: Experiment, data: PreparedData, params: Params, log
         log(f"  source     {source}\n  output     {output}\n  reference  {reference}")
 
 
-def provenance(experiment: Experiment, data: PreparedData, step: int, dev_loss: float, meter: Meter) -> dict[str, Any]:
+def provenance(
+    experiment: Experiment, data: PreparedData, step: int, dev_loss: float | None, meter: Meter
+) -> dict[str, Any]:
     """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
     return {
         "experiment": asdict(experiment),
@@ -227,15 +228,3 @@ def provenance(experiment: Experiment, data: PreparedData, step: int, dev_loss: 
         "seconds": meter.seconds(),
         "target_tokens": meter.target_tokens,
     }
-
-
-def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
-    """UserError if the checkpoints that will be kept do not fit on the disk."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    # The kept ones, the best one, and one that is being written.
-    there = len(list(run.checkpoints.glob("[0-9]*")))
-    needed, free = size * max(1, keep + 2 - there), shutil.disk_usage(run.path).free
-    if needed > free:
-        raise UserError(
-            f"no room in {run.path}: {keep} checkpoints need {needed / 1e6:,.0f} MB, free are {free / 1e6:,.0f} MB"
-        )

@@ -28,6 +28,7 @@ from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
 from experiments.workdir import find_workdir, write_whole
 from transformer.config import Experiment, UserError
+from transformer.processes import is_first, join
 
 Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
 
@@ -194,8 +195,10 @@ def run_train(arguments: Arguments) -> None:
     """train NAME: train, or go on with a run that was stopped"""
     experiment, flags = experiment_of("train", arguments)
     given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
+    join()
     run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
-    print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+    if is_first():
+        print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
 
 
 def run_translate(arguments: Arguments) -> None:

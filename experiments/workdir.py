@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "train.keep",
     "train.max_bad_steps",
     "decode.",
+    "mesh",
     "note",
 )
 

@@ -1,24 +1,30 @@
 """Checkpoints: written by Orbax, each whole or not at all, and averaged as in section 6.1.
 
 `<workdir>/checkpoints/<step>` holds `params`, `rest` (optimizer state and counters) and `meta` (JSON: the experiment,
-the vocabulary's hash, the validation loss). Arrays and JSON only: loading one runs no code. `Checkpoints` is for the
-process that trains; `load` and `read_meta` only read, also beside a training process.
+the vocabulary's hash, the validation loss, a checksum of the arrays). Arrays and JSON only: loading one runs no code.
+`Checkpoints` is for the processes that train; `load` and `read_meta` only read, also beside a training process.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax import Array
 from orbax.checkpoint import checkpoint_managers as policies
 
 from transformer.config import UserError
+from transformer.layers import random_bits
+from transformer.processes import by_first, everyone
 from transformer.train import Params, TrainState
 
 LOSS = "dev_loss"
+CHECKSUM = "checksum"
 
 
 class Checkpoint(NamedTuple):
@@ -32,36 +38,50 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, to write and to resume from: the newest `keep`, and the one of the lowest loss."""
+    """The checkpoints of one run, to write and to resume from.
 
-    def __init__(self, directory: Path, keep: int = 5, log: Callable[[str], None] = print):
+    Kept are the newest `keep` of those at every `every` steps, the newest of all, and the one of the lowest loss.
+    """
+
+    def __init__(self, directory: Path, keep: int = 5, every: int = 1, log: Callable[[str], None] = print):
         self.directory, self.log = directory, log
-        for step in saved_steps(directory):
-            try:
-                read_json(directory / str(step) / "metrics" / "metrics")  # Orbax would stop at a damaged one
-            except UserError as error:
-                self._set_aside(step, str(error))
-        newest = policies.LatestN(keep)
-        best = policies.BestN(get_metric_fn=lambda metrics: metrics[LOSS], reverse=True, n=1)
+        by_first(self._set_aside_unreadable)
+        regular = policies.EveryNSteps(every, max_to_keep=keep)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[LOSS], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
         self.manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics[LOSS],
                 best_mode="min",
-                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                preservation_policy=policies.AnyPreservationPolicy([regular, policies.LatestN(1), best]),
                 cleanup_tmp_directories=True,
             ),
             item_names=("params", "rest", "meta"),
         )
 
+    def _set_aside_unreadable(self) -> None:
+        """Those whose metrics Orbax would stop at."""
+        for step in saved_steps(self.directory):
+            metrics = self.directory / str(step) / "metrics" / "metrics"
+            try:
+                if metrics.parent.exists():  # one that was made on the way out has none
+                    read_json(metrics)
+            except UserError as error:
+                self._set_aside(step, str(error))
+
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        """Writes in the background; `meta` must be JSON and have a finite "dev_loss"."""
+        """Writes in the background; `meta` must be JSON, and its "dev_loss" finite, or None where there is none."""
+        rest = state._replace(params={})
+        meta = meta | {CHECKSUM: {"params": checksum(state.params), "rest": checksum(rest)}}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave(state._replace(params={})),
+            rest=ocp.args.StandardSave(rest),
             meta=ocp.args.JsonSave(meta),
         )
-        self.manager.save(int(state.step), args=items, metrics={LOSS: float(meta[LOSS])})
+        metrics = None if meta[LOSS] is None else {LOSS: float(meta[LOSS])}
+        self.manager.save(int(state.step), args=items, metrics=metrics)
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
@@ -76,22 +96,34 @@ class Checkpoints:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         unreadable: dict[int, str] = {}
         for step in reversed(self.steps()):
+            problem = None
             try:
                 meta = read_meta(self.directory, str(step))
                 items = {"params": shapes.params, "rest": shapes._replace(params={})}
                 args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
                 restored = self.manager.restore(step, args=ocp.args.Composite(**args))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                unreadable[step] = brief(error)
+                problem = brief(error)
+            if everyone(problem is None):
+                try:
+                    for name in items:
+                        check(restored[name], meta, name)
+                except UserError as error:
+                    problem = str(error)
+            if not everyone(problem is None):
+                unreadable[step] = problem or "another process cannot read it"
                 continue
-            for damaged, reason in unreadable.items():
-                self._set_aside(damaged, reason)
+            by_first(partial(self._set_aside_all, unreadable))
             self.manager.reload()
             return restored["rest"]._replace(params=restored["params"]), meta
         if unreadable:
             step, reason = next(iter(unreadable.items()))
             raise UserError(f"no checkpoint in {self.directory} can be read ({step}: {reason})")
         return None
+
+    def _set_aside_all(self, reasons: dict[int, str]) -> None:
+        for step, reason in reasons.items():
+            self._set_aside(step, reason)
 
     def _set_aside(self, step: int, reason: str) -> None:
         place, number = self.directory / f"unreadable-{step}", 1
@@ -121,7 +153,7 @@ def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint
     not, that cannot be read, or that is named twice.
     """
     chosen = choose(directory, which, keep)
-    params = average(_read_params(directory / str(step), template) for step in chosen)
+    params = average(_read_params(directory, step, template) for step in chosen)
     return Checkpoint(params, read_meta(directory, str(chosen[-1])), chosen)
 
 
@@ -129,7 +161,9 @@ def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
     """A checkpoint to translate with, under the newest of its steps: nothing to go on training from."""
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(checkpoint.params),
-        meta=ocp.args.JsonSave(checkpoint.meta | {"averaged": checkpoint.steps}),
+        meta=ocp.args.JsonSave(
+            checkpoint.meta | {"averaged": checkpoint.steps, CHECKSUM: {"params": checksum(checkpoint.params)}}
+        ),
     )
     with ocp.CheckpointManager(directory.absolute(), item_names=("params", "meta")) as manager:
         manager.save(checkpoint.steps[-1], args=items)
@@ -145,7 +179,8 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
     if which == "last":
         return steps[-1:]
     if which == "best":
-        return [min(steps, key=lambda step: read_meta(directory, str(step))[LOSS])]
+        losses = {step: read_meta(directory, str(step))[LOSS] for step in steps}
+        return [min(steps, key=lambda step: math.inf if losses[step] is None else losses[step])]
     named: list[int] = []
     for name in which.split(","):
         if not name.isdecimal() or int(name) not in steps:
@@ -179,13 +214,37 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_params(checkpoint: Path, template: Params) -> Params:
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+def _read_params(directory: Path, step: int, template: Params) -> Params:
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # wherever they lived when they were saved
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore((checkpoint / "params").absolute(), shapes)
+            params = checkpointer.restore((directory / str(step) / "params").absolute(), shapes)
+        check(params, read_meta(directory, str(step)), "params")
+        return params
     except Exception as error:
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {brief(error)}") from error
+        raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
+
+
+def checksum(arrays: Any) -> int:
+    """32 bits that change with each single bit of the arrays, however these are shared among devices."""
+    return int(_checksum(arrays))
+
+
+@jax.jit
+def _checksum(arrays: Any) -> Array:
+    total = jnp.zeros((), jnp.uint32)
+    for number, leaf in enumerate(map(jnp.atleast_1d, jax.tree.leaves(arrays))):
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
+        # An odd factor loses no bit, and another one for each place sees what changed places.
+        total += jnp.sum(bits * (random_bits(jax.random.key(number), bits.shape) | 1), dtype=jnp.uint32)
+    return total
+
+
+def check(arrays: Any, meta: dict[str, Any], name: str) -> None:
+    """UserError if these are not the arrays that were saved under this name. (Older checkpoints have no checksum.)"""
+    if CHECKSUM in meta and checksum(arrays) != meta[CHECKSUM][name]:
+        raise UserError(f"its {name} are not what was saved: the checksum differs")
 
 
 def average(checkpoints: Iterable[Params]) -> Params:

@@ -166,6 +166,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How devices share the work. The result is the same, but for rounding."""
+
+    data: int = 0
+    """Devices that share the rows of a batch, and hold all parameters each. 0: those that the other two leave."""
+    fsdp: int = 1
+    """Devices that share the rows of a batch, and also the parameters and the optimizer's state."""
+    tensor: int = 1
+    """Devices that share the heads, the inner width of the feed-forward networks and the vocabulary."""
+    step: Literal["pjit", "pmap"] = "pjit"
+    """Who divides the work: the compiler, for one program over all devices; or the program, which each device runs on
+    its own rows (only along `data`)."""
+
+    def __post_init__(self) -> None:
+        if self.data < 0:
+            raise UserError(f"mesh.data must be 0 or more, not {self.data}")
+        for name in ("fsdp", "tensor"):
+            if getattr(self, name) < 1:
+                raise UserError(f"mesh.{name} must be at least 1, not {getattr(self, name)}")
+        if self.step == "pmap" and (self.fsdp, self.tensor) != (1, 1):
+            raise UserError("mesh.step = pmap shares rows along mesh.data only: mesh.fsdp and mesh.tensor must be 1")
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """How to translate (section 6.1)."""
 
@@ -197,6 +221,7 @@ class Experiment:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     note: str = ""
     """What a reader of the record must know, in a sentence."""
 

@@ -9,6 +9,7 @@ from jax import Array
 
 from transformer.attention import KeysValues, MultiHeadAttention
 from transformer.config import ModelConfig
+from transformer.mesh import first_row
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:
@@ -31,9 +32,9 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     So XLA draws them where they are needed, without ever writing them to memory, and devices that share a batch draw
     what one device would.
     """
-    place = jnp.zeros(shape, jnp.uint32)
+    place = jnp.full(shape, first_row(shape[0]), jnp.uint32)
     for axis, size in enumerate(shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        place = (place if axis == 0 else place * jnp.uint32(size)) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
     first, second = jax.random.key_data(key)[:2]
     return _mix(_mix(place + first) ^ second)
 

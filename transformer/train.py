@@ -71,14 +71,19 @@ def batch_loss(
     return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing)
 
 
-def make_train_step(
-    experiment: Experiment,
-) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambda sums: sums) -> TrainStep:
     """The function `train_step(state, batch, key)`. Wrap it in `jax.jit(..., donate_argnums=0)`.
 
-    With train.accumulate = A, the batch goes through the model in A parts of B/A rows. Their
-    gradients are sums over tokens, divided once by the tokens of the whole batch: the result is that of
-    the whole batch, however the sentence lengths fall.
+    With train.accumulate = A, the batch goes through the model in A parts of B/A rows: row r is in part r % A, so
+    that devices which share the rows share each part. Gradients are sums over tokens, divided once by the tokens of
+    the whole batch: the result is that of the whole batch, however the sentence lengths fall.
+
+    Args:
+        add_up: makes the sums of the whole batch of those of the rows at hand. Where these are all rows, it returns
+            what it gets.
     """
     graph, optimizer = graph_of(experiment.model), adam(experiment.optimizer)
     smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
@@ -97,12 +102,12 @@ def make_train_step(
             (loss, tokens), grads = gradient(params, *part)
             return jax.tree.map(jnp.add, total, (loss, tokens, grads)), None
 
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
         zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add_part, zero, (split, jax.random.split(key, parts)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-        loss, tokens, grads = gradient_sum(state.params, batch, jax.random.fold_in(key, state.step))
+        loss, tokens, grads = add_up(gradient_sum(state.params, batch, jax.random.fold_in(key, state.step)))
         grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
         direction, opt_state = optimizer.update(grads, state.opt_state)
         rate = learning_rate(state.step + 1, experiment.optimizer, experiment.model.d_model)

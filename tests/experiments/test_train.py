@@ -3,7 +3,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,10 @@ import pytest
 from experiments.progress import Meter, read_metrics
 from experiments.train import train
 from experiments.workdir import WorkDir
+from tests.experiments.launching import ROOT, command
 from transformer.checkpoint import Checkpoints
 from transformer.config import UserError
 from transformer.train import Metrics, init_state
-
-ROOT = Path(__file__).parents[2]
 
 
 def final_state(run: WorkDir, experiment):
@@ -70,16 +68,6 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     assert_bitwise_equal(state, expected)
     assert meta["target_tokens"] == expected_meta["target_tokens"]
     assert meta["dev_loss"] == expected_meta["dev_loss"]
-
-
-def command(micro, workdir) -> list[str]:
-    """The same experiment for another process: everything that differs from `small`, as flags."""
-    flags = ["--workdir", str(workdir)]
-    for part in ("model", "data", "optimizer", "train"):
-        for name, value in vars(getattr(micro, part)).items():
-            if value is not None:
-                flags += [f"--{part}.{name.replace('_', '-')}", str(value)]
-    return [sys.executable, "-m", "experiments", "train", "small", *flags]
 
 
 def checkpoint_in_the_making(workdir: Path) -> bool:
@@ -163,11 +151,6 @@ def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatc
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match=r"no room in .*checkpoints need"):
         train(micro, tmp_path / "run", lambda line: None)
-
-
-def test_parts_must_divide_the_batch(micro, tmp_path):
-    with pytest.raises(UserError, match="does not divide"):
-        train(replace(micro, train=replace(micro.train, accumulate=7)), tmp_path / "run", lambda line: None)
 
 
 def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypatch):

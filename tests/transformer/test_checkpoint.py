@@ -40,7 +40,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert_same(restored.params, jax.tree.map(lambda x: x + 1, state.params))
     assert_same(restored.opt_state, state.opt_state)
-    assert restored.step == 1 and meta == {"dev_loss": 1.0, "number": 1}
+    assert restored.step == 1 and {"dev_loss": 1.0, "number": 1}.items() <= meta.items()
     assert read_meta(tmp_path, "last")["number"] == 1
 
 

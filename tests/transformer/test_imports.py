@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # In the order of the paper: a file may import from those before it.
 ORDER = [
-    "config", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss", "optimizer",
-    "train", "decode", "checkpoint",
+    "config", "mesh", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss", "optimizer",
+    "train", "parallel", "decode", "processes", "checkpoint",
 ]  # fmt: skip
 LIBRARIES = {"jax", "flax", "optax", "orbax"}
 

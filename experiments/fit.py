@@ -1,0 +1,67 @@
+"""What has to fit before a run starts: the step into the device's memory, the checkpoints onto the disk."""
+
+import math
+import os
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data.batching import Batch, Shape
+from experiments.workdir import WorkDir
+from transformer.config import Experiment, UserError
+from transformer.parallel import bytes_in_all, own_rows, padded_rows, parallel_step, put_rows, state_on
+from transformer.train import TrainState
+
+
+def compile_step(experiment: Experiment, shape: Shape, mesh: Mesh) -> Any:
+    """The train step, compiled for batches of this shape. UserError if it needs more memory than a device has."""
+    rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
+    batch = put_rows(empty_batch(shape._replace(rows=len(own_rows(rows, mesh)))), mesh, rows)
+    step = parallel_step(experiment, mesh)
+    compiled = step.lower(state_on(mesh, experiment), batch, jax.random.key(experiment.train.seed)).compile()
+    if (needed := memory_of(compiled)) > (there := device_memory()):
+        raise UserError(
+            f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "
+            f"a device has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
+        )
+    return compiled
+
+
+def memory_of(compiled: Any) -> int:
+    """Bytes that a compiled step takes on the device at once, by the compiler's account: state, batch and the rest."""
+    told = compiled.memory_analysis()
+    if told is None:  # a backend that does not say
+        return 0
+    return told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes + told.temp_size_in_bytes
+
+
+def device_memory() -> float:
+    """Bytes that the device lets this process have; of a CPU the machine's. Infinite where nobody says."""
+    told = jax.local_devices()[0].memory_stats()
+    if told and "bytes_limit" in told:
+        return float(told["bytes_limit"])
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def empty_batch(shape: Shape) -> Batch:
+    """A batch of this shape without a sentence in it."""
+    rows, source, target = shape
+    return {"source": np.zeros((rows, source), np.int32), "target": np.zeros((rows, target), np.int32)}
+
+
+def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
+    """UserError if the checkpoints that will be kept do not fit on the disk."""
+    size = bytes_in_all(state)
+    # The kept ones, the best one, the newest one, and one that is being written.
+    there = len(list(run.checkpoints.glob("[0-9]*")))
+    needed, free = size * max(1, keep + 3 - there), shutil.disk_usage(run.path).free
+    if needed > free:
+        raise UserError(
+            f"no room in {run.path}: {keep} checkpoints need {needed / 1e6:,.0f} MB, free are {free / 1e6:,.0f} MB"
+        )

@@ -1,0 +1,57 @@
+"""Processes of `python -m experiments train` that are one run, on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(experiment, workdir) -> list[str]:
+    """The experiment for another process: everything that differs from `small`, as flags."""
+    flags = ["--workdir", str(workdir)]
+    for part in ("model", "data", "optimizer", "train", "mesh"):
+        for name, value in vars(getattr(experiment, part)).items():
+            if value is not None:
+                flags += [f"--{part}.{name.replace('_', '-')}", str(value)]
+    return [sys.executable, "-m", "experiments", "train", "small", *flags]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(command: list[str], count: int, devices: int = 1, **environment: str) -> list[subprocess.Popen[str]]:
+    """So many processes with so many devices each; of several, each knows the others."""
+    address, started = f"localhost:{free_port()}", []
+    for number in range(count):
+        own = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        if count > 1:
+            own |= {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(number),
+            }
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | own | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(processes: list[subprocess.Popen[str]], seconds: float = 300) -> list[str]:
+    """What each printed. AssertionError if one fails."""
+    outputs = [process.communicate(timeout=seconds)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return outputs

@@ -1,0 +1,76 @@
+"""Fault injection: `make test-faults`. What was survived is counted, and printed at the end."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data import grammar
+from experiments.train import train
+from experiments.workdir import WorkDir
+from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+
+COUNTS = "FAULT_COUNTS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        path = Path(config.rootpath) / ".pytest_cache" / "faults.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+        os.environ[COUNTS] = str(path)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    total: Counter[str] = Counter()
+    for line in Path(os.environ[COUNTS]).read_text().splitlines():
+        total.update(json.loads(line))
+    if total:
+        terminalreporter.section("faults")
+        for what, number in sorted(total.items()):
+            terminalreporter.write_line(f"{number:6,}  {what}")
+
+
+@pytest.fixture(scope="session")
+def count():
+    """The function that counts a fault in, for the summary."""
+
+    def add(what: str, number: int = 1) -> None:
+        with open(os.environ[COUNTS], "a") as file:
+            file.write(json.dumps({what: number}) + "\n")
+
+    return add
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+    """Prepared data of the tests stays out of the user's."""
+    os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
+    return Path(os.environ["DATA_DIR"])
+
+
+@pytest.fixture(scope="session")
+def victim(tmp_path_factory) -> Experiment:
+    """Trains for half a minute, with a checkpoint every half second."""
+    folder, files = tmp_path_factory.mktemp("text"), {}
+    for split, number in (("train", 400), ("dev", 12), ("test", 12)):
+        pairs = list(grammar.pairs(split, number))
+        for side, name in enumerate(("src", "tgt")):
+            path = folder / f"{split}.{name}"
+            path.write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
+            files[f"{split}_{name}"] = str(path)
+    return Experiment(
+        "victim",
+        model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
+        data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, **files),
+        optimizer=OptimizerConfig(warmup_steps=100),
+        train=TrainConfig(steps=400, log_every=5, eval_every=20, keep=3),
+    )
+
+
+@pytest.fixture(scope="session")
+def undisturbed(victim, tmp_path_factory) -> WorkDir:
+    """The run that nothing happened to."""
+    return train(victim, tmp_path_factory.mktemp("runs") / "victim", log=lambda line: None)

@@ -1,0 +1,93 @@
+"""Twenty training steps on as many devices as XLA_FLAGS makes: `python steps_on_devices.py OUT LAYOUT ...`.
+
+A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap. OUT/<layout>.npz holds
+the parameters, the losses and the bytes of state on a device.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from transformer.config import (
+    EOS,
+    PAD,
+    UNK,
+    DataConfig,
+    Experiment,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from transformer.parallel import (
+    bytes_in_all,
+    bytes_per_device,
+    init_on,
+    make_mesh,
+    padded_rows,
+    parallel_step,
+    put_rows,
+)
+from transformer.train import init_state, make_train_step
+
+STEPS, ROWS, LENGTH = 20, 14, 12
+
+EXPERIMENT = Experiment(
+    "devices",
+    model=ModelConfig(vocab_size=64, num_layers=1, d_model=32, d_ff=64, num_heads=4, d_k=8, d_v=8, dropout=0.1),
+    data=DataConfig(vocab_size=64),
+    # Fast enough for the parameters to move by 500 times the tolerance of the test.
+    optimizer=OptimizerConfig(warmup_steps=400),
+    train=TrainConfig(accumulate=2),
+)
+
+
+def batches() -> list[dict[str, np.ndarray]]:
+    """Rows of two sentences, and at their end nothing."""
+    chance = np.random.default_rng(0)
+    found = []
+    for _ in range(STEPS):
+        batch = {side: chance.integers(UNK + 1, 64, (ROWS, LENGTH), dtype=np.int32) for side in ("source", "target")}
+        for ids in batch.values():
+            ids[:, [4, -3]], ids[:, -2:] = EOS, PAD
+        found.append(batch)
+    return found
+
+
+def layout(name: str) -> MeshConfig:
+    """The mesh of that name."""
+    if name == "pmap":
+        return MeshConfig(step="pmap")
+    data, fsdp, tensor = map(int, name.split("x"))
+    return MeshConfig(data, fsdp, tensor)
+
+
+def main(out: Path, names: list[str]) -> None:
+    """Runs the layouts one after the other."""
+    key = jax.random.key(0)
+    for name in names:
+        if name == "one":
+            step, state = jax.jit(make_train_step(EXPERIMENT)), init_state(EXPERIMENT)
+            put, size = lambda batch: batch, bytes_in_all(state)
+        else:
+            experiment = replace(EXPERIMENT, mesh=layout(name))
+            mesh = make_mesh(experiment.mesh, experiment.model)
+            step, state, rows = parallel_step(experiment, mesh), init_on(mesh, experiment), padded_rows(ROWS, mesh, 2)
+            size = bytes_per_device(state)
+
+            def put(batch, mesh=mesh, rows=rows):
+                return put_rows({k: np.pad(v, ((0, rows - ROWS), (0, 0))) for k, v in batch.items()}, mesh, rows)
+
+        losses = []
+        for batch in batches():
+            state, metrics = step(state, put(batch), key)
+            losses.append(float(metrics.loss))
+        params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+        np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,87 @@
+"""Laws of training on many devices, on eight that XLA makes of one processor."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.transformer.steps_on_devices import EXPERIMENT
+from transformer.config import MeshConfig, UserError
+from transformer.parallel import make_mesh, padded_rows
+
+ROOT = Path(__file__).parents[2]
+LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    out = tmp_path_factory.mktemp("layouts")
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(ROOT / "tests/transformer/steps_on_devices.py"), str(out), "one", *LAYOUTS]
+    subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return {name: dict(np.load(out / f"{name}.npz")) for name in ("one", *LAYOUTS)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_many_devices_train_what_one_trains(results, layout):
+    one, many = results["one"], results[layout]
+    np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-5)
+    moved = 0.0
+    for name in one:
+        # A bias of the keys adds as much to all scores of a query, and softmax does not see it: its gradient is zero
+        # but for rounding, which Adam, blind to the scale of gradients, makes as large as any.
+        if name not in ("losses", "bytes") and not name.endswith("['key']['bias']"):
+            np.testing.assert_allclose(many[name], one[name], atol=1e-5, rtol=0, err_msg=name)
+            moved = max(moved, np.abs(many[name] - many[name].mean()).max())
+    assert moved > 1e-3
+
+
+def test_a_device_holds_its_part_of_the_state(results, capsys):
+    whole = int(results["one"]["bytes"])
+    held = {layout: int(results[layout]["bytes"]) for layout in LAYOUTS}
+    with capsys.disabled():
+        print(f"\nbytes of state on a device: {whole:,} on one alone; {held}")
+    assert held["8x1x1"] == held["pmap"] == whole
+    # Norms and some biases are on all devices; the rest is an eighth.
+    assert whole / 8 < held["1x8x1"] < whole / 6
+    # Along two axes of two: a quarter.
+    assert whole / 4 < held["2x2x2"] < whole / 3
+
+
+@pytest.mark.parametrize(
+    "mesh, message",
+    [
+        (MeshConfig(data=3), r"3 x 1 x 1 .* wants 3 devices; there are 1"),
+        (MeshConfig(fsdp=5), r"wants 5 devices; there are 1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(mesh, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(mesh, EXPERIMENT.model)
+
+
+def test_axes_must_divide_the_model(monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 12)
+    with pytest.raises(UserError, match=r"mesh\.fsdp = 3 does not divide model\.d_model = 32"):
+        make_mesh(MeshConfig(fsdp=3), EXPERIMENT.model)
+    with pytest.raises(UserError, match=r"mesh\.tensor = 3 does not divide model\.num_heads = 4"):
+        make_mesh(MeshConfig(tensor=3), EXPERIMENT.model)
+
+
+def test_explicit_steps_share_rows_only():
+    with pytest.raises(UserError, match=r"mesh\.fsdp and mesh\.tensor must be 1"):
+        MeshConfig(fsdp=2, step="pmap")
+    assert replace(EXPERIMENT, mesh=MeshConfig(step="pmap")).mesh.data == 0
+
+
+def test_rows_are_padded_to_equal_parts():
+    mesh = make_mesh(MeshConfig(), EXPERIMENT.model)
+    assert [padded_rows(rows, mesh, parts=2) for rows in (1, 2, 7)] == [2, 2, 8]

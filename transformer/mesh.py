@@ -1,0 +1,25 @@
+"""The axes along which devices share the work, and what a computation may ask about them while it is traced.
+
+Rows of a batch are shared along `data` and `fsdp`; parameters along `fsdp` and `tensor` (transformer/parallel.py).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+AXES = ("data", "fsdp", "tensor")
+ROW_AXES = ("data", "fsdp")
+
+
+def row_groups() -> int:
+    """Into how many equal groups the rows at hand are shared by devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:  # one device, or each of them runs a program of its own on its own rows
+        return 1
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def first_row(rows: int) -> Array | int:
+    """The number in the batch of the first of the `rows` at hand: not 0 where each device has a program of its own."""
+    own = jax.sharding.get_abstract_mesh().manual_axes
+    return jax.lax.axis_index(own).astype(jnp.uint32) * jnp.uint32(rows) if own else 0
