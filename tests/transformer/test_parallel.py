@@ -30,6 +30,7 @@ def results(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     return {name: dict(np.load(out / f"{name}.npz")) for name in ("one", *LAYOUTS)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_devices_train_what_one_trains(results, layout):
     one, many = results["one"], results[layout]
@@ -44,6 +45,7 @@ def test_many_devices_train_what_one_trains(results, layout):
     assert moved > 1e-3
 
 
+@pytest.mark.slow
 def test_a_device_holds_its_part_of_the_state(results, capsys):
     whole = int(results["one"]["bytes"])
     held = {layout: int(results[layout]["bytes"]) for layout in LAYOUTS}
