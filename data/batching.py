@@ -203,10 +203,7 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         """dict(source=int32 [B, S], target=int32 [B, T]): sentences one after the other, each ended by eos, then 0."""
-        if step < 0:
-            raise IndexError(f"there is no step {step}")
-        number, index = divmod(int(step), len(self.plan))
-        planned = self._epoch(number)[index]  # type: ignore[attr-defined]
+        planned = self._planned(step)
         indices, rows, count = planned.indices, planned.rows, self.plan.shape.rows
         if self.rows is not None:
             mine = np.isin(rows, self.rows)
@@ -216,9 +213,14 @@ class Batches:
 
     def target_tokens(self, step: int) -> int:
         """Target tokens of a batch, all of its rows counted."""
+        return int(self.split.lengths("target")[self._planned(step).indices].sum())
+
+    def _planned(self, step: int) -> PlannedBatch:
+        if step < 0:
+            raise IndexError(f"there is no step {step}")
         number, index = divmod(int(step), len(self.plan))
-        indices = self._epoch(number)[index].indices  # type: ignore[attr-defined]
-        return int(self.split.lengths("target")[indices].sum())
+        planned: PlannedBatch = self._epoch(number)[index]  # type: ignore[attr-defined]
+        return planned
 
 
 @dataclass(frozen=True)

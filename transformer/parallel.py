@@ -110,8 +110,13 @@ def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
 
 def everywhere(mesh: Mesh, arrays: Any) -> Any:
     """The arrays, whole, on each process: for what one of them does alone. All processes have to call it."""
-    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(arrays)
-    return jax.tree.map(lambda x: x.addressable_data(0), whole)
+    return jax.tree.map(lambda x: x.addressable_data(0), _gather(mesh)(arrays))
+
+
+@lru_cache
+def _gather(mesh: Mesh) -> Any:
+    """Kept, so that it is compiled once and not at every validation."""
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
 
 
 def init_on(mesh: Mesh, experiment: Experiment) -> TrainState:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data import grammar
 from experiments.train import train
 from experiments.workdir import WorkDir
+from tests.text import write_text
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
 SIZES = {"train": 300, "dev": 12, "test": 20}
@@ -24,11 +24,7 @@ def data_dir(tmp_path_factory):
 def text(tmp_path_factory) -> Path:
     """A folder with {train,dev,test}.{en,de}."""
     folder = tmp_path_factory.mktemp("text")
-    for split, count in SIZES.items():
-        pairs = list(grammar.pairs(split, count))
-        for side, language in enumerate(("en", "de")):
-            lines = "".join(pair[side] + "\n" for pair in pairs)
-            (folder / f"{split}.{language}").write_text(lines, encoding="utf-8")
+    write_text(folder, SIZES)
     return folder
 
 

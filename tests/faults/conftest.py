@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data import grammar
 from experiments.train import train
 from experiments.workdir import WorkDir
+from tests.text import write_text
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
 COUNTS = "FAULT_COUNTS"
@@ -54,13 +54,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory) -> Experiment:
     """Trains for half a minute, with a checkpoint every half second."""
-    folder, files = tmp_path_factory.mktemp("text"), {}
-    for split, number in (("train", 400), ("dev", 12), ("test", 12)):
-        pairs = list(grammar.pairs(split, number))
-        for side, name in enumerate(("src", "tgt")):
-            path = folder / f"{split}.{name}"
-            path.write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
-            files[f"{split}_{name}"] = str(path)
+    files = write_text(tmp_path_factory.mktemp("text"), {"train": 400, "dev": 12, "test": 12})
     return Experiment(
         "victim",
         model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
