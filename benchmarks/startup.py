@@ -19,7 +19,7 @@ from data.batching import Shape
 from experiments.compiled import keep_compiled
 from experiments.fit import compile_step
 from experiments.plan import full_batch
-from transformer.parallel import init_on, make_mesh, put_rows
+from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
 
 def first_step(size: str, tokens: int) -> None:
@@ -30,7 +30,7 @@ def first_step(size: str, tokens: int) -> None:
     shape = Shape(max(1, tokens // width), width, width)
     mesh = make_mesh(experiment.mesh, experiment.model)
     step = compile_step(experiment, shape, mesh)
-    batch = put_rows(full_batch(shape), mesh, shape.rows)
+    batch = put_rows(full_batch(shape), mesh, padded_rows(shape.rows, mesh, experiment.train.accumulate))
     jax.block_until_ready(step(init_on(mesh, experiment), batch, jax.random.key(0)))
 
 

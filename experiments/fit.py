@@ -6,21 +6,19 @@ import shutil
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from data.batching import Batch, Shape
+from data.batching import Shape
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
-from transformer.parallel import bytes_in_all, own_rows, padded_rows, parallel_step, put_rows, state_on
+from transformer.parallel import batch_on, bytes_in_all, padded_rows, parallel_step, state_on
 from transformer.train import TrainState
 
 
 def compile_step(experiment: Experiment, shape: Shape, mesh: Mesh) -> Any:
     """The train step, compiled for batches of this shape. UserError if it needs more memory than a device has."""
     rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
-    batch = put_rows(empty_batch(shape._replace(rows=len(own_rows(rows, mesh)))), mesh, rows)
-    step = parallel_step(experiment, mesh)
+    step, batch = parallel_step(experiment, mesh), batch_on(mesh, rows, shape.source, shape.target)
     compiled = step.lower(state_on(mesh, experiment), batch, jax.random.key(experiment.train.seed)).compile()
     if (needed := memory_of(compiled)) > (there := device_memory()):
         raise UserError(
@@ -47,12 +45,6 @@ def device_memory() -> float:
         return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return math.inf
-
-
-def empty_batch(shape: Shape) -> Batch:
-    """A batch of this shape without a sentence in it."""
-    rows, source, target = shape
-    return {"source": np.zeros((rows, source), np.int32), "target": np.zeros((rows, target), np.int32)}
 
 
 def check_room(run: WorkDir, state: TrainState, keep: int) -> None:

@@ -120,7 +120,7 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
 
     def batch_of(rows: int) -> Any:
         padded = padded_rows(rows, mesh, experiment.train.accumulate)
-        return put_rows(full_batch(shape._replace(rows=padded)), mesh, padded)
+        return put_rows(full_batch(shape._replace(rows=rows)), mesh, padded)
 
     needed = memory_of(step.lower(template, batch_of(shape.rows), key).compile())
     yield f"this machine  {count} x {device.device_kind}, of {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"

@@ -7,7 +7,8 @@ the vocabulary's hash, the validation loss, a checksum of the arrays). Arrays an
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,8 @@ class Checkpoints:
             meta=ocp.args.JsonSave(meta),
         )
         metrics = None if meta[LOSS] is None else {LOSS: float(meta[LOSS])}
-        self.manager.save(int(state.step), args=items, metrics=metrics)
+        with told_of_time():
+            self.manager.save(int(state.step), args=items, metrics=metrics)
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
@@ -135,15 +137,30 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all that was saved is on the disk."""
-        self.manager.wait_until_finished()
+        with told_of_time():
+            self.manager.wait_until_finished()
 
     def check(self) -> None:
         """Raises what went wrong in the background since the last call, a full disk for one."""
-        self.manager.check_for_errors()
+        with told_of_time():
+            self.manager.check_for_errors()
 
     def close(self) -> None:
         """Waits, and lets go of the directory."""
-        self.manager.close()
+        with told_of_time():
+            self.manager.close()
+
+
+@contextmanager
+def told_of_time() -> Iterator[None]:
+    """A UserError for a save that took too long. (Orbax reads the wall clock, so a jump of it does too.)"""
+    try:
+        yield
+    except TimeoutError as error:
+        raise UserError(
+            f"a checkpoint was not written in time, by this machine's clock ({brief(error)}): "
+            "is the disk slow, was the clock set? The same command goes on from the one before"
+        ) from error
 
 
 def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint:

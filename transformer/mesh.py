@@ -6,6 +6,7 @@ Rows of a batch are shared along `data` and `fsdp`; parameters along `fsdp` and 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
@@ -17,6 +18,18 @@ def row_groups() -> int:
     if mesh.empty or mesh.manual_axes:  # one device, or each of them runs a program of its own on its own rows
         return 1
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def whole_rows(table: Array) -> Array:
+    """A table [V, D] whose rows are about to be looked up: gathered along `fsdp`, as the products gather theirs.
+
+    Else the compiler would share the vectors found by their D where everything after shares them by their rows of the
+    batch, and could turn one into the other only by giving all of them to all devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] == 1:
+        return table
+    return jax.lax.with_sharding_constraint(table, P("tensor", None))
 
 
 def first_row(rows: int) -> Array | int:

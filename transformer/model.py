@@ -10,6 +10,7 @@ from jax import Array
 from transformer.attention import KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.layers import DecoderLayer, EncoderLayer, LayerNorm, dropout, split_key
+from transformer.mesh import whole_rows
 from transformer.positions import make_positions
 from transformer.products import product
 from transformer.segments import Segments, same_sentence, segments
@@ -62,7 +63,7 @@ class Transformer(nnx.Module):
 
     def embed(self, tokens: Array, positions: Array, key: Array | None = None) -> Array:
         """Section 3.4: [B, T] ids -> [B, T, D], scaled by sqrt(D), + the vectors of `positions` [B, T, D]."""
-        x = jnp.take(self.embedding[...], tokens, axis=0) * self.config.d_model**0.5
+        x = jnp.take(whole_rows(self.embedding[...]), tokens, axis=0) * self.config.d_model**0.5
         return dropout((x + positions).astype(self.config.dtype), self.config.dropout, key)
 
     def places(self, position: Array) -> Array:

@@ -10,11 +10,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transformer.config import Experiment, MeshConfig, ModelConfig, UserError
+from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError
 from transformer.mesh import AXES, ROW_AXES
 from transformer.train import Batch, Metrics, TrainState, TrainStep, init_state, make_train_step
 
@@ -94,14 +96,15 @@ def own_rows(rows: int, mesh: Mesh) -> tuple[int, ...]:
 
 
 def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
-    """A batch of so many rows on the mesh, made of this process's `own_rows` of it."""
+    """A batch of so many rows on the mesh, made of this process's `own_rows` of it. Those it lacks are empty."""
     sharding, own = NamedSharding(mesh, ROWS), own_rows(rows, mesh)
 
     def put(ids: Any) -> Array:
         def part(place: Any) -> Any:
             first, last, _ = place[0].indices(rows)
             start = bisect_left(own, first)
-            return ids[start : start + last - first]
+            there = ids[start : start + last - first]
+            return np.pad(there, ((0, last - first - len(there)), (0, 0)), constant_values=PAD)
 
         return jax.make_array_from_callback((rows, ids.shape[1]), sharding, part)
 
@@ -131,6 +134,15 @@ def state_on(mesh: Mesh, experiment: Experiment) -> TrainState:
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings(mesh, shapes)
     )
+
+
+def batch_on(mesh: Mesh, rows: int, source: int, target: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a batch's arrays, and where they live."""
+    sharding = NamedSharding(mesh, ROWS)
+    return {
+        side: jax.ShapeDtypeStruct((rows, width), jnp.int32, sharding=sharding)
+        for side, width in (("source", source), ("target", target))
+    }
 
 
 def parallel_step(experiment: Experiment, mesh: Mesh) -> Any:

@@ -11,6 +11,7 @@ from data.batching import Batches
 from data.dataset import prepare
 from experiments.progress import read_metrics
 from experiments.train import batch_plan, train
+from experiments.translator import Translator
 from tests.experiments.launching import command, finish, start
 from transformer.checkpoint import saved_steps
 from transformer.config import MeshConfig, UserError
@@ -79,6 +80,10 @@ def test_a_run_goes_on_with_more_and_fewer_devices(alone, short, tmp_path):
             f"{devices * count} cpu as {mesh.data or devices * count // (mesh.fsdp * mesh.tensor)} data" in outputs[0]
         )
     assert_same_run(tmp_path / "run", alone)
+    # And one device alone translates with what the two processes saved.
+    both, one = (Translator.load(run, "last") for run in (tmp_path / "run", alone.path))
+    np.testing.assert_allclose(both.params["embedding"], one.params["embedding"], atol=1e-4)
+    assert len(both.translate(["the old man sees the dog"])) == 1
 
 
 @pytest.mark.slow

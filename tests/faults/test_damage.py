@@ -109,19 +109,29 @@ def test_a_gradient_that_is_no_number_is_skipped_and_the_run_goes_on(victim, tmp
     count("NaN gradients skipped", int(skipped))
 
 
-def test_clocks_that_jump_change_nothing(victim, undisturbed, tmp_path, count, monkeypatch):
-    chance, true, calls = random.Random(0), time.time, [0]
+# What Orbax had begun of a save that it gave up is left unawaited.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_clock_that_is_set_costs_at_most_a_start(victim, undisturbed, tmp_path, count, monkeypatch):
+    chance, true, behind = random.Random(0), time.time, [0.0, 0]
 
     def jumping() -> float:
-        calls[0] += 1
-        return true() + chance.choice((-86400, 0, 3600, 86400))
+        if chance.random() < 0.001:
+            behind[0] += chance.choice((-86400, -60, 60, 3600, 86400))
+            behind[1] += 1
+        return true() + behind[0]
 
     monkeypatch.setattr("time.time", jumping)
-    run = train(victim, tmp_path / "run", lambda line: None)
+    ended = None
+    while ended is None:
+        try:
+            ended = train(victim, tmp_path / "run", lambda line: None)
+        except UserError as error:
+            assert "was the clock set?" in str(error)
+            count("jumps of the clock inside a save: stopped with one line, gone on")
     monkeypatch.undo()
-    assert calls[0]
-    assert_ended_the_same(run, undisturbed, victim)
-    count("jumps of the clock", calls[0])
+    assert behind[1]
+    assert_ended_the_same(ended, undisturbed, victim)
+    count("jumps of the clock", behind[1])
 
 
 def own_disk(folder: Path, options: str, script: str) -> subprocess.CompletedProcess[str]:

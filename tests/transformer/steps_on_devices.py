@@ -79,7 +79,7 @@ def main(out: Path, names: list[str]) -> None:
             size = bytes_per_device(state)
 
             def put(batch, mesh=mesh, rows=rows):
-                return put_rows({k: np.pad(v, ((0, rows - ROWS), (0, 0))) for k, v in batch.items()}, mesh, rows)
+                return put_rows(batch, mesh, rows)
 
         losses = []
         for batch in batches():
