@@ -1,10 +1,9 @@
 """Every corpus by name: where its text comes from, under which licence, and what proves that it is that text.
 
 A corpus is anything with the four members of `Corpus`, so a new one (a tensorflow-datasets builder, say) is
-one more class and one more entry of CORPORA.
+one more class and one more line: CORPORA["mine"] = MyCorpus().
 """
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from data.fetch import RemoteFile, fetch, sha256_of
 from data.text import Pair, check_file, read_pairs
 from data.wmt14 import adopt, text_folder
 from transformer.config import DataConfig, UserError
+from transformer.parts import Parts
 
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -198,16 +198,19 @@ def _wmt14(language: str, archives: tuple[tuple[str, str], ...]) -> WMT14:
     return WMT14(language, tuple(RemoteFile("wmt14", address, sha256) for address, sha256 in archives))
 
 
-CORPORA: dict[str, Corpus] = {
-    corpus.name: corpus
-    for corpus in (
-        GrammarCorpus(),
-        _multi30k("de"),
-        _multi30k("fr"),
-        _wmt14("de", _WMT14_BOTH),
-        _wmt14("fr", _WMT14_BOTH + _WMT14_FRENCH),
-    )
-}
+CORPORA: Parts[Corpus] = Parts(
+    "data.corpus",
+    {
+        corpus.name: corpus
+        for corpus in (
+            GrammarCorpus(),
+            _multi30k("de"),
+            _multi30k("fr"),
+            _wmt14("de", _WMT14_BOTH),
+            _wmt14("fr", _WMT14_BOTH + _WMT14_FRENCH),
+        )
+    },
+)
 
 
 def find_corpus(config: DataConfig) -> Corpus:
@@ -219,14 +222,12 @@ def find_corpus(config: DataConfig) -> Corpus:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
     if (own := _own_files(config)) or config.corpus == "files":
         return FilesCorpus(own, languages=config.languages)
-    if config.corpus not in CORPORA:
-        names = difflib.get_close_matches(config.corpus, CORPORA, n=len(CORPORA), cutoff=0.0)
-        raise UserError(f"unknown corpus {config.corpus!r}: there are {', '.join(names)}")
+    corpus = CORPORA.find(config.corpus)
     if config.languages is not None:
         raise UserError(
             f"data.languages is for your own text, {config.corpus} has languages of its own: --data.languages None"
         )
-    return CORPORA[config.corpus]
+    return corpus
 
 
 def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:

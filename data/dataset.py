@@ -232,12 +232,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file, so this is not prepared data")
     try:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
-        missing = {"format", "hash", "files", "vocab_sha256"} - set(manifest)
+        missing = {"format", "hash", "corpus", "sources", "splits", "files", "vocab_sha256"} - set(manifest)
         if missing:
             raise ValueError(f"without {min(missing)!r}")
-        if not isinstance(manifest["files"], dict):
-            raise ValueError("'files' is no object")
-    except (OSError, ValueError, TypeError) as error:
+        for name, facts in manifest["files"].items():
+            if not {"bytes", "sha256"} <= set(facts):
+                raise ValueError(f"not what a file is told by: {name!r}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove the folder and prepare again") from error
     if manifest["format"] != FORMAT:
         raise UserError(f"{path} has format {manifest['format']}, not {FORMAT}: remove the folder and prepare again")

@@ -15,6 +15,7 @@ import jax
 from experiments import EXPERIMENTS
 from experiments.arguments import Arguments, UsageError
 from experiments.compiled import keep_compiled
+from experiments.parts import take_parts
 from experiments.preemption import EXIT_CODE, Preempted, preempt
 from experiments.streams import set_up_streams
 from experiments.verbs import VERBS
@@ -36,6 +37,7 @@ def usage() -> str:
         "",
         f"NAME is one of: {', '.join(EXPERIMENTS)}.",
         "RUN is a work directory, or its name under runs/.",
+        "--parts FILE, with any verb, runs a Python file first: parts of your own, by which settings may then go.",
     ]
     return "\n".join(lines)
 
@@ -57,9 +59,12 @@ def main(arguments: Arguments | None = None) -> None:
         return
     try:
         set_up_streams()
+        keep_compiled()
+        arguments = take_parts(arguments)
+        if not arguments:
+            raise UsageError(asked=False)
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
-        keep_compiled()
         VERBS[arguments[0]](arguments[1:])
     except UsageError as wanted:
         print(usage())

@@ -5,7 +5,7 @@ from typing import Any
 
 from data.corpora import find_corpus
 from experiments.wmt14 import EXPERIMENTS as PRESETS
-from experiments.workdir import differences
+from experiments.workdir import differences, value_of
 from transformer.config import Experiment
 
 # Sentence pairs in the paper's training text (section 5.1).
@@ -23,6 +23,7 @@ _SILENT = (
     "train.seed",
     "train.log_every",
     "train.eval_every",
+    "train.eval_sentences",
     "train.max_bad_steps",
     "decode.batch_size",
     "mesh",
@@ -42,7 +43,9 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
     differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")
-    lines = [f"{name}: {_value(ours, name)}; the paper's {label}: {_value(asdict(paper), name)}" for name in differing]
+    lines = [
+        f"{name}: {value_of(ours, name)}; the paper's {label}: {value_of(asdict(paper), name)}" for name in differing
+    ]
     if f"wmt14-{languages}" not in PAIRS:
         lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr")
     if splits:
@@ -57,9 +60,3 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own",
         "decoding starts from a token of its own, where the authors' code has a zero vector",
     ]
-
-
-def _value(settings: dict[str, Any], name: str) -> Any:
-    for part in name.split("."):
-        settings = settings[part]
-    return settings

@@ -9,24 +9,29 @@ import numpy as np
 matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
 
-from experiments.progress import read_metrics
+from experiments.progress import Row, read_metrics
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
 
 
 def draw_curves(run: WorkDir) -> Path:
-    """Training and validation loss over the steps, and the speed -> the PNG's path."""
-    rows = read_metrics(run.metrics)
-    train = [row for row in rows if "loss" in row]
-    dev = [row for row in rows if "dev_loss" in row]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    """`curves` of a run -> the PNG's path."""
+    return save(curves(read_metrics(run.metrics)), run.figures / "curves.png")
+
+
+def curves(rows: list[Row]) -> plt.Figure:
+    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed."""
+    train, dev, bleu = ([row for row in rows if name in row] for name in ("loss", "dev_loss", "dev_bleu"))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
     left.plot([r["step"] for r in train], [r["loss"] for r in train], label="training, label-smoothed")
     left.plot([r["step"] for r in dev], [r["dev_loss"] for r in dev], "o-", label="validation, not smoothed")
     left.set(xlabel="step", ylabel="nats per target token", title="Loss")
     left.legend()
+    middle.plot([r["step"] for r in bleu], [r["dev_bleu"] for r in bleu], "o-", color="tab:purple")
+    middle.set(xlabel="step", ylabel="greedy BLEU of some validation sentences", title="BLEU", ylim=(0, None))
     right.plot([r["step"] for r in train], [r["tokens_per_second"] for r in train], color="tab:green")
     right.set(xlabel="step", ylabel="target tokens per second", title="Speed", ylim=(0, None))
-    return save(figure, run.figures / "curves.png")
+    return figure
 
 
 def draw_attention(run: WorkDir, attention: Attention) -> Path:

@@ -62,7 +62,7 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
     yield "compilations  1 training step, 1 validation step, 1 sample"
     yield "learning rate " + ", ".join(
-        f"{float(learning_rate(step, experiment.optimizer, model.d_model)):.2e} at step {step:,}"
+        f"{float(learning_rate(step, experiment)):.2e} at step {step:,}"
         for step in curve_points(experiment.optimizer.warmup_steps, steps)
     )
     yield "hours elsewhere, estimated (experiments/accelerators.py has the sources):"

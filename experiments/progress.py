@@ -1,14 +1,14 @@
-"""What a run says about itself: a line on the screen, a line in metrics.jsonl, a point in TensorBoard."""
+"""What a run says about itself: rows of metrics.jsonl, which every view shows, and lines."""
 
 import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 
@@ -20,42 +20,56 @@ from transformer.train import Metrics
 T = TypeVar("T")
 
 
+Row = dict[str, Any]
+"""Of metrics.jsonl: "step", and numbers by name (None: not finite) or a sample: "source", "output", "reference"."""
+
+
+class View(Protocol):
+    """Shows a run while it trains (experiments/views.py)."""
+
+    def write(self, row: Row) -> None:
+        """Shows one more row."""
+
+    def close(self) -> None:
+        """The run has ended, for now."""
+
+
 class Progress:
-    """Writes numbers to metrics.jsonl and TensorBoard, and lines to the screen.
+    """Writes rows to metrics.jsonl and to every view, and lines to the log.
 
     After a resume from step n, what an earlier process wrote about later steps is dropped: those steps
     are done again. Of several processes the first one writes.
     """
 
-    def __init__(self, run: WorkDir, step: int, log: Callable[[str], None]):
-        from tensorboardX import SummaryWriter  # here, so that plans and benchmarks do without it
-
-        self.log, self.writes = log, is_first()
+    def __init__(self, run: WorkDir, step: int, log: Callable[[str], None], views: Sequence[View] = ()):
+        self.log, self.writes, self.views = log, is_first(), views
         if not self.writes:
             return
         kept = [json.dumps(row) for row in read_metrics(run.metrics) if row["step"] <= step]
         write_whole(run.metrics, "".join(line + "\n" for line in kept).encode())
         self.file = run.metrics.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run.path), purge_step=step + 1)
 
-    def write(self, step: int, **numbers: float | None) -> None:
-        """One row of metrics.jsonl, and one point per number in TensorBoard."""
+    def write(self, step: int, **values: float | str | None) -> None:
+        """One row."""
         if not self.writes:
             return
-        numbers = {
-            name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()
+        # JSON has neither NaN nor infinity.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
         }
-        self.file.write(json.dumps({"step": step, **numbers}) + "\n")  # JSON has neither NaN nor infinity
+        row: Row = {"step": step, **finite}
+        self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        for name, value in numbers.items():
-            if value is not None:
-                self.board.add_scalar(name, value, step)
+        for view in self.views:
+            view.write(row)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes everything."""
         if self.writes:
             self.file.close()
-            self.board.close()
+            for view in self.views:
+                view.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

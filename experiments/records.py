@@ -63,6 +63,7 @@ def make_record(
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
+        "parts": meta.get("parts", {}),
         "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"],

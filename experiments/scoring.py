@@ -9,12 +9,15 @@
 A BLEU means nothing without its protocol: the same output differs by more than a point between the first and the last.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 
 from experiments.moses import LANGUAGES, paper_tokens
+from transformer.parts import Parts
 
 
 class Score(NamedTuple):
@@ -28,31 +31,46 @@ class Score(NamedTuple):
         return f"{self.name} = {self.value:.2f}   {self.signature}"
 
 
+Measured = tuple[float, str]
+"""A score, in percent where the metric has it so, and its signature."""
+
+MetricPart = Callable[[list[str], list[str], str | None], Measured | None]
+"""(translations, references, target language or None) -> the score. None: it says nothing of this language."""
+
+
+def by_sacrebleu(metric: Callable[[], Metric], hypotheses: list[str], references: list[str], _: str | None) -> Measured:
+    """A metric of sacrebleu's."""
+    made = metric()
+    return made.corpus_score(hypotheses, [references]).score, str(made.get_signature())
+
+
+def by_the_papers_protocol(hypotheses: list[str], references: list[str], language: str | None) -> Measured | None:
+    """The protocol of the paper's numbers, by the steps of experiments.moses; of its two target languages alone."""
+    if language not in LANGUAGES:
+        return None
+    metric = BLEU(tokenize="none", smooth_method="none", force=True)
+    tokens = [[paper_tokens(line, language) for line in lines] for lines in (hypotheses, references)]
+    value = metric.corpus_score(tokens[0], [tokens[1]]).score
+    return value, f"{metric.get_signature()}|input:moses-{language}+compounds-split"
+
+
+METRICS: Parts[MetricPart] = Parts(
+    "metric",
+    {
+        "BLEU": partial(by_sacrebleu, BLEU),
+        "BLEU-intl": partial(by_sacrebleu, partial(BLEU, tokenize="intl")),
+        "BLEU-lc": partial(by_sacrebleu, partial(BLEU, lowercase=True)),
+        "BLEU-split": by_the_papers_protocol,
+        "chrF2": partial(by_sacrebleu, CHRF),
+    },
+)
+
+
 def score(hypotheses: list[str], references: list[str], language: str | None = None) -> list[Score]:
     """All scores of a translation, the one to publish first.
 
     Args:
-        language: the target's, "de" or "fr"; the paper's protocol needs it, and is left out for any other.
+        language: the target's, as in "de"; None where nobody said.
     """
-    metrics: dict[str, Metric] = {
-        "BLEU": BLEU(),
-        "BLEU-intl": BLEU(tokenize="intl"),
-        "BLEU-lc": BLEU(lowercase=True),
-        "chrF2": CHRF(),
-    }
-    scores = {
-        name: Score(name, metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature()))
-        for name, metric in metrics.items()
-    }
-    if language in LANGUAGES:
-        scores["BLEU-split"] = paper_score(hypotheses, references, language)
-    order = ("BLEU", "BLEU-intl", "BLEU-lc", "BLEU-split", "chrF2")
-    return [scores[name] for name in order if name in scores]
-
-
-def paper_score(hypotheses: list[str], references: list[str], language: str) -> Score:
-    """The protocol of the paper's numbers, by the steps of experiments.moses."""
-    metric = BLEU(tokenize="none", smooth_method="none", force=True)
-    tokens = [[paper_tokens(line, language) for line in lines] for lines in (hypotheses, references)]
-    value = metric.corpus_score(tokens[0], [tokens[1]]).score
-    return Score("BLEU-split", value, f"{metric.get_signature()}|input:moses-{language}+compounds-split")
+    measured = {name: metric(hypotheses, references, language) for name, metric in METRICS.items()}
+    return [Score(name, *found) for name, found in measured.items() if found is not None]

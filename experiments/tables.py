@@ -126,7 +126,8 @@ def check_record(table: Number, path: Path, record: Record, experiment: Experime
 
 def settings_differing(told: dict[str, Any], experiment: Experiment) -> list[str]:
     """The settings in which a run is not this experiment, but for those that its result does not depend on."""
-    harmless = ("decode.", "mesh", "note", "train.seed", "train.log_every", "train.max_bad_steps")
+    own = ("seed", "log_every", "eval_sentences", "max_bad_steps")
+    harmless = ("decode.", "mesh", "note", *(f"train.{name}" for name in own))
     return [name for name in differences(told, asdict(experiment)) if not name.startswith(harmless)]
 
 

@@ -1,7 +1,7 @@
 """`train NAME`: the training run, read from top to bottom."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,14 +10,17 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from sacrebleu.metrics import BLEU
 
 from data.batching import Batches, BatchPlan, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
 from experiments.fit import check_room, compile_step
+from experiments.parts import check_parts, own_parts
 from experiments.preemption import Preempted, Preemption
-from experiments.progress import Meter, Progress, minutes, perplexity
+from experiments.progress import Meter, Progress, View, minutes, perplexity
 from experiments.records import commit
 from experiments.translator import Translator
+from experiments.views import TensorBoard
 from experiments.watchdog import Watchdog
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints
@@ -42,10 +45,11 @@ Log = Callable[[str], None]
 SAMPLES = 2
 
 
-def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
+def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequence[View] = ()) -> WorkDir:
     """Trains, or goes on where an earlier process of the same run stopped. Returns the work directory.
 
-    Of several processes (transformer/processes.py) each calls this with the same arguments; the first one logs.
+    TensorBoard's events are written always; `views` show the same rows elsewhere (experiments/views.py). Of several
+    processes (transformer/processes.py) each calls this with the same arguments; the first one logs.
 
     Raises:
         UserError: bad data, a work directory of another run, no room on the disk, or too many
@@ -71,6 +75,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
         start, end = int(restored.step) if restored else 0, experiment.train.steps
         if meta and meta["data"]["hash"] != data.hash:
             raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
+        check_parts(meta.get("parts", {}), log)
         by_first(lambda: check_room(run, template, experiment.train.keep))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
         if start >= end:
@@ -83,7 +88,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
         meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
-        progress = open_now.enter_context(closing(Progress(run, start, log)))
+        progress = open_now.enter_context(closing(Progress(run, start, log, [TensorBoard(run, start), *views])))
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
         key = jax.random.key(experiment.train.seed)
@@ -108,7 +113,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print) -> WorkDir:
                             )
                         params = everywhere(mesh, state.params)
                         if is_first():
-                            show_samples(experiment, data, params, log)
+                            translate_some(experiment, data, params, step, progress)
                         with meter.saving():
                             checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
                 if preemption.after(step) and step < end:
@@ -175,8 +180,8 @@ def make_validation(
 def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, start: int) -> None:
     """One line of numbers since the last one."""
     numbers = meter.read()
-    progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, **numbers)
     left = (experiment.train.steps - step) * meter.process_seconds() / (step - start)
+    progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, seconds_left=left, **numbers)
     loss = "none" if numbers["loss"] is None else f"{numbers['loss']:.4f}"
     line = (
         f"step {step}/{experiment.train.steps}  loss {loss}  "
@@ -205,13 +210,18 @@ def last(checkpoints: Checkpoints) -> str:
     return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
-def show_samples(experiment: Experiment, data: PreparedData, params: Params, log: Log) -> None:
-    """Greedy translations of the first validation sentences."""
-    greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=SAMPLES))
-    sources, references = data.text("dev", "source")[:SAMPLES], data.text("dev", "target")[:SAMPLES]
+def translate_some(experiment: Experiment, data: PreparedData, params: Params, step: int, progress: Progress) -> None:
+    """Greedy translations of the first validation sentences: their BLEU, and samples."""
+    count = experiment.train.eval_sentences
+    greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=count))
+    sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = Translator(params, greedy, data.tokenizer, log=lambda _: None).translate(sources)
-    for source, output, reference in zip(sources, outputs, references, strict=True):
-        log(f"  source     {source}\n  output     {output}\n  reference  {reference}")
+    bleu = BLEU().corpus_score(outputs, [references]).score
+    progress.log(f"step {step}: BLEU {bleu:.2f} on {len(sources)} validation sentences, greedy")
+    progress.write(step, dev_bleu=bleu)
+    for source, output, reference in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
+        progress.write(step, source=source, output=output, reference=reference)
+        progress.log(f"  source     {source}\n  output     {output}\n  reference  {reference}")
 
 
 def provenance(
@@ -220,6 +230,7 @@ def provenance(
     """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
     return {
         "experiment": asdict(experiment),
+        "parts": own_parts(experiment),
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
         "commit": commit(),

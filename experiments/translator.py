@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
+from experiments.parts import check_parts, classes_of
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
 from transformer.config import PAD, DecodeConfig, Experiment, ModelConfig, UserError
@@ -80,6 +81,7 @@ class Translator:
         run = find_workdir(workdir)
         meta = read_meta(run.checkpoints, checkpoint)
         experiment = Experiment.from_dict(meta["experiment"])
+        check_parts(meta.get("parts", {}), log)
         tokenizer = Tokenizer.load(run.vocabulary)
         if tokenizer.sha256 != meta["vocabulary"]:
             raise UserError(
@@ -109,7 +111,8 @@ class Translator:
         self.check_count(count)
         sources = self.encode(sentences, first)
         results = [[Translation("", 0.0)] * count for _ in sentences]
-        search = compiled_search(self.experiment.model, self.experiment.decode, count)
+        model = self.experiment.model
+        search = compiled_search(model, self.experiment.decode, count, classes_of(model))
         waiting = [i for i, sentence in enumerate(sentences) if sentence.strip()]
         done = 0
         for rows, width, height in batches(waiting, sources, self.experiment.decode.batch_size):
@@ -135,7 +138,7 @@ class Translator:
         if len(sources) != len(targets):
             raise UserError(f"{len(sources)} sources but {len(targets)} targets")
         source_ids, target_ids = self.encode(sources), self.encode(targets)
-        run = compiled_scoring(self.experiment.model)
+        run = compiled_scoring(self.experiment.model, classes_of(self.experiment.model))
         scores = np.zeros(len(sources))
         longer = [max(a, b, key=len) for a, b in zip(source_ids, target_ids, strict=True)]
         for rows, width, height in batches(list(range(len(sources))), longer, self.experiment.decode.batch_size):
@@ -175,8 +178,10 @@ class Translator:
 
 
 @cache
-def compiled_search(model: ModelConfig, decode: DecodeConfig, best: int) -> Callable[..., Hypotheses]:
-    """(params, source) -> hypotheses, by greedy search for a beam of 1."""
+def compiled_search(
+    model: ModelConfig, decode: DecodeConfig, best: int, classes: tuple[Any, ...]
+) -> Callable[..., Hypotheses]:
+    """(params, source) -> hypotheses, by greedy search for a beam of 1. `classes` are the model's `classes_of`."""
     graph = graph_of(model)
     if decode.beam == 1:
         search = partial(greedy_search, alpha=decode.alpha, extra_length=decode.extra_length)
@@ -186,7 +191,7 @@ def compiled_search(model: ModelConfig, decode: DecodeConfig, best: int) -> Call
 
 
 @cache
-def compiled_scoring(model: ModelConfig) -> Callable[..., jax.Array]:
+def compiled_scoring(model: ModelConfig, classes: tuple[Any, ...]) -> Callable[..., jax.Array]:
     """(params, source, target) -> token log-probabilities."""
     graph = graph_of(model)
     return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))

@@ -22,11 +22,13 @@ from experiments.figures import draw_attention, draw_curves
 from experiments.plan import plan
 from experiments.records import RESULTS, read_evaluation, results_table
 from experiments.render import render_table, render_table1
+from experiments.screen import Screen, watch
 from experiments.streams import chunks, opened, written
 from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
-from experiments.workdir import find_workdir, write_whole
+from experiments.views import WeightsAndBiases
+from experiments.workdir import WorkDir, find_workdir, write_whole
 from transformer.config import Experiment, UserError
 from transformer.processes import is_first, join
 
@@ -40,6 +42,19 @@ class Training:
     experiment: Annotated[Experiment, Flat]
     workdir: Path | None = None
     """Where the run is written, and found again. None: runs/<name>."""
+    screen: bool = True
+    """In a terminal: one screen of curves, speed and the last sample, and not lines."""
+    wandb: str | None = None
+    """Show the run in this project of Weights & Biases too."""
+
+    def train(self) -> WorkDir:
+        """Trains, and shows it."""
+        path = self.workdir or Path("runs") / self.experiment.name
+        views = [WeightsAndBiases(WorkDir(path), self.experiment, self.wandb)] if self.wandb and is_first() else []
+        if not (self.screen and sys.stdout.isatty() and is_first()):
+            return train(self.experiment, path, views=views)
+        with Screen(WorkDir(path), self.experiment.train.steps) as screen:
+            return train(self.experiment, path, screen.line, views)
 
 
 @dataclass(frozen=True)
@@ -196,9 +211,16 @@ def run_train(arguments: Arguments) -> None:
     experiment, flags = experiment_of("train", arguments)
     given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
     join()
-    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    run = given.train()
     if is_first():
         print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+
+
+def run_watch(arguments: Arguments) -> None:
+    """watch RUN: one screen of a run that trains elsewhere: curves, speed, the last sample"""
+    name, flags = run_of("watch", arguments)
+    no_more(flags)
+    watch(find_workdir(name))
 
 
 def run_translate(arguments: Arguments) -> None:
@@ -278,7 +300,7 @@ def run_score(arguments: Arguments) -> None:
 def run_demo(arguments: Arguments) -> None:
     """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
     given = parse(Training, arguments, Training(find("demo")), "demo")
-    run = train(given.experiment, given.workdir or Path("runs") / given.experiment.name)
+    run = given.train()
     translator = Translator.load(run.path)
     result = evaluate(run, translator, "test", log_to_stderr)
     shown = range(0, len(result.sources), max(1, len(result.sources) // 10))
@@ -353,6 +375,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "prepare": run_prepare,
     "plan": run_plan,
     "train": run_train,
+    "watch": run_watch,
     "translate": run_translate,
     "evaluate": run_evaluate,
     "average": run_average,

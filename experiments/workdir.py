@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "train.steps",
     "train.log_every",
     "train.eval_every",
+    "train.eval_sentences",
     "train.keep",
     "train.max_bad_steps",
     "decode.",
@@ -70,7 +71,7 @@ class WorkDir:
     def _check_ours(self) -> None:
         try:
             Experiment.from_dict(self.settings())
-        except (UserError, TypeError, AttributeError) as error:
+        except UserError as error:
             raise UserError(f"{self.config} is not the settings of a run: choose another directory") from error
 
     def _check(self, experiment: Experiment, tokenizer: Tokenizer) -> None:
@@ -127,16 +128,30 @@ def find_workdir(name: str | Path) -> WorkDir:
     raise UserError(f"no run at {name} or {Path('runs') / name}: train one with `python -m experiments train NAME`")
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the settings in which two configurations differ."""
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings in which two experiments differ; one that was not there yet has its default.
+
+    UserError for what are not the settings of an experiment.
+    """
+    return _differing(asdict(Experiment.from_dict(old)), asdict(Experiment.from_dict(new)))
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += differences(a, b, f"{prefix}{key}.")
+            names += _differing(a, b, f"{prefix}{key}.")
         elif a != b:
             names.append(prefix + key)
     return names
+
+
+def value_of(settings: dict[str, Any], name: str) -> Any:
+    """The setting of a dotted name."""
+    for part in name.split("."):
+        settings = settings[part]
+    return settings
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,5 +1,6 @@
 """Section 3.2: scaled dot-product attention, multi-head attention, and the masks."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import PAD, ModelConfig
+from transformer.parts import Parts
 from transformer.products import product
 
 
@@ -38,6 +40,25 @@ class KeysValues(NamedTuple):
         )
 
 
+Turn = Callable[[Array], Array]
+"""Queries or keys [B, N, T, K] -> the same, changed each by its position (transformer/positions.py)."""
+
+
+def as_it_is(x: Array) -> Array:
+    """The turn that changes nothing: of the paper's encodings, and of attention over the source."""
+    return x
+
+
+class Sight(NamedTuple):
+    """What the queries of a sequence may look at, and how their positions come into it."""
+
+    mask: Array
+    """Booleans that broadcast to [B, N, T, S], True where a query may look at a key."""
+    turn: Turn = as_it_is
+    bias: Array | None = None
+    """Broadcasts to [B, N, T, S]; added to the scores."""
+
+
 def padding_mask(tokens: Array) -> Array:
     """[B, S] ids -> [B, 1, 1, S], True where there is a token: nobody attends to padding."""
     return (tokens != PAD)[:, None, None, :]
@@ -48,7 +69,9 @@ def causal_mask(length: int) -> Array:
     return jnp.tril(jnp.ones((length, length), bool))[None, None]
 
 
-def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mask: Array) -> tuple[Array, Array]:
+def scaled_dot_product_attention(
+    queries: Array, keys: Array, values: Array, mask: Array, bias: Array | None = None
+) -> tuple[Array, Array]:
     """Equation 1: softmax(Q K^T / sqrt(d_k)) V.
 
     Args:
@@ -56,6 +79,7 @@ def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mas
         keys: [B, N, K, S]
         values: [B, N, S, H]
         mask: booleans that broadcast to [B, N, T, S], True where a query may look at a key.
+        bias: broadcasts to [B, N, T, S] and is added to the scores. The paper has none.
 
     Returns:
         The output [B, N, T, H], and the weights [B, N, T, S] in float32. Each row of the weights sums
@@ -63,6 +87,8 @@ def scaled_dot_product_attention(queries: Array, keys: Array, values: Array, mas
     """
     scale = queries.shape[-1] ** -0.5
     scores = product("BNTK,BNKS->BNTS", queries * scale, keys)
+    if bias is not None:
+        scores += bias
     # The lowest finite number and not -inf: a fully masked row would be 0/0.
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     # The softmax's division comes last, where it is of T x H numbers and not of T x S.
@@ -93,16 +119,27 @@ class MultiHeadAttention(nnx.Module):
         self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
         self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
 
-    def project(self, memory: Array) -> KeysValues:
+    def project(self, memory: Array, turn: Turn = as_it_is) -> KeysValues:
         """[B, S, D] -> the keys and values that a query will look at."""
-        return KeysValues(self.key(memory), self.value(memory).swapaxes(1, 2))
+        keys = turn(self.key(memory).swapaxes(2, 3)).swapaxes(2, 3)
+        return KeysValues(keys, self.value(memory).swapaxes(1, 2))
 
-    def __call__(self, x: Array, attended: KeysValues, mask: Array, weights: list[Array] | None = None) -> Array:
-        """The queries of x [B, T, D] look at `attended`, where `mask` lets them -> [B, T, D].
+    def attend(self, queries: Array, keys: Array, values: Array, sight: Sight) -> tuple[Array, Array]:
+        """Queries [B, N, T, K], keys [B, N, K, S] and values [B, N, S, H] -> output [B, N, T, H], weights [B, N, T, S].
+
+        The one method that another kind of attention has to change.
+        """
+        return scaled_dot_product_attention(queries, keys, values, sight.mask, sight.bias)
+
+    def __call__(self, x: Array, attended: KeysValues, sight: Sight, weights: list[Array] | None = None) -> Array:
+        """The queries of x [B, T, D] look at `attended`, where `sight` lets them -> [B, T, D].
 
         The attention weights [B, N, T, S] are appended to `weights`, if a list is given.
         """
-        heads, attention = scaled_dot_product_attention(self.query(x).swapaxes(1, 2), *attended, mask)
+        heads, attention = self.attend(sight.turn(self.query(x).swapaxes(1, 2)), *attended, sight)
         if weights is not None:
             weights.append(attention)
         return self.output(heads)
+
+
+ATTENTIONS: Parts[type[MultiHeadAttention]] = Parts("model.attention", {"softmax": MultiHeadAttention})

@@ -42,10 +42,14 @@ class ModelConfig:
     """P_drop: on each sub-layer's output, and on embedding + position."""
     positions: str = "sinusoidal"
     """Position encoding, by its name in transformer.positions.POSITIONS."""
+    attention: str = "softmax"
+    """Attention, by its name in transformer.attention.ATTENTIONS."""
+    norm_type: str = "layer"
+    """Norm, by its name in transformer.layers.NORMS."""
     max_positions: int = 1024
     """Rows of a learned position table. Sinusoids need none."""
     norm: Literal["post", "pre"] = "post"
-    """Where the layer norm stands: LayerNorm(x + f(x)) as in the paper, or x + f(LayerNorm(x))."""
+    """Where the norm stands: LayerNorm(x + f(x)) as in the paper, or x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the products. Parameters, softmax, norm statistics and loss are float32 always."""
 
@@ -114,6 +118,10 @@ class DataConfig:
 class OptimizerConfig:
     """Adam and its schedule (section 5.3)."""
 
+    name: str = "adam"
+    """Optimizer, by its name in transformer.optimizer.OPTIMIZERS."""
+    schedule: str = "inverse_sqrt"
+    """Learning rate over the steps, by its name in transformer.optimizer.SCHEDULES."""
     warmup_steps: int = 4000
     """Steps over which the learning rate rises linearly, before it falls as 1/sqrt(step)."""
     scale: float = 1.0
@@ -151,14 +159,17 @@ class TrainConfig:
     log_every: int = 100
     """Steps between progress lines."""
     eval_every: int = 1000
-    """Steps between validations, each with a sample translation and a checkpoint."""
+    """Steps between validations, each with a checkpoint."""
+    eval_sentences: int = 64
+    """The first so many sentences of the validation text are translated at each validation, by greedy search: for a
+    BLEU that shows how it goes, and for two samples."""
     keep: int = 5
     """Newest checkpoints to keep; the one with the lowest validation loss is kept besides."""
     max_bad_steps: int = 20
     """Stop after this many non-finite steps in a row."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "eval_every", "keep", "max_bad_steps"):
+        for name in ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} must be at least 1, not {getattr(self, name)}")
         if not 0.0 <= self.label_smoothing < 1.0:
@@ -235,8 +246,14 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, for settings read from JSON. UserError names a field that is unknown."""
-        return _from_dict(cls, settings)
+        """The inverse of `dataclasses.asdict`, for settings read from JSON. One that is missing has its default.
+
+        UserError names a field that is unknown, or says that these are no settings.
+        """
+        try:
+            return _from_dict(cls, settings)
+        except (TypeError, AttributeError) as error:
+            raise UserError(f"these are not the settings of an experiment: {error}") from error
 
 
 def _from_dict(cls: Any, settings: dict[str, Any]) -> Any:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from transformer.attention import KeysValues, MultiHeadAttention
+from transformer.attention import ATTENTIONS, KeysValues, MultiHeadAttention, Sight
 from transformer.config import ModelConfig
 from transformer.mesh import first_row
+from transformer.parts import Parts
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:
@@ -70,6 +71,20 @@ class LayerNorm(nnx.LayerNorm):
         )
 
 
+NORMS: Parts[Callable[..., Callable[[Array], Array]]] = Parts("model.norm_type", {"layer": LayerNorm})
+"""Classes like LayerNorm: made of a ModelConfig and rngs; [B, T, D] -> [B, T, D]."""
+
+
+def make_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> Callable[[Array], Array]:
+    """The norm that the configuration names."""
+    return NORMS.find(config.norm_type)(config, rngs=rngs)
+
+
+def make_attention(config: ModelConfig, *, rngs: nnx.Rngs) -> MultiHeadAttention:
+    """The attention that the configuration names."""
+    return ATTENTIONS.find(config.attention)(config, rngs=rngs)
+
+
 class Residual(nnx.Module):
     """Section 3.1: LayerNorm(x + Dropout(Sublayer(x))) around a sub-layer.
 
@@ -77,7 +92,7 @@ class Residual(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.norm = LayerNorm(config, rngs=rngs)
+        self.norm = make_norm(config, rngs=rngs)
         self.pre = config.norm == "pre"
         self.rate = config.dropout
 
@@ -92,16 +107,16 @@ class EncoderLayer(nnx.Module):
     """Section 3.1: self-attention, then the feed-forward network."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.self_attention = MultiHeadAttention(config, rngs=rngs)
+        self.self_attention = make_attention(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.residuals = nnx.List([Residual(config, rngs=rngs) for _ in range(2)])
 
-    def __call__(self, x: Array, mask: Array, key: Array | None, weights: list[Array] | None = None) -> Array:
-        """x [B, S, D], mask [B, 1, 1, S] -> [B, S, D]"""
+    def __call__(self, x: Array, sight: Sight, key: Array | None, weights: list[Array] | None = None) -> Array:
+        """x [B, S, D] -> [B, S, D]"""
         keys = split_key(key, 2)
 
         def attend(x: Array) -> Array:
-            return self.self_attention(x, self.self_attention.project(x), mask, weights)
+            return self.self_attention(x, self.self_attention.project(x, sight.turn), sight, weights)
 
         x = self.residuals[0](x, attend, keys[0])
         return self.residuals[1](x, self.feed_forward, keys[1])
@@ -111,8 +126,8 @@ class DecoderLayer(nnx.Module):
     """Section 3.1: masked self-attention, attention over the encoder's output, feed-forward network."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.self_attention = MultiHeadAttention(config, rngs=rngs)
-        self.cross_attention = MultiHeadAttention(config, rngs=rngs)
+        self.self_attention = make_attention(config, rngs=rngs)
+        self.cross_attention = make_attention(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.residuals = nnx.List([Residual(config, rngs=rngs) for _ in range(3)])
 
@@ -120,8 +135,8 @@ class DecoderLayer(nnx.Module):
         self,
         x: Array,
         memory: KeysValues,
-        self_mask: Array,
-        memory_mask: Array,
+        sight: Sight,
+        memory_sight: Sight,
         key: Array | None,
         weights: list[Array] | None = None,
         cache: KeysValues | None = None,
@@ -130,18 +145,18 @@ class DecoderLayer(nnx.Module):
         """x [B, T, D] -> ([B, T, D], the keys and values that self-attention looked at).
 
         Without a cache x is a whole target, in training. With one, its keys and values are written into the cache
-        from place `index` on, and x looks at all of it that `self_mask` allows.
+        from place `index` on, and x looks at all of it that `sight` allows.
         """
         keys = split_key(key, 3)
         seen: list[KeysValues] = []
 
         def attend_self(x: Array) -> Array:
-            new = self.self_attention.project(x)
+            new = self.self_attention.project(x, sight.turn)
             seen.append(new if cache is None else cache.write(new, jnp.asarray(index)))
-            return self.self_attention(x, seen[0], self_mask, weights)
+            return self.self_attention(x, seen[0], sight, weights)
 
         def attend_memory(x: Array) -> Array:
-            return self.cross_attention(x, memory, memory_mask, weights)
+            return self.cross_attention(x, memory, memory_sight, weights)
 
         x = self.residuals[0](x, attend_self, keys[0])
         x = self.residuals[1](x, attend_memory, keys[1])

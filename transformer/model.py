@@ -1,5 +1,6 @@
 """Section 3.1: the encoder, the decoder, and the one matrix they share (3.4). Parts are wired only here."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from transformer.attention import KeysValues, causal_mask, padding_mask
+from transformer.attention import KeysValues, Sight, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
-from transformer.layers import DecoderLayer, EncoderLayer, LayerNorm, dropout, split_key
+from transformer.layers import DecoderLayer, EncoderLayer, dropout, make_norm, split_key
 from transformer.mesh import whole_rows
-from transformer.positions import make_positions
+from transformer.positions import POSITIONS
 from transformer.products import product
 from transformer.segments import Segments, same_sentence, segments
 
@@ -54,12 +55,12 @@ class Transformer(nnx.Module):
         self.config = config
         init = jax.nn.initializers.normal(config.d_model**-0.5)
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
-        self.positions = make_positions(config, rngs=rngs)
+        self.positions = POSITIONS.find(config.positions)(config, rngs=rngs)
         self.encoder = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
         self.decoder = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
         if config.norm == "pre":  # a pre-norm stack leaves its last sum unnormalised; the paper has no such norm
-            self.encoder_norm = LayerNorm(config, rngs=rngs)
-            self.decoder_norm = LayerNorm(config, rngs=rngs)
+            self.encoder_norm = make_norm(config, rngs=rngs)
+            self.decoder_norm = make_norm(config, rngs=rngs)
 
     def embed(self, tokens: Array, positions: Array, key: Array | None = None) -> Array:
         """Section 3.4: [B, T] ids -> [B, T, D], scaled by sqrt(D), + the vectors of `positions` [B, T, D]."""
@@ -70,14 +71,19 @@ class Transformer(nnx.Module):
         """Places in a sentence [B, T], each below T -> their vectors [B, T, D]."""
         return jnp.take(self.positions(jnp.arange(position.shape[1])), position, axis=0)
 
+    def sight(self, mask: Array, queries: Array, keys: Array) -> Sight:
+        """Of self-attention, from the mask and the places of queries [B, T] and keys [B, S] in their sentences."""
+        return Sight(mask, partial(self.positions.turn, positions=queries), self.positions.bias(queries, keys))
+
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
         """[B, S] ids -> [B, S, D]"""
         keys = split_key(key, len(self.encoder) + 1)
         found = segments(source)
         mask = same_sentence(found, found) & padding_mask(source)
+        sight = self.sight(mask, found.position, found.position)
         x = self.embed(source, self.places(found.position), keys[0])
         for layer, layer_key in zip(self.encoder, keys[1:], strict=True):
-            x = layer(x, mask, layer_key, weights)
+            x = layer(x, sight, layer_key, weights)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def decode(
@@ -94,12 +100,13 @@ class Transformer(nnx.Module):
         """
         keys = split_key(key, len(self.decoder) + 1)
         found = segments(target)
-        self_mask = same_sentence(found, found) & causal_mask(target.shape[1])
-        memory_mask = same_sentence(found, segments(source)) & padding_mask(source)
+        mask = same_sentence(found, found) & causal_mask(target.shape[1])
+        sight = self.sight(mask, found.position, found.position)
+        memory_sight = Sight(same_sentence(found, segments(source)) & padding_mask(source))
         x = self.embed(shift_right(target, found), self.places(found.position), keys[0])
         for layer, layer_key in zip(self.decoder, keys[1:], strict=True):
             attended = layer.cross_attention.project(memory)
-            x, _ = layer(x, attended, self_mask, memory_mask, layer_key, weights)
+            x, _ = layer(x, attended, sight, memory_sight, layer_key, weights)
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def logits(self, x: Array) -> Array:
@@ -151,11 +158,11 @@ class Transformer(nnx.Module):
         B, K = tokens.shape
         places = jnp.arange(history.shape[2])
         mine = (history[..., None] == jnp.arange(K)) & (places <= index)[:, None]
-        self_mask = mine.reshape(B, 1, K, -1)
+        sight = self.sight(mine.reshape(B, 1, K, -1), jnp.full((1, K), index), jnp.repeat(places, K)[None])
         x = self.embed(tokens, self.positions(index[None])[None])
         seen = []
         for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
-            x, now = layer(x, attended, self_mask, cache.memory_mask, None, cache=before, index=index * K)
+            x, now = layer(x, attended, sight, Sight(cache.memory_mask), None, cache=before, index=index * K)
             seen.append(now)
         x = self.decoder_norm(x) if self.config.norm == "pre" else x
         return self.logits(x), cache._replace(seen=tuple(seen))

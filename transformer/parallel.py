@@ -69,7 +69,13 @@ def spec_of(path: tuple[Any, ...]) -> P:
 
 def shardings(mesh: Mesh, state: Any) -> Any:
     """Where each array of a train state (or of its shapes) lives."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, spec_of(path)), state)
+
+    def sharding(path: tuple[Any, ...], x: Any) -> NamedSharding:
+        spec = spec_of(path)
+        # An optimizer may keep something smaller of an array than one number for each of its own.
+        return NamedSharding(mesh, spec if len(spec) <= x.ndim else P())
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def bytes_in_all(state: Any) -> int:

@@ -1,31 +1,47 @@
 """Section 3.5: what tells the model the order of its tokens.
 
-To try another encoding, write a class like these two and add a line to POSITIONS:
+To try another encoding, write a class like these two and add a line:
 
     POSITIONS["mine"] = MyPositions
 
 Then `ModelConfig(positions="mine")` builds it.
 """
 
-from typing import Protocol
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from transformer.config import ModelConfig, UserError
+from transformer.config import ModelConfig
+from transformer.parts import Parts
 
 
-class Positions(Protocol):
-    """Maps position numbers [T] to vectors [T, D], which are added to the embeddings."""
+class Positions(nnx.Module):
+    """An encoding says something in one or more of three places. This one says nothing in any of them.
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs): ...
+    Positions count the tokens of a sentence from 0, for a row may hold several (transformer/segments.py).
+    """
 
-    def __call__(self, positions: Array) -> Array: ...
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        pass
+
+    def __call__(self, positions: Array) -> Array:
+        """[T] -> vectors [T, D] (or [T, 1]), which are added to the embeddings."""
+        return jnp.zeros((len(positions), 1))
+
+    def turn(self, x: Array, positions: Array) -> Array:
+        """Queries or keys of self-attention [B, N, T, K], and their positions [B, T] (B may be 1) -> [B, N, T, K]."""
+        return x
+
+    def bias(self, queries: Array, keys: Array) -> Array | None:
+        """Positions of queries [B, T] and keys [B, S] -> what is added to the scores of self-attention [B, N, T, S].
+
+        B may be 1, here and there. None: nothing.
+        """
+        return None
 
 
-class SinusoidalPositions(nnx.Module):
+class SinusoidalPositions(Positions):
     """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos of the same: interleaved, no parameters.
 
     Any position has a vector, also one beyond the training lengths.
@@ -41,7 +57,7 @@ class SinusoidalPositions(nnx.Module):
         return interleaved[:, : self.d_model]  # an odd d_model ends on a sine
 
 
-class LearnedPositions(nnx.Module):
+class LearnedPositions(Positions):
     """One trained vector for each position (Table 3, row E).
 
     Positions past the table share its last row: there is nothing learned about them.
@@ -55,14 +71,6 @@ class LearnedPositions(nnx.Module):
         return jnp.take(self.table[...], positions, axis=0, mode="clip")
 
 
-POSITIONS: dict[str, type[Positions]] = {
-    "sinusoidal": SinusoidalPositions,
-    "learned": LearnedPositions,
-}
-
-
-def make_positions(config: ModelConfig, *, rngs: nnx.Rngs) -> Positions:
-    """The encoding that `config.positions` names. UserError lists the names there are."""
-    if config.positions not in POSITIONS:
-        raise UserError(f"unknown model.positions {config.positions!r}; there are: {', '.join(sorted(POSITIONS))}")
-    return POSITIONS[config.positions](config, rngs=rngs)
+POSITIONS: Parts[type[Positions]] = Parts(
+    "model.positions", {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+)

@@ -12,7 +12,7 @@ from jax import Array
 from transformer.config import Experiment, ModelConfig
 from transformer.loss import tied_cross_entropy
 from transformer.model import Transformer
-from transformer.optimizer import adam, learning_rate
+from transformer.optimizer import learning_rate, make_optimizer
 
 Params = dict[str, Any]
 """The model's parameters as a plain nested dict of arrays: what optax, Orbax and jit handle fastest."""
@@ -59,7 +59,7 @@ def init_params(config: ModelConfig, seed: int) -> Params:
 def init_state(experiment: Experiment) -> TrainState:
     """The state before the first step."""
     params = init_params(experiment.model, experiment.train.seed)
-    opt_state = adam(experiment.optimizer).init(params)
+    opt_state = make_optimizer(experiment).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32))
 
 
@@ -85,7 +85,7 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         add_up: makes the sums of the whole batch of those of the rows at hand. Where these are all rows, it returns
             what it gets.
     """
-    graph, optimizer = graph_of(experiment.model), adam(experiment.optimizer)
+    graph, optimizer = graph_of(experiment.model), make_optimizer(experiment)
     smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
 
     def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
@@ -109,8 +109,8 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         loss, tokens, grads = add_up(gradient_sum(state.params, batch, jax.random.fold_in(key, state.step)))
         grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
-        direction, opt_state = optimizer.update(grads, state.opt_state)
-        rate = learning_rate(state.step + 1, experiment.optimizer, experiment.model.d_model)
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        rate = learning_rate(state.step + 1, experiment)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         # A NaN or infinity anywhere shows in a norm, and then nothing of this step is kept.
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm(params))

@@ -92,7 +92,7 @@ def test_empty_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_corpus_lists_the_nearest_first() -> None:
-    with pytest.raises(UserError, match=r"unknown corpus 'multi30k-de': there are multi30k-en-de, .*grammar"):
+    with pytest.raises(UserError, match=r"unknown data\.corpus 'multi30k-de'; there are: multi30k-en-de, .*grammar"):
         find_corpus(DataConfig(corpus="multi30k-de"))
 
 

@@ -57,7 +57,7 @@ def micro(text) -> Experiment:
         model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
         data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, **files),
         optimizer=OptimizerConfig(warmup_steps=20),
-        train=TrainConfig(steps=40, log_every=5, eval_every=10, keep=3),
+        train=TrainConfig(steps=40, log_every=5, eval_every=10, eval_sentences=2, keep=3),
     )
 
 

@@ -78,7 +78,7 @@ def test_values_that_cannot_be(program):
     assert "embedding only 10 rows" in refused(program("train", "demo", "--model.vocab-size", "10"))
     assert "decode.alpha must be 0 or more" in refused(program("train", "demo", "--decode.alpha", "nan"))
     assert "optimizer.b2 must lie in [0, 1)" in refused(program("train", "demo", "--optimizer.b2", "1"))
-    assert "unknown corpus 'wmt99'" in refused(program("prepare", "small", "--data.corpus", "wmt99"))
+    assert "unknown data.corpus 'wmt99'" in refused(program("prepare", "small", "--data.corpus", "wmt99"))
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def victim(tmp_path_factory) -> Experiment:
         model=ModelConfig(vocab_size=220, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, dropout=0.1),
         data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, **files),
         optimizer=OptimizerConfig(warmup_steps=100),
-        train=TrainConfig(steps=400, log_every=5, eval_every=20, keep=3),
+        train=TrainConfig(steps=400, log_every=5, eval_every=20, eval_sentences=2, keep=3),
     )
 
 

@@ -24,6 +24,7 @@ from transformer.train import init_state
 pytestmark = pytest.mark.faults
 
 TRAIN, PREPARE, AVERAGE = 70, 15, 15
+GRACE = 30  # seconds from SIGTERM to SIGKILL that Kubernetes and SLURM give by default
 
 
 def assert_ended_the_same(run: WorkDir, undisturbed: WorkDir, experiment, losses: bool = True) -> None:
@@ -160,13 +161,11 @@ def test_preemption_saves_and_says_so(victim, undisturbed, tmp_path, count, dela
             time.sleep(0.01)
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
-        output = process.communicate(timeout=30)[0]
+        output = process.communicate(timeout=GRACE)[0]
         if process.returncode == 0:
             break
         assert process.returncode == 143, output
         assert "error: preempted: saved after step" in output
-        assert time.monotonic() - asked < 10
         preempted += 1
         count("SIGTERM: saved, and said so by the exit code")
     assert preempted

@@ -6,6 +6,7 @@ from flax import nnx
 
 from transformer.attention import (
     MultiHeadAttention,
+    Sight,
     causal_mask,
     padding_mask,
     scaled_dot_product_attention,
@@ -86,7 +87,7 @@ def test_multi_head_is_the_papers_concatenation(config):
         heads.append(weights @ v)
     kernel = attention.output.kernel[...].reshape(-1, config.d_model)
     expected = jnp.concatenate(heads, axis=-1) @ kernel + attention.output.bias[...]
-    got = attention(x, attention.project(memory), jnp.ones((1, 1, 1, S), bool))
+    got = attention(x, attention.project(memory), Sight(jnp.ones((1, 1, 1, S), bool)))
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # In the order of the paper: a file may import from those before it.
 ORDER = [
-    "config", "mesh", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss", "optimizer",
-    "train", "parallel", "decode", "processes", "checkpoint",
+    "config", "parts", "mesh", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss",
+    "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
 ]  # fmt: skip
-LIBRARIES = {"jax", "flax", "optax", "orbax"}
+LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 
 
 def imports(path: Path) -> set[str]:
@@ -47,11 +47,11 @@ def test_config_needs_no_jax():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.py")), ids=lambda path: path.stem)
-def test_data_knows_only_the_config(path):
+def test_data_knows_only_the_config_and_what_a_table_of_parts_is(path):
     for imported in imports(path):
         assert not imported.startswith("experiments")
         if imported.startswith("transformer"):
-            assert imported.startswith("transformer.config."), imported
+            assert imported.startswith(("transformer.config.", "transformer.parts.")), imported
 
 
 def test_the_program_runs_where_torch_and_tensorflow_cannot_be_had():

@@ -188,7 +188,7 @@ def test_three_steps_of_adam(peer, batch):
         loss = peer.loss(source, shifted, target)
         (loss / (target != 0).sum()).backward()
         clear = jax.tree.map(lambda c, g: c & ((abs(g) > 1e-7) | (g == 0)), clear, as_ours(peer, lambda p: p.grad))
-        adam.param_groups[0]["lr"] = float(learning_rate(number, setup.optimizer, CONFIG.d_model))
+        adam.param_groups[0]["lr"] = float(learning_rate(number, setup))
         adam.step()
         np.testing.assert_allclose(metrics.loss, loss.item(), rtol=1e-5)
     expected = as_ours(peer, lambda parameter: parameter)

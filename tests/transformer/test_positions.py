@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from transformer.config import UserError
-from transformer.positions import LearnedPositions, SinusoidalPositions, make_positions
+from transformer.positions import POSITIONS, LearnedPositions, SinusoidalPositions
 
 
 def test_sinusoids_are_interleaved_as_in_the_paper(config):
@@ -42,6 +42,6 @@ def test_learned_positions_are_parameters_and_hold_past_their_end(config):
     np.testing.assert_array_equal(table[-1], table[config.max_positions - 1])
 
 
-def test_unknown_name_lists_what_there_is(config):
-    with pytest.raises(UserError, match=r"rotery.*learned, sinusoidal"):
-        make_positions(replace(config, positions="rotery"), rngs=nnx.Rngs(0))
+def test_an_encoding_of_this_code_is_not_replaced():
+    with pytest.raises(UserError, match="'sinusoidal' is a part of this code"):
+        POSITIONS["sinusoidal"] = LearnedPositions

@@ -1,0 +1,14 @@
+"""RMSNorm (Zhang and Sennrich, 2019): layer normalisation without the mean."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from transformer.layers import NORMS
+
+
+class RMSNorm(nnx.RMSNorm):
+    def __init__(self, config, *, rngs):
+        super().__init__(config.d_model, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+NORMS["rms"] = RMSNorm

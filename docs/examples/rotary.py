@@ -1,0 +1,20 @@
+"""Rotary positions (Su et al., 2021): queries and keys are turned by angles that grow with their position.
+
+The product of a query and a key then depends on how far apart they stand, and not on where.
+"""
+
+import jax.numpy as jnp
+
+from transformer.positions import POSITIONS, Positions
+
+
+class RotaryPositions(Positions):
+    def turn(self, x, positions):  # [B, N, T, K], [B, T]
+        half = x.shape[-1] // 2
+        angles = positions[:, None, :, None] * 10_000.0 ** (-jnp.arange(half) / half)
+        sin, cos = jnp.sin(angles), jnp.cos(angles)
+        a, b = x[..., :half], x[..., half:]
+        return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+
+
+POSITIONS["rotary"] = RotaryPositions

@@ -1,0 +1,95 @@
+"""Where a run can be watched: TensorBoard, a notebook, Weights & Biases. In a terminal: experiments/screen.py.
+
+All show the rows of metrics.jsonl, so all show the same numbers.
+"""
+
+import time
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from experiments.progress import Row, read_metrics
+from experiments.workdir import WorkDir, write_whole
+from transformer.config import Experiment, UserError
+from transformer.processes import is_first
+
+
+class TensorBoard:
+    """Event files in the work directory, one curve however often the run is started again."""
+
+    def __init__(self, run: WorkDir, step: int):
+        if is_first():
+            from tensorboardX import SummaryWriter  # here, so that plans and benchmarks do without it
+
+            self.writer = SummaryWriter(str(run.path), purge_step=step + 1)
+
+    def write(self, row: Row) -> None:
+        for name, value in row.items():
+            if isinstance(value, str):
+                self.writer.add_text(name, value, row["step"])
+            elif value is not None and name != "step":
+                self.writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """A run of a project there, the same one after each start. UserError unless `wandb` is installed."""
+
+    def __init__(self, run: WorkDir, experiment: Experiment, project: str):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("--wandb needs the package wandb: pip install wandb") from error
+        run.path.mkdir(parents=True, exist_ok=True)
+        name = run.path / "wandb.id"
+        if not name.exists():
+            write_whole(name, uuid.uuid4().hex.encode())
+        self.board: Any = wandb.init(
+            project=project,
+            dir=run.path,
+            id=name.read_text(),
+            name=run.path.name,
+            config=asdict(experiment),
+            resume="allow",
+        )
+
+    def write(self, row: Row) -> None:
+        shown = {name: value for name, value in row.items() if name != "step" and value is not None}
+        self.board.log(shown, step=row["step"])
+
+    def close(self) -> None:
+        self.board.finish()
+
+
+class Notebook:
+    """Curves and the last sample below the cell that trains, drawn anew in their place.
+
+    Args:
+        every: seconds between two drawings.
+    """
+
+    def __init__(self, run: WorkDir, every: float = 2.0):
+        from IPython.display import display
+
+        self.run, self.every, self.drawn = run, every, 0.0
+        self.place = display(display_id=True)
+
+    def write(self, row: Row) -> None:
+        if time.monotonic() - self.drawn > self.every:
+            self.draw()
+
+    def close(self) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        """Draws what there is."""
+        import matplotlib.pyplot as plt
+
+        from experiments.figures import curves  # here: training alone needs no pictures
+
+        figure = curves(read_metrics(self.run.metrics))
+        self.place.update(figure)
+        plt.close(figure)
+        self.drawn = time.monotonic()

@@ -1,0 +1,205 @@
+"""The user's own parts: the worked examples of the documentation, from the command line to a checkpoint and back."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import optax
+import pytest
+
+from data.corpora import CORPORA
+from experiments import EXPERIMENTS
+from experiments.cli import main
+from experiments.parts import TABLES, own_parts, run_file, take_parts
+from experiments.scoring import METRICS, score
+from experiments.train import train
+from experiments.translator import Translator
+from tests.examples import EXAMPLES
+from transformer.config import UserError
+from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
+from transformer.positions import POSITIONS, Positions
+
+MODEL = {"positions": "rotary", "attention": "cosine", "norm_type": "rms"}
+FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    """What a test puts into the tables is gone after it."""
+    every = (*TABLES, METRICS, EXPERIMENTS)
+    before = [dict(table) for table in every]
+    yield
+    for table, content in zip(every, before, strict=True):
+        for name in set(table) - set(content):
+            del table[name]
+
+
+@pytest.fixture(scope="module")
+def changed(micro):
+    """The small run with a part of one's own in each place."""
+    return replace(
+        micro,
+        model=replace(micro.model, **MODEL),
+        optimizer=replace(micro.optimizer, name="adamw", schedule="cosine"),
+        train=replace(micro.train, steps=20),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(changed, tmp_path_factory):
+    """A run of copies of the examples, as a user has them in a folder."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name in FILES:
+        shutil.copy(EXAMPLES / f"{name}.py", folder)
+        run_file(folder / f"{name}.py")
+    run = train(changed, tmp_path_factory.mktemp("runs") / "changed", lambda line: None)
+    return run, folder
+
+
+def given(folder) -> None:
+    for name in FILES:
+        run_file(folder / f"{name}.py")
+
+
+def forget(names=("rotary",)) -> None:
+    for table in TABLES:
+        for name in names:
+            table.pop(name, None)
+
+
+def test_a_run_of_parts_of_ones_own_is_saved_by_name_and_loads_with_their_files(trained):
+    run, folder = trained
+    given(folder)
+    translator = Translator.load(run.path)
+    assert len(translator.translate(["the old man sees the dog"])) == 1
+    parts = translator.meta["parts"]
+    assert {setting: part["name"] for setting, part in parts.items()} == {
+        "model.positions": "rotary",
+        "model.attention": "cosine",
+        "model.norm_type": "rms",
+        "optimizer.schedule": "cosine",
+        "optimizer.name": "adamw",
+    }
+    assert parts["model.positions"]["file"] == str(folder / "rotary.py")
+
+
+def test_loading_without_the_part_says_which_file_is_needed(trained):
+    run, folder = trained
+    given(folder)
+    forget()
+    with pytest.raises(UserError, match=rf"model\.positions = 'rotary'.*{folder}/rotary\.py.*--parts"):
+        Translator.load(run.path)
+
+
+def test_training_goes_on_only_with_the_part(trained, changed):
+    run, folder = trained
+    given(folder)
+    forget()
+    with pytest.raises(UserError, match=r"unknown model\.positions 'rotary'"):
+        train(changed, run.path, lambda line: None)
+
+
+def test_a_file_that_was_changed_is_said(trained, tmp_path):
+    run, folder = trained
+    given(folder)
+    other = tmp_path / "rotary.py"
+    other.write_text((folder / "rotary.py").read_text().replace("10_000.0", "500.0"))
+    run_file(other)
+    said = []
+    Translator.load(run.path, log=said.append)
+    assert any("warning" in line and "model.positions = 'rotary'" in line for line in said)
+
+
+def test_a_part_of_a_notebook_is_named_as_such(micro):
+    scope: dict[str, object] = {"__name__": "__main__"}
+    exec("from transformer.positions import POSITIONS, Positions\nclass Mine(Positions): pass", scope)
+    POSITIONS["mine"] = scope["Mine"]
+    assert own_parts(replace(micro, model=replace(micro.model, positions="mine"))) == {
+        "model.positions": {"name": "mine"}
+    }
+
+
+def test_a_name_that_gets_another_meaning_is_compiled_anew(run):
+    translator = Translator.load(run.path)
+    sentence = ["the old man sees the dog"]
+    translator.experiment = replace(translator.experiment, model=replace(translator.experiment.model, positions="mine"))
+    scores = []
+    for size in (1.0, 5.0):
+
+        class Mine(Positions):
+            def __call__(self, positions, size=size):
+                return size * positions[:, None] + np.zeros(translator.experiment.model.d_model)
+
+        POSITIONS["mine"] = Mine
+        scores.append(translator.score(sentence, sentence))
+    assert scores[0] != scores[1]
+
+
+def test_the_command_line_takes_files_anywhere(text, data_flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rotary = str(EXAMPLES / "rotary.py")
+    sizes = ["--model.vocab-size", "220", "--model.d-model", "16", "--model.num-layers", "1", "--model.d-ff", "16"]
+    flags = [*data_flags(text), "--data.vocab-size", "200", "--data.batch-tokens", "512", "--train.steps", "4", *sizes]
+    main(["--parts", rotary, "train", "small", "--workdir", "run", "--model.positions", "rotary", *flags])
+    forget()
+    with pytest.raises(SystemExit):
+        main(["translate", "run"])
+    assert f"--parts {rotary}" in capsys.readouterr().err
+    (tmp_path / "in.txt").write_text("the dog\n")
+    main(["translate", "run", f"--parts={rotary}", "--input", "in.txt", "--output", "out.txt"])
+    assert len((tmp_path / "out.txt").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("1 / 0", "cannot be run: ZeroDivisionError"),
+        ("def f(:", "cannot be run: SyntaxError"),
+        ("from transformer.positions import *\nPOSITIONS['learned'] = 1", "'learned' is a part of this code"),
+    ],
+)
+def test_a_file_that_fails_is_one_line(tmp_path, content, message):
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(UserError, match=message):
+        run_file(tmp_path / "bad.py")
+
+
+@pytest.mark.parametrize("arguments", [["--parts"], ["--parts", "missing.py"], ["list", "--parts", "."]])
+def test_what_is_no_file_is_refused(arguments):
+    with pytest.raises(UserError, match="--parts"):
+        take_parts(arguments)
+
+
+def test_an_experiment_of_ones_own_is_listed(capsys):
+    main(["list", "--parts", str(EXAMPLES / "my_experiment.py")])
+    assert "narrow" in capsys.readouterr().out
+
+
+def test_a_corpus_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("".join(f"line {i}\tZeile {i}\n" for i in range(300)))
+    run_file(EXAMPLES / "tabbed_corpus.py")
+    corpus = CORPORA.find("tabbed")
+    assert [len(list(corpus.pairs(split, None, tmp_path, print))) for split in ("train", "dev", "test")] == [294, 3, 3]
+    assert next(iter(corpus.pairs("test", 1, tmp_path, print))) == ("line 99", "Zeile 99")
+
+
+def test_a_metric_of_ones_own_is_scored_beside_the_others():
+    run_file(EXAMPLES / "ter.py")
+    scores = {score.name: score for score in score(["a b c d e"], ["a b c d f"])}
+    assert scores["TER"].value == pytest.approx(20.0) and "case" in scores["TER"].signature
+    assert "BLEU" in scores
+
+
+def test_a_schedule_and_an_optimizer_of_ones_own(micro):
+    run_file(EXAMPLES / "cosine_schedule.py")
+    run_file(EXAMPLES / "adamw.py")
+    experiment = replace(micro, optimizer=replace(micro.optimizer, schedule="cosine", name="adamw", warmup_steps=10))
+    rates = [float(learning_rate(step, experiment)) for step in (1, 10, 25, 40)]
+    peak = (32 * 10) ** -0.5
+    np.testing.assert_allclose(rates, [peak / 10, peak, peak / 2, 0], atol=1e-7)
+    params = {"matrix": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
+    made = make_optimizer(experiment)
+    updates, _ = made.update(optax.tree.zeros_like(params), made.init(params), params)
+    np.testing.assert_allclose(updates["matrix"], 0.01, rtol=1e-5)
+    assert not updates["bias"].any() and "adamw" in OPTIMIZERS

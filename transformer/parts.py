@@ -1,0 +1,46 @@
+"""Parts that a setting names: a new one takes a line, and no change of this code.
+
+Each kind has its table beside the part that it holds:
+
+    model.positions      transformer/positions.py   POSITIONS
+    model.attention      transformer/attention.py   ATTENTIONS
+    model.norm_type      transformer/layers.py      NORMS
+    optimizer.schedule   transformer/optimizer.py   SCHEDULES
+    optimizer.name       transformer/optimizer.py   OPTIMIZERS
+    data.corpus          data/corpora.py            CORPORA
+    metric               experiments/scoring.py     METRICS
+
+After `POSITIONS["rotary"] = Rotary` the setting `model.positions = "rotary"` means it.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+from transformer.config import UserError
+
+T = TypeVar("T")
+
+
+class Parts(dict[str, T]):
+    """The parts of one kind by name: those of this code, and any that are put in. These may be put in anew."""
+
+    def __init__(self, setting: str, parts: Mapping[str, T]):
+        super().__init__(parts)
+        self.setting = setting
+        self.built_in = frozenset(parts)
+
+    def __setitem__(self, name: str, part: T) -> None:
+        """UserError for the name of a part of this code: what a preset names never changes."""
+        if name in self.built_in:
+            raise UserError(f"{self.setting} {name!r} is a part of this code: give yours another name")
+        super().__setitem__(name, part)
+
+    def find(self, name: str) -> T:
+        """The part of that name. UserError lists those there are, the nearest first."""
+        if name not in self:
+            there = get_close_matches(name, self, n=len(self), cutoff=0.0)
+            raise UserError(
+                f"unknown {self.setting} {name!r}; there are: {', '.join(there)} (your own come in with --parts FILE)"
+            )
+        return self[name]
