@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,10 @@ import matplotlib.pyplot as plt
 from experiments.progress import Row, read_metrics
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
+from transformer.config import UserError
+
+DPI = 120
+MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 bytes a pixel, several times over
 
 
 def draw_curves(run: WorkDir) -> Path:
@@ -34,22 +39,27 @@ def curves(rows: list[Row]) -> plt.Figure:
     return figure
 
 
-def draw_attention(run: WorkDir, attention: Attention) -> Path:
+def draw_attention(attention: Attention, path: Path) -> Path:
     """The decoder's attention over the source, every layer (rows) and head (columns) -> the PNG's path.
 
-    Bright off the diagonal is where the word order of the two languages differs.
+    Bright off the diagonal is where the word order of the two languages differs. UserError if it would be too large.
     """
     layers, heads = attention.weights.cross.shape[:2]
-    size = 0.25 * max(len(attention.source), len(attention.target)) + 0.8
+    longer = max(len(attention.source), len(attention.target))
+    size = 0.25 * longer + 0.8
+    if size * max(layers, heads) * DPI > MAX_PIXELS:
+        most = int((MAX_PIXELS / DPI / max(layers, heads) - 0.8) / 0.25)
+        raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({most} at most): use --html")
     figure, axes = plt.subplots(
         layers, heads, figsize=(size * heads, size * layers), squeeze=False, layout="constrained"
     )
+    text: dict[str, Any] = {"fontsize": 7, "parse_math": False}  # a "$" in a sentence is a dollar
     for (layer, head), axis in np.ndenumerate(axes):
         axis.imshow(attention.weights.cross[layer, head], vmin=0, vmax=1, cmap="viridis")
         axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
-        axis.set_xticks(range(len(attention.source)), attention.source, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(attention.target)), attention.target, fontsize=7)
-    return save(figure, run.figures / "attention.png")
+        axis.set_xticks(range(len(attention.source)), attention.source, rotation=90, **text)
+        axis.set_yticks(range(len(attention.target)), attention.target, **text)
+    return save(figure, path)
 
 
 def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
@@ -80,8 +90,8 @@ def draw_growth(
 
 
 def save(figure: plt.Figure, path: Path) -> Path:
-    """Writes a figure and lets go of it."""
+    """Writes a figure as PNG, whatever the path ends with, and lets go of it."""
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=DPI, format="png")
     plt.close(figure)
     return path

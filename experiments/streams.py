@@ -24,17 +24,23 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
             yield file
 
 
+def check_output(path: Path) -> None:
+    """UserError for a path that cannot be written to as a file."""
+    path = path.resolve()
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: the output wants a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder")
+
+
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
     """Where translations go: standard output, or a text file that takes its name when all of it is written."""
     if path is None:
         yield sys.stdout
         return
+    check_output(path)
     path = path.resolve()  # what a link points to is written, not the link
-    if path.is_dir():
-        raise UserError(f"{path} is a directory: --output wants a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{path.parent}: no such folder")
     if path.exists() and not path.is_file():  # a device or a pipe
         with path.open("w", encoding="utf-8") as file:
             yield file

@@ -14,6 +14,7 @@ import tyro
 from data.dataset import adopt, prepare
 from experiments import EXPERIMENTS, find
 from experiments.arguments import Arguments, experiment_of, no_more, parse, run_of
+from experiments.attention import look, merged, to_json, to_page
 from experiments.average import average_run
 from experiments.compare import compare, runs_of
 from experiments.complexity import fill_table1
@@ -23,7 +24,7 @@ from experiments.plan import plan
 from experiments.records import RESULTS, read_evaluation, results_table
 from experiments.render import render_table, render_table1
 from experiments.screen import Screen, watch
-from experiments.streams import chunks, opened, written
+from experiments.streams import check_output, chunks, opened, written
 from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
@@ -143,6 +144,22 @@ class Translating(Decoding):
 
 
 @dataclass(frozen=True)
+class Attending(Decoding):
+    """Flags of `attention`."""
+
+    target: str | None = None
+    """The translation to look at. None: the run's own."""
+    html: Path | None = None
+    """Where the page goes. None, and no other output: RUN/figures/attention.html."""
+    png: Path | None = None
+    """Where a picture of the attention over the source goes."""
+    json: Path | None = None
+    """Where the exact numbers go."""
+    words: bool = False
+    """Merge the pieces of each word, in every output; the page can take them apart again."""
+
+
+@dataclass(frozen=True)
 class Table1:
     """Flags of `table 1`."""
 
@@ -255,6 +272,34 @@ def converse(translator: Translator) -> None:
         print(translator.translate([line])[0])
 
 
+def run_attention(arguments: Arguments) -> None:
+    """attention RUN TEXT: all attention weights of a sentence and its translation: a page to explore, PNG, JSON"""
+    name, rest = run_of("attention", arguments)
+    # A sentence may begin with a dash, as a flag does with two.
+    sentence, flags = (rest[0], rest[1:]) if rest and not rest[0].startswith("--") else ("", rest)
+    given = parse(Attending, flags, Attending(), f"attention {name}")
+    if not sentence.strip():
+        raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
+    if given.target is not None and not given.target.strip():
+        raise UserError("--target is empty")
+    run = find_workdir(name)
+    page = given.html
+    if not (given.html or given.png or given.json):
+        run.figures.mkdir(exist_ok=True)
+        page = run.figures / "attention.html"
+    for path in filter(None, (page, given.png, given.json)):
+        check_output(path)
+    pair = look(given.load(name), run.path.resolve().name, sentence, given.target)
+    if given.png:  # first, as it may be refused
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png)
+    for path, text_of in ((page, to_page), (given.json, to_json)):
+        if path:
+            with written(path) as output:
+                output.write(text_of(pair, given.words))
+    if not given.html and page:
+        print(page)
+
+
 def run_evaluate(arguments: Arguments) -> None:
     """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
     name, flags = run_of("evaluate", arguments)
@@ -313,7 +358,7 @@ def run_demo(arguments: Arguments) -> None:
     print("a learning corpus: this says nothing about translating real text")
     print(f"checkpoint {run.checkpoints}")
     print(f"curves     {draw_curves(run)}")
-    print(f"attention  {draw_attention(run, translator.attention(longest))}")
+    print(f"attention  {draw_attention(translator.attention(longest), run.figures / 'attention.png')}")
 
 
 def run_compare(arguments: Arguments) -> None:
@@ -377,6 +422,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "train": run_train,
     "watch": run_watch,
     "translate": run_translate,
+    "attention": run_attention,
     "evaluate": run_evaluate,
     "average": run_average,
     "compare": run_compare,

@@ -1,6 +1,7 @@
 """Bad input gets one clear line and exit code 2, before anything is overwritten."""
 
 import io
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,38 @@ def test_interactive_answers_line_by_line(program, run, monkeypatch):
     monkeypatch.setattr("builtins.input", typed)
     result = program("translate", run.path, "--interactive")
     assert result.code == 0 and len(result.out.splitlines()) == 2
+
+
+def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, tmp_path):
+    result = program("attention", run.path, "The man sees the dog.")
+    assert result.code == 0 and result.out == f"{run.figures / 'attention.html'}\n"
+    page = (run.figures / "attention.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and '"unit": "pieces"' in page
+    outputs = ["--html", tmp_path / "a.html", "--png", tmp_path / "a.png", "--json", tmp_path / "a.json"]
+    flags = ["--target", "Der Mann.", "--words", "--checkpoint", "last", *outputs]
+    result = program("attention", run.path, "- A man.", *flags)
+    assert result.code == 0 and result.out == ""
+    assert '"unit": "words"' in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (found["sentence"], found["translation"], found["steps"]) == ("- A man.", "Der Mann.", [40])
+    assert len(found["weights"]["cross"][0][0]) == 3  # Der, Mann., EOS
+
+
+def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.verbs.look", None)
+    assert "wants a sentence" in refused(program("attention", run.path))
+    assert "wants a sentence" in refused(program("attention", run.path, " "))
+    assert "wants a sentence" in refused(program("attention", run.path, "--words"))
+    assert "--target is empty" in refused(program("attention", run.path, "A dog.", "--target", ""))
+    assert "no run at nowhere" in refused(program("attention", "nowhere", "A dog."))
+    for flag in ("--html", "--png", "--json"):
+        assert "wants a file" in refused(program("attention", run.path, "A dog.", flag, tmp_path))
+        assert "no such folder" in refused(program("attention", run.path, "A dog.", flag, tmp_path / "none" / "a"))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
+    assert "not valid text" in refused(program("attention", run.path, "\udc80"))
 
 
 def test_evaluate_prints_signatures_and_writes_the_record(program, run, tmp_path):
