@@ -230,6 +230,12 @@ def find_corpus(config: DataConfig) -> Corpus:
     return corpus
 
 
+def languages_of(config: DataConfig) -> str | None:
+    """As in "en-de", by the configuration alone: the files of one's own text need not be there."""
+    own = config.corpus == "files" or config.train_src is not None
+    return config.languages if own else CORPORA.find(config.corpus).languages
+
+
 def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
     """The user's files by split, test falling back to dev; empty when none is given."""
     names = [f"{split}_{side}" for split in SPLITS for side in ("src", "tgt")]

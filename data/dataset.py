@@ -238,7 +238,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         for name, facts in manifest["files"].items():
             if not {"bytes", "sha256"} <= set(facts):
                 raise ValueError(f"not what a file is told by: {name!r}")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): remove the folder and prepare again") from error
     if manifest["format"] != FORMAT:
         raise UserError(f"{path} has format {manifest['format']}, not {FORMAT}: remove the folder and prepare again")

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import jax
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, preemption
 from experiments.arguments import Arguments, UsageError
 from experiments.compiled import keep_compiled
 from experiments.parts import take_parts
@@ -66,6 +66,8 @@ def main(arguments: Arguments | None = None) -> None:
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])
+        if preemption.asked.is_set():
+            raise Preempted("stopped by SIGTERM")
     except UsageError as wanted:
         print(usage())
         sys.exit(0 if wanted.asked else 2)
@@ -83,6 +85,8 @@ def main(arguments: Arguments | None = None) -> None:
             fail(FULL)
         fail(": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error))
     except Exception as error:
+        if preemption.asked.is_set():
+            fail("stopped by SIGTERM", EXIT_CODE)
         if "No space left on device" in str(error):  # TensorStore wraps it in an error of its own
             fail(FULL)
         if "RESOURCE_EXHAUSTED" in str(error):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpora import SplitName, find_corpus
+from data.corpora import SplitName, languages_of
 from data.dataset import prepare
 from experiments.records import make_record, write_record
 from experiments.scoring import Score, score
@@ -47,7 +47,7 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
         content = "".join(line + "\n" for line in lines).encode()
         write_whole(run.evaluation / f"{split}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    languages = find_corpus(translator.experiment.data).languages
+    languages = languages_of(translator.experiment.data)
     scores = score(outputs, references, languages and languages.split("-")[1])
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)

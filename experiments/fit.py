@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from data.batching import Shape
 from experiments.workdir import WorkDir
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, TrainConfig, UserError
 from transformer.parallel import batch_on, bytes_in_all, padded_rows, parallel_step, state_on
 from transformer.train import TrainState
 
@@ -47,9 +47,10 @@ def device_memory() -> float:
         return math.inf
 
 
-def check_room(run: WorkDir, state: TrainState, keep: int) -> None:
+def check_room(run: WorkDir, state: TrainState, config: TrainConfig) -> None:
     """UserError if the checkpoints that will be kept do not fit on the disk."""
     size = bytes_in_all(state)
+    keep = min(config.keep, -(-config.steps // config.eval_every))
     # The kept ones, the best one, the newest one, and one that is being written.
     there = len(list(run.checkpoints.glob("[0-9]*")))
     needed, free = size * max(1, keep + 3 - there), shutil.disk_usage(run.path).free

@@ -14,8 +14,13 @@ class Preempted(BaseException):
     """SIGTERM came. Not an Exception, as KeyboardInterrupt is none: nothing that handles errors may swallow it."""
 
 
+asked = threading.Event()
+"""Set when SIGTERM came where there is nothing to save."""
+
+
 def preempt(number: int, frame: FrameType | None) -> None:
     """The handler of SIGTERM, wherever there is nothing to save."""
+    asked.set()  # a library that the signal finds at work may swallow what is raised in it
     raise Preempted("stopped by SIGTERM")
 
 
@@ -28,12 +33,13 @@ class Preemption:
     def __enter__(self) -> "Preemption":
         # With several processes JAX's runtime listens, and has all of them stop after the same step.
         if self.listens():
-            self.before = signal.signal(signal.SIGTERM, self._remember)
+            self.before = signal.signal(signal.SIGTERM, self._remember), signal.getsignal(signal.SIGINT)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.listens():
-            signal.signal(signal.SIGTERM, self.before)
+            for number, handler in zip((signal.SIGTERM, signal.SIGINT), self.before, strict=True):
+                signal.signal(number, handler)
 
     def listens(self) -> bool:
         """Whether the signal comes here. (A notebook may train in another thread, which gets none.)"""
@@ -41,6 +47,7 @@ class Preemption:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the state is about to be saved
 
     def after(self, step: int) -> bool:
         """Whether to stop after this step. All processes have to ask after each."""

@@ -85,7 +85,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
                 raise ValueError("no row of a run")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UserError(f"{path}, line {number} is damaged ({error}): remove the line") from error

@@ -53,13 +53,13 @@ class Screen:
         parts = Layout()
         bottom = 10
         parts.split_column(
-            Layout(Panel(numbers_of(rows, self.steps, width - 4), title=str(self.run.path)), name="numbers", size=5),
+            Layout(Panel(numbers_of(rows, self.steps, width - 4), title=str(self.run.path)), name="numbers", size=4),
             Layout(name="curves"),
             Layout(Panel(self.words(rows)), name="words", size=bottom),
         )
-        half, tall = (width // 2) - 4, max(4, height - 5 - bottom - 2)
-        loss = plot(rows, [("loss", "training"), ("dev_loss", "validation")], half, tall)
-        bleu = plot(rows, [("dev_bleu", "BLEU")], half, tall)
+        half, tall = (width // 2) - 4, max(4, height - 4 - bottom - 2)
+        loss = plot(rows, {"loss": "training", "dev_loss": "o validation"}, self.steps, half, tall)
+        bleu = plot(rows, {"dev_bleu": "o BLEU"}, self.steps, half, tall)
         parts["curves"].split_row(
             Layout(Panel(loss, title="loss, nats per target token")),
             Layout(Panel(bleu, title="BLEU of some validation sentences, greedy")),
@@ -70,8 +70,8 @@ class Screen:
         """The last sample, and the last lines."""
         sample = next((row for row in reversed(rows) if "output" in row), {})
         said = [Text(f"{name:9}  {sample[name]}", no_wrap=True) for name in ("source", "output", "reference") if sample]
-        last = [line for text in list(self.lines)[-8:] for line in text.splitlines()]
-        return Group(*said, *(Text(line, style="dim", no_wrap=True) for line in last[len(said) - 8 :]))
+        last = [text for text in self.lines if not text.startswith(" ")][len(said) - 8 :]  # samples stand above
+        return Group(*said, *(Text(line, style="dim", no_wrap=True) for line in last))
 
 
 def numbers_of(rows: list[Row], steps: int, width: int) -> Table:
@@ -103,16 +103,21 @@ def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def plot(rows: list[Row], names: list[tuple[str, str]], width: int, height: int) -> Text:
-    """Curves over the steps, drawn with characters."""
+def plot(rows: list[Row], names: dict[str, str], steps: int, width: int, height: int) -> Text:
+    """Curves over the steps, drawn with characters: a line, or points where the label begins with what marks one."""
     plotext.clf()
     plotext.plotsize(width, height)
     plotext.theme("clear")
+    plotext.xlim(0, steps)
     drawn = False
-    for name, label in names:
+    for name, label in names.items():
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        if points:
-            drawn = True
+        if not points:
+            continue
+        drawn = True
+        if label.startswith("o "):
+            plotext.scatter(*zip(*points, strict=True), label=label[2:], marker="o")
+        else:
             plotext.plot(*zip(*points, strict=True), label=label, marker="braille")
     return Text.from_ansi(plotext.build()) if drawn else Text("nothing yet", style="dim")
 

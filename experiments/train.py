@@ -37,7 +37,7 @@ from transformer.parallel import (
     put_rows,
     state_on,
 )
-from transformer.processes import by_first, is_first
+from transformer.processes import by_first, check_same, is_first
 from transformer.train import Params, TrainState, make_eval_step
 
 Log = Callable[[str], None]
@@ -58,7 +58,9 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     """
     log = log if is_first() else lambda line: None
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
-    data = by_first(lambda: checked(prepare(experiment.data, log=log))) or prepare(experiment.data, log=log)
+    check_same(settings=asdict(experiment), workdir=str(workdir), commit=commit())
+    data = checked(by_first(lambda: prepare(experiment.data, log=log)) or prepare(experiment.data, log=log))
+    check_same(text=data.hash)
     run = WorkDir(workdir)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
@@ -69,14 +71,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     with ExitStack() as open_now:
         if lock := by_first(lambda: run.claim(experiment, data.tokenizer)):
             open_now.enter_context(lock)
-        checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, experiment.train.eval_every, log)
+        checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
         open_now.callback(checkpoints.close)
         restored, meta = checkpoints.restore_state(template) or (None, {})
         start, end = int(restored.step) if restored else 0, experiment.train.steps
         if meta and meta["data"]["hash"] != data.hash:
             raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
         check_parts(meta.get("parts", {}), log)
-        by_first(lambda: check_room(run, template, experiment.train.keep))
+        by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
         if start >= end:
             return run
@@ -117,9 +119,10 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                         with meter.saving():
                             checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
                 if preemption.after(step) and step < end:
-                    if not due:  # and no validation: there may not be the time for it
-                        checkpoints.save(state, provenance(experiment, data, step, None, meter))
-                    checkpoints.wait()
+                    with meter.paused():
+                        if not due:  # and no validation: there may not be the time for it
+                            checkpoints.save(state, provenance(experiment, data, step, None, meter))
+                        checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command goes on from there")
         except KeyboardInterrupt:
             log(f"interrupted; {last(checkpoints)}")

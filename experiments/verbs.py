@@ -19,7 +19,9 @@ from experiments.average import average_run
 from experiments.compare import compare, runs_of
 from experiments.complexity import fill_table1
 from experiments.evaluate import evaluate
+from experiments.explain import explain
 from experiments.figures import draw_attention, draw_curves
+from experiments.inspect import inspect
 from experiments.plan import plan
 from experiments.records import RESULTS, read_evaluation, results_table
 from experiments.render import render_table, render_table1
@@ -56,6 +58,21 @@ class Training:
             return train(self.experiment, path, views=views)
         with Screen(WorkDir(path), self.experiment.train.steps) as screen:
             return train(self.experiment, path, screen.line, views)
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """Flags of `explain`."""
+
+    experiment: Annotated[Experiment, Flat]
+
+
+@dataclass(frozen=True)
+class Inspecting:
+    """Flags of `inspect`."""
+
+    checkpoint: str = "last"
+    """"best" (lowest validation loss), "last", or a step."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,22 @@ def run_plan(arguments: Arguments) -> None:
     given = parse(Planning, flags, Planning(experiment), f"plan {experiment.name}")
     for line in plan(given.experiment, given.measure):
         print(line, flush=True)
+
+
+def run_explain(arguments: Arguments) -> None:
+    """explain NAME: the model as the paper's equations with its sizes, and in what it differs from the paper"""
+    experiment, flags = experiment_of("explain", arguments)
+    given = parse(Explaining, flags, Explaining(experiment), f"explain {experiment.name}")
+    for line in explain(given.experiment):
+        print(line)
+
+
+def run_inspect(arguments: Arguments) -> None:
+    """inspect RUN: the parameters of a checkpoint, their shapes and norms, and where they come from"""
+    name, flags = run_of("inspect", arguments)
+    given = parse(Inspecting, flags, Inspecting(), f"inspect {name}")
+    for line in inspect(find_workdir(name), given.checkpoint):
+        print(line)
 
 
 def run_train(arguments: Arguments) -> None:
@@ -419,10 +452,12 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "demo": run_demo,
     "prepare": run_prepare,
     "plan": run_plan,
+    "explain": run_explain,
     "train": run_train,
     "watch": run_watch,
     "translate": run_translate,
     "attention": run_attention,
+    "inspect": run_inspect,
     "evaluate": run_evaluate,
     "average": run_average,
     "compare": run_compare,

@@ -50,7 +50,7 @@ class WorkDir:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is not a directory")
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.lock.open("wb")
+        lock = self.lock.open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,9 +5,10 @@ the vocabulary's hash, the validation loss, a checksum of the arrays). Arrays an
 `Checkpoints` is for the processes that train; `load` and `read_meta` only read, also beside a training process.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 from orbax.checkpoint import checkpoint_managers as policies
@@ -26,6 +28,9 @@ from transformer.train import Params, TrainState
 
 LOSS = "dev_loss"
 CHECKSUM = "checksum"
+"""Of the arrays, by their name."""
+SIGNATURE = "sha256"
+"""Of what is written beside them."""
 
 
 class Checkpoint(NamedTuple):
@@ -38,52 +43,51 @@ class Checkpoint(NamedTuple):
     """The step, or the steps that were averaged."""
 
 
+class Kept(policies.PreservationPolicy):
+    """Which checkpoints stay: the newest `keep` that were validated, the one of the lowest loss, the newest of all."""
+
+    def __init__(self, keep: int, losses: dict[int, float | None]):
+        self.keep, self.losses = keep, losses
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Of each, in their order."""
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        validated = {step: loss for step in steps if (loss := self.losses.get(step)) is not None}
+        kept = {*list(validated)[-self.keep :], *steps[-1:], *sorted(validated, key=validated.__getitem__)[:1]}
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
 class Checkpoints:
-    """The checkpoints of one run, to write and to resume from.
+    """The checkpoints of one run, to write and to resume from. Which of them stay, `Kept` says."""
 
-    Kept are the newest `keep` of those at every `every` steps, the newest of all, and the one of the lowest loss.
-    """
-
-    def __init__(self, directory: Path, keep: int = 5, every: int = 1, log: Callable[[str], None] = print):
+    def __init__(self, directory: Path, keep: int = 5, log: Callable[[str], None] = print):
         self.directory, self.log = directory, log
-        by_first(self._set_aside_unreadable)
-        regular = policies.EveryNSteps(every, max_to_keep=keep)
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[LOSS], reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+        self.losses = {step: _loss_of(directory, step) for step in saved_steps(directory)}
         self.manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                best_fn=lambda metrics: metrics[LOSS],
-                best_mode="min",
-                preservation_policy=policies.AnyPreservationPolicy([regular, policies.LatestN(1), best]),
+                preservation_policy=Kept(keep, self.losses),
                 cleanup_tmp_directories=True,
             ),
             item_names=("params", "rest", "meta"),
         )
 
-    def _set_aside_unreadable(self) -> None:
-        """Those whose metrics Orbax would stop at."""
-        for step in saved_steps(self.directory):
-            metrics = self.directory / str(step) / "metrics" / "metrics"
-            try:
-                if metrics.parent.exists():  # one that was made on the way out has none
-                    read_json(metrics)
-            except UserError as error:
-                self._set_aside(step, str(error))
-
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        """Writes in the background; `meta` must be JSON, and its "dev_loss" finite, or None where there is none."""
-        rest = state._replace(params={})
-        meta = meta | {CHECKSUM: {"params": checksum(state.params), "rest": checksum(rest)}}
+        """Writes in the background; `meta` must be JSON, and its "dev_loss" finite, or None where there is none.
+
+        UserError if a checkpoint of this step or a later one is there.
+        """
+        step, rest = int(state.step), state._replace(params={})
+        meta = signed(meta | {CHECKSUM: {"params": checksum(state.params), "rest": checksum(rest)}})
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             rest=ocp.args.StandardSave(rest),
             meta=ocp.args.JsonSave(meta),
         )
-        metrics = None if meta[LOSS] is None else {LOSS: float(meta[LOSS])}
+        self.losses[step] = meta[LOSS]
         with told_of_time():
-            self.manager.save(int(state.step), args=items, metrics=metrics)
+            if not self.manager.save(step, args=items):
+                raise UserError(f"{self.directory} has a checkpoint of step {step} or later already: move it away")
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
@@ -110,6 +114,8 @@ class Checkpoints:
                 try:
                     for name in items:
                         check(restored[name], meta, name)
+                    if (found := int(restored["rest"].step)) != step:
+                        raise UserError(f"it is of step {found}")
                 except UserError as error:
                     problem = str(error)
             if not everyone(problem is None):
@@ -133,6 +139,7 @@ class Checkpoints:
             number += 1
             place = self.directory / f"unreadable-{step}-{number}"
         (self.directory / str(step)).rename(place)
+        self.losses.pop(step, None)
         self.log(f"checkpoint {step} cannot be read ({reason}): moved to {place}")
 
     def wait(self) -> None:
@@ -179,7 +186,7 @@ def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(checkpoint.params),
         meta=ocp.args.JsonSave(
-            checkpoint.meta | {"averaged": checkpoint.steps, CHECKSUM: {"params": checksum(checkpoint.params)}}
+            signed(checkpoint.meta | {"averaged": checkpoint.steps, CHECKSUM: {"params": checksum(checkpoint.params)}})
         ),
     )
     with ocp.CheckpointManager(directory.absolute(), item_names=("params", "meta")) as manager:
@@ -211,20 +218,41 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
 
 def saved_steps(directory: Path) -> list[int]:
     """Steps of the complete checkpoints in a directory, ascending. (Orbax gives one its name when it is whole.)"""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal() and path.is_dir())
+    numbers = (path for path in directory.glob("[0-9]*") if path.is_dir() and path.name.isdecimal())
+    return sorted(int(path.name) for path in numbers if path.name == str(int(path.name)))
 
 
 def read_meta(directory: Path, which: str) -> dict[str, Any]:
     """The `meta` of a checkpoint, of the newest for "average": it says how to build the model."""
-    step = choose(directory, which, keep=1)[-1]
-    return read_json(directory / str(step) / "meta" / "metadata")
+    return _read_meta(directory, choose(directory, which, keep=1)[-1])
+
+
+def _read_meta(directory: Path, step: int) -> dict[str, Any]:
+    path = directory / str(step) / "meta" / "metadata"
+    meta = read_json(path)
+    if meta.get(SIGNATURE) != signed(meta)[SIGNATURE]:
+        raise UserError(f"{path} cannot be read: it is not what was saved, by its checksum")
+    return meta
+
+
+def _loss_of(directory: Path, step: int) -> float | None:
+    try:
+        return _read_meta(directory, step)[LOSS]
+    except UserError:  # restoring will say so, if it comes to that
+        return None
+
+
+def signed(meta: dict[str, Any]) -> dict[str, Any]:
+    """The same with the SHA-256 of all the rest, as JSON."""
+    rest = {name: value for name, value in meta.items() if name != SIGNATURE}
+    return rest | {SIGNATURE: hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. UserError names the file that is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object")
@@ -239,6 +267,21 @@ def _read_params(directory: Path, step: int, template: Params) -> Params:
             params = checkpointer.restore((directory / str(step) / "params").absolute(), shapes)
         check(params, read_meta(directory, str(step)), "params")
         return params
+    except Exception as error:
+        raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
+
+
+def read_arrays(directory: Path, step: int) -> dict[str, Any]:
+    """The parameters of a checkpoint as numpy arrays, by what the checkpoint itself says of them.
+
+    Its names alone: where the model has a list, here is a dict of "0", "1", ... UserError if it cannot be read.
+    """
+    place = (directory / str(step) / "params").absolute()
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            told = checkpointer.metadata(place).item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), told)
+            return checkpointer.restore(place, ocp.args.PyTreeRestore(restore_args=as_numpy))
     except Exception as error:
         raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
 
@@ -259,8 +302,8 @@ def _checksum(arrays: Any) -> Array:
 
 
 def check(arrays: Any, meta: dict[str, Any], name: str) -> None:
-    """UserError if these are not the arrays that were saved under this name. (Older checkpoints have no checksum.)"""
-    if CHECKSUM in meta and checksum(arrays) != meta[CHECKSUM][name]:
+    """UserError if these are not the arrays that were saved under this name."""
+    if checksum(arrays) != meta[CHECKSUM][name]:
         raise UserError(f"its {name} are not what was saved: the checksum differs")
 
 

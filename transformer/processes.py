@@ -10,13 +10,17 @@
 On Kubernetes the first three variables are a few lines of the manifest (experiments/launch/jobset.yaml).
 """
 
+import hashlib
+import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 
 from transformer.config import UserError
@@ -33,10 +37,12 @@ _LONGEST = 1000
 def join(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of this run, where there are any. To be called before anything is computed.
 
-    UserError for variables that contradict each other, or when the others do not come.
+    UserError for variables that contradict each other. When the others do not come within five minutes, JAX's runtime
+    says so and ends this process; until then SIGTERM ends it at once.
     """
     if jax.distributed.is_initialized():
         return
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one in Python would not be called while C++ waits
     try:
         if any(name in environment for name in _EXPLICIT[1:]):
             address, count, number = _explicit(environment)
@@ -46,6 +52,8 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _explicit(environment: Mapping[str, str]) -> tuple[str, int, int]:
@@ -59,7 +67,8 @@ def _explicit(environment: Mapping[str, str]) -> tuple[str, int, int]:
     count, number = map(int, numbers)
     if number >= count:
         raise UserError(f"JAX_PROCESS_ID = {number} is not below JAX_NUM_PROCESSES = {count}")
-    if not address.rpartition(":")[2].isdecimal():
+    port = address.rpartition(":")[2]
+    if not port.isdecimal() or int(port) >= 2**16:
         raise UserError(f"JAX_COORDINATOR_ADDRESS must be host:port, not {address!r}")
     return address, count, number
 
@@ -77,17 +86,32 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def check_same(**facts: Any) -> None:
+    """UserError in all processes if one of them was given something else than the first; by name, in JSON."""
+    for name, fact in facts.items() if jax.process_count() > 1 else ():
+        digest = hashlib.sha256(json.dumps(fact, sort_keys=True).encode()).digest()
+        every = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+        if differing := [number for number, other in enumerate(every) if (other != every[0]).any()]:
+            numbers = ", ".join(map(str, differing))
+            raise UserError(
+                f"the processes of one run need the same {name}: of process {numbers} it is not process 0's"
+            )
+
+
 def by_first(action: Callable[[], T]) -> T | None:
-    """Done by the first process, while the others wait for it. Its UserError is one of all; they return None."""
+    """Done by the first process, while the others wait for it. Its UserError or OSError is one of all.
+
+    The others return None.
+    """
     if jax.process_count() == 1:
         return action()
     result, problem = None, ""
     if is_first():
         try:
             result = action()
-        except UserError as error:
+        except (UserError, OSError) as error:
             problem = str(error)
-    message = jnp.array(list(problem.encode()[:_LONGEST].ljust(_LONGEST, b"\0")), jnp.uint8)
+    message = jnp.array(list(problem.encode(errors="replace")[:_LONGEST].ljust(_LONGEST, b"\0")), jnp.uint8)
     told = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode(errors="ignore")
     if told:
         raise UserError(told)

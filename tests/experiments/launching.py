@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +28,18 @@ def free_port() -> int:
 
 def start(command: list[str], count: int, devices: int = 1, **environment: str) -> list[subprocess.Popen[str]]:
     """So many processes with so many devices each; of several, each knows the others."""
+    return start_each([command] * count, devices, **environment)
+
+
+def start_each(commands: Sequence[list[str]], devices: int = 1, **environment: str) -> list[subprocess.Popen[str]]:
+    """The same, each with a command of its own."""
     address, started = f"localhost:{free_port()}", []
-    for number in range(count):
+    for number, command in enumerate(commands):
         own = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-        if count > 1:
+        if len(commands) > 1:
             own |= {
                 "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": str(count),
+                "JAX_NUM_PROCESSES": str(len(commands)),
                 "JAX_PROCESS_ID": str(number),
             }
         started.append(

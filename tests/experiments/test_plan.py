@@ -66,9 +66,9 @@ def test_every_setting_that_differs_is_named(micro):
     assert not any(line.startswith(("model.", "train.", "optimizer.", "decode.")) for line in same)
     other = replace(paper, model=replace(paper.model, num_heads=4), optimizer=replace(paper.optimizer, b2=0.99))
     told = deviations(other, {"train": {"kept": 450_000, "too_long": 12}})
-    assert "model.num_heads: 4; the paper's en-de-base: 8" in told
-    assert "optimizer.b2: 0.99; the paper's en-de-base: 0.98" in told
-    assert "450,000 training pairs, 0.1 times the paper's 4,500,000" in told
+    assert "model.num_heads: 4; the paper's en-de-base: 8 (3.2.2)" in told
+    assert "optimizer.b2: 0.99; the paper's en-de-base: 0.98 (5.3)" in told
+    assert "450,000 training pairs, 0.1 times the paper's 4,500,000 (5.1)" in told
     french = EXPERIMENTS["wmt14-en-fr-big"]
     assert not any(line.startswith(("model.dropout", "data.")) for line in deviations(french))
     small = EXPERIMENTS["europarl-en-fr-small"]
@@ -76,8 +76,8 @@ def test_every_setting_that_differs_is_named(micro):
     europarl = deviations(
         replace(small, data=replace(small.data, **files)), {"train": {"kept": 2_000_507, "too_long": 0}}
     )
-    assert "model.num_layers: 3; the paper's en-fr-base: 6" in europarl
+    assert "model.num_layers: 3; the paper's en-fr-base: 6 (3.1)" in europarl
     assert not any(line.startswith("languages") for line in europarl)
     czech = deviations(replace(small, data=replace(small.data, **files, languages="en-cs")))
-    assert "languages: en-cs; the paper's: en-de and en-fr" in czech
-    assert "2,000,507 training pairs, 0.0556 times the paper's 36,000,000" in europarl
+    assert "languages: en-cs; the paper's: en-de and en-fr (5.1)" in czech
+    assert "2,000,507 training pairs, 0.0556 times the paper's 36,000,000 (5.1)" in europarl

@@ -12,7 +12,7 @@ from data.dataset import prepare
 from experiments.progress import read_metrics
 from experiments.train import batch_plan, train
 from experiments.translator import Translator
-from tests.experiments.launching import command, finish, start
+from tests.experiments.launching import command, finish, start, start_each
 from transformer.checkpoint import saved_steps
 from transformer.config import MeshConfig, UserError
 from transformer.processes import join
@@ -62,6 +62,19 @@ def test_each_process_reads_its_rows_and_no_others(micro):
             np.testing.assert_array_equal(together[: plan.shape.rows], whole[step][side])
             assert not together[plan.shape.rows :].any()
         assert all(part.target_tokens(step) == np.count_nonzero(whole[step]["target"]) for part in parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", [["--train.seed", "7"], ["--train.steps", "12"]], ids=str)
+def test_processes_that_were_told_different_things_do_not_begin(short, tmp_path, flag):
+    words = command(short, tmp_path / "run")
+    commands = words, [*words, *flag]
+    running = start_each(commands)
+    outputs = [process.communicate(timeout=100)[0] for process in running]
+    assert [process.returncode for process in running] == [2, 2], outputs
+    for output in outputs:
+        assert "error: the processes of one run need the same settings: of process 1 it is not process 0's" in output
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

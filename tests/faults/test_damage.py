@@ -31,7 +31,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(victim, undist
     chance = random.Random(0)
     template = init_state(victim)
     steps = saved_steps(undisturbed.checkpoints)
-    expected, _ = Checkpoints(undisturbed.checkpoints).restore_state(template)
+    expected, told = Checkpoints(undisturbed.checkpoints).restore_state(template)
     files = [path.relative_to(undisturbed.checkpoints) for path in (undisturbed.checkpoints / "400").rglob("*")]
     files = [path for path in files if (undisturbed.checkpoints / path).is_file()]
     for number in range(FLIPS if kind == "bit" else CUTS):
@@ -54,6 +54,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(victim, undist
             # What it hit does not matter to the state: then the state has to be right.
             for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
                 np.testing.assert_array_equal(a, b)
+            assert meta == told
             count(f"checkpoint, {kind}: of no consequence")
         else:
             assert int(state.step) == steps[-2] == meta["step"]

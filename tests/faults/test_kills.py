@@ -34,7 +34,7 @@ def assert_ended_the_same(run: WorkDir, undisturbed: WorkDir, experiment, losses
     """
     states = []
     for each in (run, undisturbed):
-        checkpoints = Checkpoints(each.checkpoints, experiment.train.keep, experiment.train.eval_every)
+        checkpoints = Checkpoints(each.checkpoints, experiment.train.keep)
         states.append(checkpoints.restore_state(init_state(experiment)))
         checkpoints.close()
     (ours, meta), (theirs, expected) = states

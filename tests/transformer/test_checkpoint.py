@@ -86,7 +86,7 @@ def spoil(checkpoint, damage):
         (checkpoint / damage).write_text("{")
 
 
-@pytest.mark.parametrize("damage", ["parameters", "everything", "meta/metadata", "metrics/metrics"])
+@pytest.mark.parametrize("damage", ["parameters", "everything", "meta/metadata"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, state, damage):
     saved(tmp_path, state, [3.0, 2.0, 1.0]).close()
     spoil(tmp_path / "3", damage)
@@ -101,6 +101,60 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     checkpoints.save(restored._replace(step=jnp.array(3)), {"dev_loss": 0.5, "number": 3})
     checkpoints.wait()
     assert checkpoints.steps() == [1, 2, 3] and load(tmp_path, "best", 3, state.params).steps == [3]
+
+
+def test_what_is_said_beside_the_arrays_is_checked_too(tmp_path, state):
+    saved(tmp_path, state, [3.0, 2.0]).close()
+    path = tmp_path / "2" / "meta" / "metadata"
+    content = path.read_text()
+    for damaged in (
+        content.replace('"number": 2', '"number": 3'),
+        content.replace("rest", "pest"),
+        "{}",
+        "[" * 200_000,
+    ):
+        assert damaged != content
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"2/meta/metadata (cannot be read|holds no)"):
+            read_meta(tmp_path, "last")
+        with pytest.raises(UserError, match=r"2.* cannot be read"):
+            load(tmp_path, "last", 3, state.params)
+    checkpoints = Checkpoints(tmp_path, log=lambda line: None)
+    restored, meta = checkpoints.restore_state(state)
+    assert restored.step == 1 and meta["number"] == 1
+
+
+def test_which_are_kept_does_not_depend_on_the_steps_between_them(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, loss in ((7, 1.0), (14, 3.0), (20, None), (21, 2.5), (24, 2.0), (25, None)):
+        checkpoints.save(state._replace(step=jnp.array(step)), {"dev_loss": loss})
+        checkpoints.wait()
+    checkpoints.close()
+    assert saved_steps(tmp_path) == [7, 21, 24, 25]  # the best, two validated ones, the newest
+    again = Checkpoints(tmp_path, keep=2)
+    again.save(state._replace(step=jnp.array(26)), {"dev_loss": 5.0})
+    again.close()
+    assert saved_steps(tmp_path) == [7, 24, 26]
+
+
+def test_a_checkpoint_under_the_number_of_another_step_is_not_used(tmp_path, state):
+    saved(tmp_path, state, [3.0, 2.0]).close()
+    (tmp_path / "2").rename(tmp_path / "9")
+    checkpoints = Checkpoints(tmp_path, log=lambda line: None)
+    restored, _ = checkpoints.restore_state(state)
+    assert restored.step == 1 and not (tmp_path / "9").exists()
+
+
+def test_a_save_that_would_not_happen_is_refused(tmp_path, state):
+    checkpoints = saved(tmp_path, state, [3.0, 2.0])
+    with pytest.raises(UserError, match="a checkpoint of step 1 or later already"):
+        checkpoints.save(state._replace(step=jnp.array(1)), {"dev_loss": 1.0})
+
+
+def test_only_a_plain_number_is_a_step(tmp_path):
+    for name in ("3", "004", "٤", "5x", "-6", "7.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+    assert saved_steps(tmp_path) == [3]
 
 
 def test_when_none_can_be_read_all_stay_where_they_are(tmp_path, state):
