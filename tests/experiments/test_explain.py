@@ -1,0 +1,89 @@
+"""`explain` and `inspect`: what they say is what the model and the checkpoint hold."""
+
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import EXPERIMENTS, find
+from experiments.explain import explain
+from experiments.inspect import inspect
+from experiments.parts import run_file
+from experiments.translator import Translator
+from tests.examples import EXAMPLES
+from transformer.config import UserError
+from transformer.model import count_parameters
+from transformer.positions import POSITIONS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_can_be_explained_and_the_parts_add_up(name):
+    experiment = find(name)
+    said = "\n".join(explain(experiment))
+    total = count_parameters(experiment.model)
+    assert f"in all {total:,} parameters" in said
+    each = {
+        words: int(count.replace(",", ""))
+        for count, words in re.findall(r"([\d,]+) parameters(?: in one)?(?:, and there are (?:\d+))?: (\w+)", said)
+    }
+    layers = experiment.model.num_layers
+    norms = each["bias"] * (5 * layers + 2 * (experiment.model.norm == "pre"))
+    positions = int(re.findall(r"3\.5 .*\n +([\d,]+) parameters", said)[0].replace(",", ""))
+    assert each["key"] * 3 * layers + each["inner"] * 2 * layers + norms + each["E"] + positions == total
+
+
+def test_what_differs_is_named_with_its_section(micro):
+    said = list(explain(replace(micro, model=replace(micro.model, norm="pre"))))
+    assert any("x + f(Norm(x)), and a last Norm" in line for line in said)
+    differing = said[said.index("it differs from the paper:") + 1 :]
+    assert any("model.norm: pre; the paper's" in line for line in differing)
+    assert all(re.search(r"\(\d(\.\d)+\)$", line) for line in differing)
+
+
+def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
+    run_file(EXAMPLES / "rotary.py")
+    try:
+        said = "\n".join(explain(replace(micro, model=replace(micro.model, positions="rotary"))))
+        assert "model.positions = 'rotary'" in said and "is not of this code" in said and "rotary.py" in said
+    finally:
+        del POSITIONS["rotary"]
+
+
+def test_an_unknown_part_lists_what_there_is(micro):
+    with pytest.raises(UserError, match=r"unknown model\.attention 'sparse'; there are: softmax"):
+        list(explain(replace(micro, model=replace(micro.model, attention="sparse"))))
+
+
+def test_the_tree_holds_what_the_checkpoint_holds(run, micro):
+    said = list(inspect(run, "last"))
+    params = Translator.load(run.path, "last").params
+    assert f"{count_parameters(micro.model):,} parameters" in "\n".join(said)
+    embedding = next(line for line in said if line.startswith("embedding"))
+    assert "220 x 32" in embedding and "shared" in embedding
+    norm = np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]).astype(np.float64))
+    total = next(line for line in said if "their norm" in line)
+    assert float(re.search(r"([\d.]+) their norm", total)[1]) == pytest.approx(norm, rel=1e-3)
+    assert sum(line.strip().startswith("kernel") for line in said) == 4 * 3 + 2 * 2
+    assert any(line.startswith("step          40 of 40") for line in said)
+
+
+def test_inspect_names_what_is_not_there(run):
+    with pytest.raises(UserError, match="no checkpoint '7'"):
+        list(inspect(run, "7"))
+    with pytest.raises(UserError, match="one checkpoint"):
+        list(inspect(run, "30,40"))
+
+
+def test_a_checkpoint_that_needs_a_part_is_inspected_without_it(micro, tmp_path):
+    from experiments.train import train
+
+    run_file(EXAMPLES / "rotary.py")
+    try:
+        changed = replace(micro, model=replace(micro.model, positions="rotary"), train=replace(micro.train, steps=2))
+        run = train(changed, tmp_path / "run", lambda line: None)
+    finally:
+        del POSITIONS["rotary"]
+    said = list(inspect(run, "last"))
+    assert any(line.startswith("own part") and "rotary.py" in line for line in said)
