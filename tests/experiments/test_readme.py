@@ -21,7 +21,7 @@ def test_python_snippets_run_in_order(run, tmp_path, monkeypatch, capsys):
     names = dict(POSITIONS)
     scope: dict[str, object] = {}
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 2
     try:
         for snippet in snippets:
             exec(snippet, scope)
