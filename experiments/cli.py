@@ -21,7 +21,7 @@ from experiments.streams import set_up_streams
 from experiments.verbs import VERBS
 from transformer.checkpoint import brief
 from transformer.config import UserError
-from transformer.processes import HEARTBEAT_SECONDS, leave
+from transformer.processes import HEARTBEAT_SECONDS, first_listens, leave
 
 FULL = "the disk is full; what was written before is whole"
 
@@ -95,9 +95,9 @@ def main(arguments: Arguments | None = None) -> None:
                 "translate with a lower --batch-size or --beam"
             )
         if (count := jax.process_count()) > 1:
-            me = jax.process_index()
-            print(f"error: process {me} of {count} lost touch with another one: {brief(error)}", file=sys.stderr)
-            # JAX's runtime ends this process when it knows which one that is, and says so.
+            me, other = jax.process_index(), "another one" if first_listens() else "process 0, which is gone"
+            print(f"error: process {me} of {count} lost touch with {other}: {brief(error)}", file=sys.stderr)
+            # JAX's runtime ends this process when it knows which other one that is, and says so.
             time.sleep(2 * HEARTBEAT_SECONDS)
             leave(1)
         raise

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -116,6 +117,17 @@ def by_first(action: Callable[[], T]) -> T | None:
     if told:
         raise UserError(told)
     return result
+
+
+def first_listens(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether process 0 still listens; True where its address is the scheduler's secret."""
+    host, _, port = environment.get(_EXPLICIT[0], "").rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def leave(code: int) -> NoReturn:
