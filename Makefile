@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 test test-all test-faults lint bench clean
+.PHONY: help demo train-wmt table1 table2 table3 test test-all test-faults lint bench docs clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  the slow ones too"
 	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      the pages of docs/ as HTML, warnings as errors"
 	@echo "make bench     speed beside PyTorch, transformers and CTranslate2, on a CPU; benchmarks/gpu.sh: on a GPU"
 	@echo "make clean     remove the environment"
 	@echo "$(BIN)/python -m experiments --help   everything else"
@@ -53,6 +54,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.train small
 	$(BIN)/python -m benchmarks.train tiny
@@ -74,6 +79,10 @@ $(VENV)/installed-wmt14: $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

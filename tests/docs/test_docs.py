@@ -1,0 +1,92 @@
+"""The pages of docs/ say what is true: their Python runs, and commands, flags, files and links exist."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.documents import (
+    PAGES,
+    ROOT,
+    check_command,
+    commands,
+    missing_links,
+    named_paths,
+    run_snippets,
+    unknown_targets,
+)
+from tests.examples import EXAMPLES
+
+DOCS = ROOT / "docs"
+
+
+def text_of(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["tutorial", "own-data", "tables", "scaling", "extending"])
+def test_python_runs_in_order(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(run.path, tmp_path / "runs" / "demo")
+    assert run_snippets(text_of(name))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_name_verbs_experiments_and_flags_that_exist(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = commands(page.read_text(encoding="utf-8"))
+    assert found or page.stem in ("index", "architecture")
+    for words in found:
+        check_command(words)
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(ROOT.glob(".github/**/*.md"))], ids=lambda p: p.name)
+def test_links_lead_somewhere(path):
+    # Those of all other folders: tests/experiments/test_readme.py.
+    assert not missing_links(path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_paths_and_make_targets_exist(page):
+    text = page.read_text(encoding="utf-8")
+    assert not [path for path in named_paths(text) if not (ROOT / path).exists()]
+    assert not unknown_targets(text)
+
+
+def test_every_example_is_shown():
+    shown = set(re.findall(r"literalinclude\} (\S+)", text_of("extending")))
+    assert shown == {f"examples/{path.name}" for path in EXAMPLES.glob("*.py")}
+
+
+def test_every_pain_has_a_command():
+    _, *pains = text_of("troubleshooting").split("\n## ")
+    assert len(pains) >= 13
+    for pain in pains:
+        assert re.search(r"```\n.*python -m |```\nmake ", pain), pain.splitlines()[0]
+
+
+def test_every_module_is_in_the_reference():
+    for package in ("transformer", "data", "experiments"):
+        files = [path for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py" and path.read_text()]
+        modules = {
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            for path in files
+            if "notebooks" not in path.parts
+        }
+        assert set(re.findall(r"automodule:: (\S+)", text_of(f"api/{package}"))) == modules
+
+
+def test_the_files_of_the_map_exist():
+    tree = re.search(r"```text\n(transformer/.*?)```", text_of("architecture"), re.DOTALL)
+    assert tree
+    folder = Path()
+    for line in tree[1].splitlines():
+        words = re.split(r"\s{2,}", line.strip())[0].split()
+        if not line.startswith(" "):
+            folder = Path(words[0])
+            continue
+        for name in words:
+            if name.endswith((".py", "/")):
+                assert (ROOT / folder / name).exists(), name

@@ -1,0 +1,115 @@
+"""What the README and the pages of docs/ say, to be held against the code: snippets, commands, links, paths."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments import EXPERIMENTS, find
+from experiments.arguments import parse
+from experiments.parts import TABLES, take_parts
+from experiments.scoring import METRICS
+from experiments.verbs import (
+    VERBS,
+    Attending,
+    Averaging,
+    Comparing,
+    Decoding,
+    Evaluating,
+    Planning,
+    Preparing,
+    Scoring,
+    Table,
+    Table1,
+    Training,
+    Translating,
+)
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+_OF_EXPERIMENT = {"train": Training, "plan": Planning, "prepare": Preparing}
+_OF_RUN = {
+    "translate": Translating,
+    "attention": Attending,
+    "evaluate": Evaluating,
+    "average": Averaging,
+    "compare": Comparing,
+    "score": Scoring,
+}
+_POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0}
+
+
+@contextmanager
+def tables_restored() -> Iterator[None]:
+    """What is put into the tables of parts inside is gone afterwards."""
+    every: tuple[dict[str, Any], ...] = (*TABLES, METRICS, EXPERIMENTS)
+    before = [dict(table) for table in every]
+    try:
+        yield
+    finally:
+        for table, content in zip(every, before, strict=True):
+            for name in set(table) - set(content):
+                del table[name]
+
+
+def run_snippets(text: str) -> int:
+    """Runs the Python of a document in order, in one scope -> how many snippets there are."""
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict[str, object] = {"__name__": "snippets"}
+    with tables_restored():
+        for snippet in snippets:
+            exec(snippet, scope)
+    return len(snippets)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words after `python -m experiments` of each command, without what follows a pipe, and without comments."""
+    told = re.sub(r"```python\n.*?```|<!--.*?-->", "", text, flags=re.DOTALL).replace("\\\n", " ")
+    found = re.findall(r"python -m experiments((?: [^\n`]*)?)", told)
+    lines = (re.split(r"\s#| [|&>]|<<<", line)[0] for line in found)
+    return [words for line in lines if (words := shlex.split(line)) and not words[0].startswith("-")]
+
+
+def check_command(words: list[str]) -> None:
+    """AssertionError or UserError unless verb, experiment and flags exist. Capitals stand for a reader's own."""
+    with tables_restored():
+        verb, *rest = take_parts([word for word in words if word not in ("--help", "[--flags]")])
+        assert verb in VERBS, words
+        count = _POSITIONALS.get(verb, 1)
+        names, flags = rest[:count], rest[count:]
+        assert len(names) == count and not any(name.startswith("--") for name in names), words
+        if verb in _OF_EXPERIMENT:
+            if not names[0].isupper():
+                parse(_OF_EXPERIMENT[verb], flags, _OF_EXPERIMENT[verb](find(names[0])), verb)
+        elif verb == "demo":
+            parse(Training, flags, Training(find("demo")), verb)
+        elif verb == "table":
+            parse(Table1 if names[0] == "1" else Table, flags, Table1() if names[0] == "1" else Table(), verb)
+        else:
+            kind = _OF_RUN.get(verb, Decoding)
+            parse(kind, flags, kind(), verb)
+
+
+def missing_links(path: Path) -> list[str]:
+    """Links to files that are not there, and addresses that are none. Nothing is fetched."""
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    external = [link for link in links if ":" in link.split("/")[0]]
+    bad = [link for link in external if not re.fullmatch(r"https?://[\w.-]+\.[a-z]+(/\S*)?", link)]
+    return bad + [link for link in links if link not in external and not (path.parent / link).exists()]
+
+
+def named_paths(text: str) -> set[str]:
+    """Files of this repository that stand in backticks, by their path from its top."""
+    return set(re.findall(r"`((?:transformer|experiments|data|docs|benchmarks|tests)/[\w./]*)`", text))
+
+
+def unknown_targets(text: str) -> set[str]:
+    """What a document says to make, in code, and the Makefile does not know."""
+    fenced = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
+    told = set(re.findall(r"^make ([\w-]+)", fenced, re.MULTILINE)) | set(re.findall(r"`make ([\w-]+)", text))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rules = re.findall(r"^([a-z][\w -]*):", makefile, re.MULTILINE)
+    return told - {target for rule in rules for target in rule.split()}
