@@ -18,6 +18,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
+highlight_language = "none"
 default_role = "literal"  # what docstrings mean by single backticks
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
