@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 test test-all test-faults lint bench docs clean
+.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save test test-all test-faults lint bench docs clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -17,6 +17,8 @@ help:
 	@echo "make table1    the paper's tables, each row trained that has no record yet;"
 	@echo "make table2        of 2 and 3, SCALE=smoke runs all on a CPU in minutes, SCALE=small in hours;"
 	@echo "make table3        SEEDS=3 gives intervals"
+	@echo "make notebooks execute experiments/notebooks/: a quarter of an hour, on a CPU;"
+	@echo "make notebooks-save  and write their .ipynb with the outputs"
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
 	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
@@ -39,6 +41,12 @@ table1: $(VENV)/installed
 
 table2 table3: $(VENV)/$(if $(filter paper,$(SCALE)),installed-wmt14,installed)
 	$(BIN)/python -m experiments table $(@:table%=%) --scale $(SCALE) --seeds $(SEEDS)
+
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python experiments/notebooks/run.py
+
+notebooks-save: $(VENV)/installed-dev
+	$(BIN)/python experiments/notebooks/run.py --save
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

@@ -1,0 +1,93 @@
+"""Executes the notebooks of this folder, in order and in one directory: `make notebooks`, `make notebooks-save`.
+
+    python experiments/notebooks/run.py [NAME ...] [--save] [--directory FOLDER]
+
+A notebook is a script (jupytext's percent format), and beside it the .ipynb with its outputs. The script is what one
+edits; --save makes the .ipynb from it.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jupytext
+import nbformat
+import tyro
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to execute, and where."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Only these, as in "1_the_paper". None: all."""
+    save: bool = False
+    """Write each .ipynb, with its outputs, beside its script."""
+    directory: Path | None = None
+    """Where they run, and leave their runs. None: a fresh directory, which is removed at the end."""
+
+
+def scripts() -> list[Path]:
+    """The notebooks' scripts, in order: those whose names begin with a digit."""
+    return sorted(FOLDER.glob("[0-9]*.py"))
+
+
+def read_script(path: Path) -> NotebookNode:
+    """The notebook that a script is, without outputs. Its cells are numbered, so that it is the same each time."""
+    notebook = jupytext.read(path, fmt="py:percent")
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number}"
+    return notebook
+
+
+def execute(notebook: NotebookNode, directory: Path) -> None:
+    """Runs every cell in a process of its own in `directory`; the outputs go into the cells.
+
+    CellExecutionError at the first cell that fails.
+    """
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(directory)}},
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    # The code beside the notebooks, and not another version that is installed.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+
+
+def main(flags: Flags) -> None:
+    """Stops at the first notebook that fails."""
+    there = {path.stem: path for path in scripts()}
+    if unknown := set(flags.names) - set(there):
+        sys.exit(f"no notebook {min(unknown)!r}; there are: {', '.join(there)}")
+    with tempfile.TemporaryDirectory() as fresh:
+        directory = flags.directory or Path(fresh)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, path in there.items():
+            if flags.names and name not in flags.names:
+                continue
+            notebook, start = read_script(path), time.monotonic()
+            try:
+                execute(notebook, directory)
+            except CellExecutionError as error:
+                sys.exit(f"{name} failed:\n{error}")
+            print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+            if flags.save:
+                nbformat.write(notebook, path.with_suffix(".ipynb"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, description=__doc__))
