@@ -1,13 +1,15 @@
 """Pictures: the curves of a run, and the attention of a sentence pair."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")  # files only: no window, no display needed
+if "MPLBACKEND" not in os.environ:  # a notebook sets it, and could not show a figure of another backend
+    matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
 
 from experiments.progress import Row, read_metrics
