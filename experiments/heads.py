@@ -1,0 +1,137 @@
+"""What single heads do: where they look over a whole text, and the model without them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from experiments.translator import Translator, pad, width_for
+from transformer.config import PAD, ModelConfig, UserError
+from transformer.train import Params, graph_of
+
+# By the names of AttentionWeights: where the parameters of an attention stand.
+PLACES = {
+    "encoder": ("encoder", "self_attention"),
+    "decoder": ("decoder", "self_attention"),
+    "cross": ("decoder", "cross_attention"),
+}
+
+BATCH = 128  # sentence pairs whose weights are there at a time
+
+
+class Head(NamedTuple):
+    """One head of a model, counted from 0."""
+
+    attention: str
+    """encoder, decoder or cross."""
+    layer: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.attention} {self.layer + 1}.{self.number + 1}"
+
+
+def heads(config: ModelConfig) -> Iterator[Head]:
+    """All of a model: by attention, layer and number."""
+    for attention in PLACES:
+        for layer in range(config.num_layers):
+            for number in range(config.num_heads):
+                yield Head(attention, layer, number)
+
+
+def without(params: Params, *removed: Head) -> Params:
+    """A copy in which these heads add nothing: their rows of W^O [N, H, D] are zero. The others are not changed.
+
+    UserError for a head that the model does not have.
+    """
+    params = jax.tree.map(lambda x: x, params)  # new dicts around the same arrays
+    for head in removed:
+        stack, name = PLACES[head.attention]
+        output = params[stack][head.layer][name]["output"] if head.layer in params[stack] else {"kernel": ()}
+        if not 0 <= head.number < len(output["kernel"]):
+            raise UserError(f"the model has no head {head}")
+        output["kernel"] = jnp.asarray(output["kernel"]).at[head.number].set(0)
+    return params
+
+
+class Looks(NamedTuple):
+    """Where the heads of one attention look, on average over the queries of a text. Arrays [layer, N].
+
+    The keys of the decoder's self-attention are the target shifted right: "same" is the piece that came last, and
+    "first" the token that stands before every target.
+    """
+
+    entropy: Any
+    """Of the weights, in bits: 0 for a head that looks at one place, log2(n) for one that looks at n alike."""
+    distance: Any
+    """Mean of |query - key|, in positions."""
+    previous: Any
+    """Share of the weight on the position before the query's own, where there is one."""
+    same: Any
+    next: Any
+    first: Any
+    last: Any
+    """Share on the last key: in the encoder and over the source, EOS."""
+
+
+def looks(translator: Translator, sources: list[str], targets: list[str]) -> dict[str, Looks]:
+    """By the names of AttentionWeights, over sentences and their translations, which the model is given to read.
+
+    Padding counts for nothing. UserError where the numbers of lines differ, or are 0.
+    """
+    if len(sources) != len(targets) or not sources:
+        raise UserError(f"{len(sources)} sources and {len(targets)} targets: as many of both are wanted")
+    source_ids, target_ids = translator.encode(sources), translator.encode(targets)
+    widths = [width_for(max(map(len, ids))) for ids in (source_ids, target_ids)]
+    graph = graph_of(translator.experiment.model)
+
+    @jax.jit
+    def sums_of(params: Params, source: Array, target: Array) -> dict[str, tuple[Looks, Looks]]:
+        weights = nnx.merge(graph, params).attention_weights(source, target)
+        read, written = source != PAD, target != PAD
+        return {
+            "encoder": _sums(weights.encoder, read, read),
+            "decoder": _sums(weights.decoder, written, written),
+            "cross": _sums(weights.cross, written, read),
+        }
+
+    total: Any = None
+    for start in range(0, len(sources), BATCH):
+        rows = list(range(start, min(start + BATCH, len(sources))))
+        batch = (pad(ids, rows, width, BATCH) for ids, width in zip((source_ids, target_ids), widths, strict=True))
+        sums = jax.device_get(sums_of(translator.params, *batch))
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return {
+        name: Looks(*(np.asarray(part / max(count, 1)) for part, count in zip(*both, strict=True)))
+        for name, both in total.items()
+    }
+
+
+def _sums(weights: Array, queries: Array, keys: Array) -> tuple[Looks, Looks]:
+    """Weights [layer, B, N, T, S], real queries [B, T] and keys [B, S] -> sums [layer, N], and how many went in."""
+    t, s = jnp.arange(queries.shape[1])[:, None], jnp.arange(keys.shape[1])
+    real = queries[:, :, None] & keys[:, None, :]
+    last = (s == keys.sum(axis=1, keepdims=True) - 1)[:, None, :]
+
+    def mean_over(values: Array) -> tuple[Array, Array]:
+        return jnp.einsum("LBNTS,BTS->LN", weights, jnp.where(real, values, 0)), queries.sum()
+
+    def share_at(place: Array) -> tuple[Array, Array]:
+        there = real & place
+        return jnp.einsum("LBNTS,BTS->LN", weights, there.astype(weights.dtype)), there.sum()
+
+    bits = jnp.where(weights > 0, -weights * jnp.log2(jnp.where(weights > 0, weights, 1)), 0)
+    both = Looks(
+        entropy=(jnp.einsum("LBNTS,BTS->LN", bits, real.astype(bits.dtype)), queries.sum()),
+        distance=mean_over(jnp.abs(t - s)),
+        previous=share_at(s == t - 1),
+        same=share_at(s == t),
+        next=share_at(s == t + 1),
+        first=share_at(s == 0),
+        last=share_at(last),
+    )
+    return Looks(*(part for part, _ in both)), Looks(*(count for _, count in both))
