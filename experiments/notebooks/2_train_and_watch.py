@@ -52,7 +52,6 @@ from experiments.progress import read_metrics
 from experiments.train import train
 from experiments.views import Notebook
 from experiments.workdir import WorkDir
-from transformer.checkpoint import load
 from transformer.model import count_parameters
 
 
@@ -109,8 +108,8 @@ print(*lines[:9], "...", *lines[-7:], sep="\n")
 # word order and agreement, then the rare words.
 
 # %%
-rows = read_metrics(run.metrics)
-samples = [row for row in rows if "output" in row]
+written = read_metrics(run.metrics)
+samples = [row for row in written if "output" in row]
 sentence = samples[1]["source"]
 of_one = [row for row in samples if row["source"] == sentence]
 print(f"{'source':>10}  {sentence}")
@@ -157,14 +156,12 @@ try:
 except KeyboardInterrupt:
     print("stopped, after", sorted(int(path.name) for path in Path("runs/stopped/checkpoints").glob("[0-9]*")))
 said = []
-stopped = train(short, Path("runs/stopped"), log=said.append)
+train(short, Path("runs/stopped"), log=said.append)
 print(*[line for line in said if "resuming" in line], sep="\n")
 
 # %%
-straight_params, stopped_params = (
-    load(Path("runs") / name / "checkpoints", "last", short.train.keep).params for name in ("straight", "stopped")
-)
-arrays = list(zip(jax.tree.leaves(straight_params), jax.tree.leaves(stopped_params), strict=True))
+both = [jax.tree.leaves(experiments.load(f"runs/{name}", "last").params) for name in ("straight", "stopped")]
+arrays = list(zip(*both, strict=True))
 same = sum(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in arrays)
 print(f"{same} of {len(arrays)} arrays have the same bits, {sum(a.size for a, _ in arrays):,} numbers")
 assert same == len(arrays)
@@ -223,15 +220,15 @@ for i in wrong[:5]:
 # A run writes its rows to `metrics.jsonl`, and every view shows these rows: so all show the same numbers.
 
 # %%
-for row in rows[:2] + rows[-4:-2]:
+for row in written[:2] + written[-4:-2]:
     print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
 
 # %% [markdown]
 # - **In a notebook:** `views=[Notebook(run)]`, as above.
-# - **On one screen of a terminal:** `python -m experiments train demo`; a run of another process, this notebook's too:
-#   `python -m experiments watch demo`.
-# - **TensorBoard:** its events are always written. `tensorboard --logdir runs`, or in a notebook `%load_ext tensorboard`
-#   and then `%tensorboard --logdir runs`.
+# - **On one screen of a terminal:** `python -m experiments train demo`; a run of another process, this
+#   notebook's too: `python -m experiments watch demo`.
+# - **TensorBoard:** its events are always written. `tensorboard --logdir runs`, or in a notebook
+#   `%load_ext tensorboard` and then `%tensorboard --logdir runs`.
 # - **Weights & Biases:** `python -m experiments train demo --wandb PROJECT`, or in a notebook
 #   `views=[WeightsAndBiases(run, experiment, "PROJECT")]`, of `experiments.views`.
 # - **Anything else** can read `runs/demo/metrics.jsonl`: one JSON object a line.
