@@ -235,7 +235,7 @@ show(padding_mask, causal_mask, same_sentence, segments)
 
 # %% [markdown]
 # A row of nine tokens: a sentence of three, one of four, and two of padding. Yellow is where a query (row) may look at
-# a key (column).
+# a key (column). (What padding looks at does not matter: nothing looks at it, and it has no loss.)
 
 # %%
 row = jnp.array([[11, 12, 2, 21, 22, 23, 2, 0, 0]])  # 2 ends a sentence, 0 is padding
@@ -347,8 +347,9 @@ figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.8), width_rati
 image = left.imshow(vectors, aspect="auto", cmap="PuOr", vmin=-1, vmax=1)
 left.set(xlabel="entry of the vector", ylabel="position")
 figure.colorbar(image, ax=left)
-for place in (20, 50, 80):
-    middle.plot(np.arange(100) - place, vectors @ vectors[place], label=f"from position {place}", alpha=0.8)
+for place, style, width in ((20, "-", 5), (50, "-", 2), (80, ":", 2)):  # one upon the other
+    curve = vectors @ vectors[place]
+    middle.plot(np.arange(100) - place, curve, style, linewidth=width, label=f"from position {place}")
 middle.set(xlabel="distance", ylabel="product of two position vectors", xlim=(-50, 50))
 middle.legend(fontsize=8)
 i, k = 6, 4

@@ -1,0 +1,435 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Look inside
+#
+# What the attention heads of a trained model do: their weights on one sentence, where each of them looks over a whole
+# text, what is lost without it, and the figures of the paper's appendix made for a model of our own.
+#
+# **Needs** the run of notebook 2; where it is not there, it is trained first. No GPU. **Takes** MINUTES. In Colab,
+# write the address of this repository into the next cell; elsewhere leave it empty.
+
+# %%
+ADDRESS = ""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("experiments") is None or importlib.util.find_spec("transformer") is None:
+    if not ADDRESS:
+        raise RuntimeError("install this repository (pip install -e .), or write its address into ADDRESS above")
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ADDRESS, "repository"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--editable", "repository"], check=True)
+    sys.path.insert(0, str(Path("repository").resolve()))
+
+# %%
+from dataclasses import replace
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from flax import nnx
+from IPython.display import Markdown
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
+
+import experiments
+from data.dataset import prepare
+from data.grammar import pairs
+from experiments import find
+from experiments.attention import look, merge, merged, to_page, words
+from experiments.heads import Head, heads, looks, without
+from experiments.train import train
+from experiments.translator import Translator, pad, width_for
+from transformer.train import graph_of
+
+plt.style.use("tableau-colorblind10")
+plt.rcParams |= {"figure.dpi": 80, "figure.constrained_layout.use": True, "axes.titlesize": 10}
+
+
+def table(columns, rows):
+    """Rows of cells as Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
+
+
+# %%
+run = Path("runs/demo")
+if not (run / "checkpoints" / str(find("demo").train.steps)).exists():
+    train(find("demo"), run, log=lambda line: None)
+translator = experiments.load(run, log=lambda line: None)
+config = translator.experiment.model
+data = prepare(translator.experiment.data, log=lambda line: None)
+sources, references = data.text("dev", "source"), data.text("dev", "target")
+print(f"{config.num_layers} layers of {config.num_heads} heads, checkpoints {translator.steps} averaged")
+print(f"{len(sources):,} validation sentences; the first one:\n  {sources[0]}\n  {references[0]}")
+
+# %% [markdown]
+# ## The weights of one sentence
+#
+# A model has three kinds of attention: of the encoder over the source, of the decoder over what it has written so far,
+# and of the decoder over the source. `translator.attention` gives all of their weights for a sentence and its
+# translation. Here pieces are merged to words: a word is looked at as much as all its pieces are, and looks as they do
+# on average.
+#
+# In each map the rows are the queries, who look, and the columns are the keys, which are looked at. Every row sums
+# to 1. In the decoder, the row of a word is the step that predicts it, and the columns are shifted by one: `<s>`, then
+# the words before.
+
+# %%
+sentence = "Because this aunt bought his chair, it is white."
+pair = look(translator, "demo", sentence, None)
+attention = merged(pair.attention)
+print(pair.sentence, pair.translation, sep="\n")
+shifted = ["<s>", *attention.target[:-1]]
+axes_of = {
+    "encoder": (attention.source, attention.source, "encoder: the source looks at itself"),
+    "decoder": (attention.target, shifted, "decoder: the translation looks at what stands before"),
+    "cross": (attention.target, attention.source, "the translation looks at the source"),
+}
+
+
+def draw_maps(name):
+    """Every layer (row) and head (column) of one attention."""
+    rows, columns, title = axes_of[name]
+    figure, axes = plt.subplots(
+        config.num_layers, config.num_heads, figsize=(13, 6.6), sharex=True, sharey=True, squeeze=False
+    )
+    for (layer, head), axis in np.ndenumerate(axes):
+        image = axis.imshow(getattr(attention.weights, name)[layer, head], vmin=0, vmax=1, cmap="viridis")
+        axis.set_title(f"layer {layer + 1}, head {head + 1}")
+        axis.set_xticks(range(len(columns)), columns, rotation=90)
+        axis.set_yticks(range(len(rows)), rows)
+    figure.colorbar(image, ax=axes, shrink=0.6, label="weight")
+    figure.suptitle(title)
+    plt.show()
+
+
+draw_maps("encoder")
+
+# %%
+draw_maps("decoder")
+
+# %%
+draw_maps("cross")
+
+# %% [markdown]
+# The maps of the attention over the source are nearly a word alignment, and leave the diagonal where German has another
+# order: in the first clause its verb comes last.
+#
+# ## A page to explore
+#
+# Twenty-four maps side by side are hard to read, and a base model has 144. `python -m experiments attention RUN TEXT`
+# writes one page without any network access in it, to point at words, choose heads and read exact weights. The same
+# from Python:
+
+# %%
+page = run / "figures" / "attention.html"
+page.parent.mkdir(exist_ok=True)
+page.write_text(to_page(pair, by_words=True), encoding="utf-8")
+print(f"{page.stat().st_size / 1e3:,.0f} kB")
+Markdown(f"[Open {page}]({page}) (in Colab: download it from the files on the left)")
+
+# %% [markdown]
+# ## What each head looks at
+#
+# One sentence may be an accident. Over all validation sentences and their reference translations, for each head:
+#
+# - **entropy** of its weights in bits, on average over the queries: 0 for a head that always looks at one place;
+# - **distance** between query and key in positions, on average;
+# - the **shares** of its weight that go to the position before the query's, to its own, to the one after it, and to the
+#   end of the sentence (in the decoder there is no end yet, but a first token `<s>`). In the decoder's self-attention
+#   "same" is the piece that was written last.
+#
+# A head that has no use for the words of a sentence still has to put its weight somewhere, for its weights sum to 1. It
+# often puts it where it does no harm: on the end of the sentence, on `<s>`, or on a full stop.
+
+# %%
+found = looks(translator, sources, references)
+every = list(heads(config))
+
+
+def numbers_of(head):
+    """The statistics of one head, in the order of the columns below."""
+    of = found[head.attention]
+    edge = of.first if head.attention == "decoder" else of.last
+    return [float(x[head.layer, head.number]) for x in (of.entropy, of.distance, of.previous, of.same, of.next, edge)]
+
+
+columns = ["entropy", "distance", "previous", "same", "next", "end or `<s>`"]
+statistics = np.array([numbers_of(head) for head in every])
+table(
+    ["head", *columns], [[f"`{head}`", *(f"{x:.2f}" for x in row)] for head, row in zip(every, statistics, strict=True)]
+)
+
+# %%
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 6.2), width_ratios=[1, 1, 3], sharey=True)
+places = np.arange(len(every))
+kinds = {"encoder": "C0", "decoder": "C1", "cross": "C3"}
+colors = [kinds[head.attention] for head in every]
+for axis, column, label in ((left, 0, "entropy, bits"), (middle, 1, "mean distance, positions")):
+    axis.barh(places, statistics[:, column], color=colors)
+    axis.set(xlabel=label)
+left.set_yticks(places, [str(head) for head in every])
+left.invert_yaxis()
+image = right.imshow(statistics[:, 2:], aspect="auto", cmap="viridis", vmin=0, vmax=1)
+for (row, column), share in np.ndenumerate(statistics[:, 2:]):
+    right.text(
+        column, row, f"{share:.2f}", ha="center", va="center", color="black" if share > 0.6 else "white", fontsize=9
+    )
+right.set_xticks(range(4), ["previous", "same", "next", "end or <s>"])
+for axis in (left, middle, right):
+    for line in (config.num_layers * config.num_heads * n - 0.5 for n in (1, 2)):
+        axis.axhline(line, color="black" if axis is not right else "white", linewidth=1.5)
+figure.colorbar(image, ax=right, label="share of the weight")
+plt.show()
+
+# %% [markdown]
+# ## What is lost without a head
+#
+# Where a head looks does not say whether the model needs it. So each head in turn is removed: its rows of $W^O$ are set
+# to zero in a copy of the parameters, and its term in the sum of section 3.2.2 is gone (notebook 1). Nothing is trained
+# again. Each of these models translates the same sentences, by greedy search.
+
+# %%
+COUNT = 200
+greedy = replace(translator.experiment, decode=replace(translator.experiment.decode, beam=1))
+
+
+def outputs_of(params):
+    """Translations of the first validation sentences by the model with these parameters."""
+    return Translator(params, greedy, translator.tokenizer, log=lambda line: None).translate(sources[:COUNT])
+
+
+whole = outputs_of(translator.params)
+ablated = {head: outputs_of(without(translator.params, head)) for head in every}
+
+# %% [markdown]
+# With so few sentences a difference may be chance. So the test sentences are drawn anew, a thousand times, with
+# replacement, and both systems are scored on each drawing (paired bootstrap resampling, sacreBLEU's). The bars of error
+# are the 95% intervals, *p* says how likely a difference as large is by chance. With so many comparisons, one in twenty
+# would be below 0.05 by chance alone: `*` marks those below 0.05 / 24.
+
+# %%
+systems = [("whole", whole), *((str(head), lines) for head, lines in ablated.items())]
+test = PairedTest(systems, {"BLEU": BLEU()}, [references[:COUNT]], test_type="bs", n_samples=1000)
+results = test()[1]["BLEU"]
+reference, *rest = results
+figure, axis = plt.subplots(figsize=(11, 6))
+axis.barh(places, [r.score for r in rest], xerr=[r.ci for r in rest], color=colors, error_kw={"linewidth": 1})
+axis.axvline(reference.score, color="black", linestyle="--", label=f"the whole model: {reference.score:.1f}")
+significant = [r.p_value is not None and r.p_value < 0.05 / len(every) for r in rest]
+for place, r, marked in zip(places, rest, significant, strict=True):
+    axis.text(
+        1, place, f"{r.score:.1f}{' *' if marked else ''}", va="center", color="white", fontsize=9, fontweight="bold"
+    )
+axis.set_yticks(places, [str(head) for head in every])
+axis.invert_yaxis()
+axis.set(xlabel=f"BLEU without this head, greedy, {COUNT} sentences", xlim=(0, 102))
+axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
+plt.show()
+print(f"{sum(significant)} of {len(every)} heads make a difference that is not chance")
+
+# %%
+by_loss = sorted(zip(every, rest, statistics, strict=True), key=lambda both: both[1].score)
+rows = []
+for head, r, row in by_loss:
+    rows.append([f"`{head}`", f"{r.score:.1f} ± {r.ci:.1f}", f"{r.score - reference.score:+.1f}", f"{r.p_value:.3f}"])
+    rows[-1] += [f"{x:.2f}" for x in row[:2]]
+table(["without", "BLEU", "difference", "p", "entropy", "distance"], rows)
+
+# %% [markdown]
+# The sentences that the costliest head gets wrong show what it was for:
+
+# %%
+worst = by_loss[0][0]
+changed = [i for i in range(COUNT) if ablated[worst][i] != whole[i] and whole[i] == references[i]]
+print(f"without {worst}, {len(changed)} of {COUNT} translations change from right to wrong\n")
+for i in changed[:4]:
+    print(f"source   {sources[i]}\nwhole    {whole[i]}\nwithout  {ablated[worst][i]}\n")
+
+# %% [markdown]
+# All heads of one kind and layer at once:
+
+# %%
+rows = []
+for attention_name in kinds:
+    for layer in range(config.num_layers):
+        removed = [Head(attention_name, layer, number) for number in range(config.num_heads)]
+        score = BLEU().corpus_score(outputs_of(without(translator.params, *removed)), [references[:COUNT]]).score
+        rows.append([f"all of {attention_name}, layer {layer + 1}", f"{score:.1f}"])
+table(["without", "BLEU"], rows)
+
+# %% [markdown]
+# ## The appendix of the paper: long-distance dependencies
+#
+# The paper's last figures show heads of its encoder's layer 5 that follow a dependency over many words, that find what
+# "its" refers to, and that seem to have to do with the structure of a sentence. Here are such pictures of our encoder:
+# a word to the left looks at the words to the right, and the darker a line, the larger the weight. One colour is one
+# head.
+
+
+# %%
+def draw_lines(axis, pair, layer, chosen, only=None):
+    """The encoder's attention of some heads of a layer, from the words of `only` (None: all)."""
+    shown = pair.source
+    for place, word in enumerate(shown):
+        axis.text(-0.03, -place, word, ha="right", va="center", fontsize=10)
+        axis.text(1.03, -place, word, ha="left", va="center", fontsize=10)
+    for number in chosen:
+        weights = pair.weights.encoder[layer, number]
+        for query in range(len(shown)):
+            if only is None or shown[query] in only:
+                for key in range(len(shown)):
+                    alpha = float(weights[query, key])
+                    axis.plot([0, 1], [-query, -key], color=f"C{number}", alpha=min(alpha, 1.0), linewidth=2)
+    axis.set(
+        xlim=(-0.6, 1.6), ylim=(-len(shown) + 0.5, 0.5), title=f"layer {layer + 1}, heads {[n + 1 for n in chosen]}"
+    )
+    axis.axis("off")
+
+
+far = "The father who threw the new street lamp away is tired."
+looked = merged(translator.attention(far))
+print(translator.translate([far])[0])
+figure, axes = plt.subplots(1, config.num_layers, figsize=(10, 4.4))
+for layer, axis in enumerate(axes):
+    draw_lines(axis, looked, layer, range(config.num_heads), only=["threw", "is"])
+plt.show()
+
+# %% [markdown]
+# "threw ... away" is one verb of two words that stand four words apart, and "is" has its subject on the other side of
+# the clause. The pictures show which heads connect them, if any does. But a picture of one sentence is an anecdote. The
+# grammar says what depends on what, so for one kind of dependency it is counted below.
+#
+# ## Anaphora
+#
+# In "the aunt sells the lamp because **it** is old" the word "it" is the lamp, and German needs to know: *sie* for
+# *die Lampe*, *es* for *das Fahrrad*, *er* for *der Hut*. So some head may have to fetch the gender. The grammar makes
+# as many such sentences as one likes; these are of its validation part, which the model was not trained on. How much of
+# the weight of "it" goes to the noun before the conjunction, and how much would go there if it were spread evenly?
+
+# %%
+CONJUNCTIONS, PARTICLES = {"because", "although", "if"}, {"away", "back"}
+
+
+def places_of(text):
+    """Words of a sentence, and the places of "it" and of the noun that it stands for; None: another form."""
+    found = text.rstrip(".").split()
+    between = [i for i, word in enumerate(found) if i and word in CONJUNCTIONS]
+    if not between or "it" not in found[between[0] :]:
+        return None
+    noun = between[0] - (2 if found[between[0] - 1] in PARTICLES else 1)
+    return found.index("it", between[0]), noun
+
+
+drawn = [(english, german) for english, german in pairs("dev", 3000, seed=1) if places_of(english)]
+ids = translator.encode([english for english, _ in drawn])
+width = width_for(max(map(len, ids)))
+source_ids = pad(ids, list(range(len(ids))), width, len(ids))
+
+
+@jax.jit
+def encoder_weights(params, source):
+    model = nnx.merge(graph_of(config), params)
+    return model.attention_weights(source, source[:, :1]).encoder  # the target does not matter here
+
+
+weights = jax.device_get(encoder_weights(translator.params, source_ids))  # [layer, B, N, S, S]
+shares, evenly = [], []
+for row, (english, _) in enumerate(drawn):
+    spelled = words(translator.tokenizer.pieces(ids[row]))
+    it, noun = places_of(english)
+    assert spelled[it].text.rstrip(".") == "it" and spelled[noun].text == english.split()[noun]
+    count = len(ids[row])
+    shares.append(merge(weights[:, row, :, :count, :count], spelled, spelled)[:, :, it, noun])
+    evenly.append(1 / len(spelled))
+mean, error = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1) / len(shares) ** 0.5
+print(f"{len(shares)} sentences; spread evenly over the words it would be {np.mean(evenly):.2f}")
+table(
+    ["share of “it” on its noun", *(f"head {n + 1}" for n in range(config.num_heads))],
+    [
+        [f"layer {layer + 1}", *(f"{m:.2f} ± {1.96 * e:.2f}" for m, e in zip(mean[layer], error[layer], strict=True))]
+        for layer in range(config.num_layers)
+    ],
+)
+
+# %% [markdown]
+# The head with the largest share, on sentences that differ in one noun only. Its German gender decides the pronoun:
+
+# %%
+layer, number = np.unravel_index(mean.argmax(), mean.shape)
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
+for axis, thing in zip(axes, ("lamp", "chair", "book"), strict=True):
+    text = f"The woman needs the {thing} because it is new."
+    draw_lines(axis, merged(translator.attention(text)), layer, [number], only=["it"])
+    axis.set_title(f"layer {layer + 1}, head {number + 1}\n{translator.translate([text])[0]}", fontsize=9)
+plt.show()
+
+# %% [markdown]
+# Does the model need that head for the pronoun? Without each head of the encoder, how many of these sentences have
+# other pronouns than their reference?
+
+# %%
+PRONOUNS = {"er", "sie", "es", "ihn"}
+
+
+def pronouns(text):
+    """The German pronouns of a sentence, in order."""
+    return [word for word in text.lower().replace(",", " ").replace(".", " ").split() if word in PRONOUNS]
+
+
+def wrong_pronouns(params):
+    """How many of the drawn sentences get other pronouns than their reference has."""
+    model = Translator(params, greedy, translator.tokenizer, log=lambda line: None)
+    outputs = model.translate([english for english, _ in drawn])
+    return sum(pronouns(output) != pronouns(german) for output, (_, german) in zip(outputs, drawn, strict=True))
+
+
+rows = [["the whole model", wrong_pronouns(translator.params), ""]]
+for head in every:
+    if head.attention == "encoder":
+        wrong = wrong_pronouns(without(translator.params, head))
+        rows.append([f"without `{head}`", wrong, f"{mean[head.layer, head.number]:.2f}"])
+table(["", f"wrong, of {len(drawn)}", "share of “it” on its noun"], rows)
+
+# %% [markdown]
+# ## Structure
+#
+# The paper's last figure: two heads of one layer, all words, which "seem to have learned to perform different tasks".
+
+# %%
+figure, axes = plt.subplots(1, config.num_heads, figsize=(15, 4))
+structured = merged(translator.attention("The old man helps the woman whom the tired children know."))
+for number, axis in enumerate(axes):
+    draw_lines(axis, structured, config.num_layers - 1, [number])
+plt.show()
+
+# %% [markdown]
+# ## What these pictures show, and what they do not
+#
+# - A weight says from where a head takes something, not what it takes, nor whether anybody uses it. In the second layer
+#   what stands at a word's place is no longer that word alone: it is a sum of what the first layer put there. So "it
+#   looks at the lamp" is about places.
+# - The ablation measures use, but one head at a time, and without training again. Two heads that do the same can each
+#   be removed without a loss; a head can also be costly because what it adds is in every later sum, and not because of
+#   where it looks.
+# - A picture that was chosen because it looks right proves nothing. The shares above are means over all sentences of
+#   their kind; the drawn sentences are there to show what the numbers mean.
+# - This model has 2 layers and has learned an artificial grammar of a few hundred words. The paper's figures are of a
+#   model of 6 layers on real text. What its heads do says nothing about that one, but the code is the same:
+#   `experiments.load` takes any run.
