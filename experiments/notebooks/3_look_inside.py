@@ -314,8 +314,8 @@ plt.show()
 
 # %% [markdown]
 # A picture of one sentence is an anecdote. But the grammar makes as many sentences as one likes, and says what depends
-# on what. So here is the same over sentences of its validation part, which the model was not trained on: where a verb and
-# its particle stand three words apart or more, how much of the weight of the one goes to the other?
+# on what. So here is the same over sentences of its validation part, which the model was not trained on: where a verb
+# and its particle stand three words apart or more, how much of the weight of the one goes to the other?
 #
 # There are two such verbs. "give" alone is another verb than "give ... back", so that its translation depends on the
 # particle. "throw" has no use without "away" in this grammar.
