@@ -18,8 +18,9 @@
 # From text to a scored translation, in a notebook: a small Transformer learns the embedded English-German corpus, its
 # curves move while it learns, it is stopped and goes on as if nothing had happened, it translates, and it is scored.
 #
-# **Needs** no download and no GPU. **Takes** MINUTES. In Colab, write the address of this repository into the next
-# cell; elsewhere leave it empty.
+# **Needs** no download and no GPU. **Takes** 20 minutes on two cores of a CPU that other programs keep busy, as
+# they did when these outputs were made: 0.65 seconds a step. On free ones a step takes 0.18, so that it is a good five
+# minutes. In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
 
 # %%
 ADDRESS = ""
@@ -90,13 +91,13 @@ table(["", "`demo`", "`wmt14-en-de-base`"], rows)
 # %%
 run = WorkDir(Path("runs/demo"))
 lines = []
-train(experiment, run.path, log=lines.append, views=[Notebook(run)])
+run = train(experiment, run.path, log=lines.append, views=[Notebook(run)])
 
 # %% [markdown]
 # - **Loss.** The two curves are not to be compared with each other: the training loss is against the smoothed target of
 #   section 5.4, whose own entropy is a floor under it (notebook 1), and the validation loss is not smoothed.
 # - **BLEU** is of greedy translations of the first 64 validation sentences. Of so few it jumps.
-# - **Speed** has no dents at the validations, which are left out of it.
+# - **Speed** has no dents at the validations, which are left out of it. Those that are here come from other programs.
 #
 # What `train` said first, and last:
 
@@ -176,17 +177,21 @@ assert same == len(arrays)
 # checkpoints (here three), and searches with a beam of 4 and a length penalty of 0.6.
 
 # %%
-translator = experiments.load("runs/demo")
+translator = experiments.load("runs/demo", log=lambda line: None)
 sentences = [
     "The old man sees the dog.",
     "We buy two books.",
-    "The aunt does not know whether the small child bought the red hat yesterday.",
-    "Forty-two children are tired.",
+    "Because this aunt bought his chair, it is white.",
+    "Forty-two doctors are tired.",
+    "The small child wonders whether it rains.",
 ]
 for sentence, translation in zip(sentences, translator.translate(sentences), strict=True):
     print(f"{sentence}\n    {translation}")
 
 # %% [markdown]
+# The last one has words that the corpus does not have. The model does not say so: it makes a sentence of words that it
+# knows.
+#
 # The four best of a beam, each with its score $\log P(y|x) \,/\, ((5 + |y|) / 6)^{0.6}$:
 
 # %%
