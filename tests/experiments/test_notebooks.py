@@ -1,13 +1,20 @@
 """What can be said of the notebooks without executing them: `make notebooks` does that, in minutes."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
-from experiments.notebooks.run import read_script, scripts
+from experiments.notebooks.run import execute, read_script, scripts
+
+ROOT = Path(__file__).parents[2]
 
 LARGEST = 1_000_000  # bytes of one .ipynb
 # The first folders of absolute paths: a home, a temporary folder, a mounted disk, an installed package.
@@ -70,3 +77,28 @@ def test_the_first_cells_say_what_it_needs_and_install_it_where_it_is_not(script
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     assert re.search(r"minutes? on (?:a laptop's|two cores of a) CPU", first.source.replace("\n", " "))
     assert setup.cell_type == "code" and 'ADDRESS = ""' in setup.source
+
+
+def test_a_script_is_executed_in_the_directory_and_with_the_code_beside_it(tmp_path):
+    script = tmp_path / "small.py"
+    script.write_text(
+        "# %% [markdown]\n# # Small\n\n# %%\nfrom pathlib import Path\n\nimport data\n\n"
+        'Path("left").touch()\nprint(data.__path__[0])\n\n# %%\n1 / 0\n',
+        encoding="utf-8",
+    )
+    notebook, place = read_script(script), tmp_path / "place"
+    place.mkdir()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        execute(notebook, place)
+    assert (place / "left").exists()
+    assert notebook.cells[1].outputs[0].text.strip() == str(ROOT / "data")
+
+
+@pytest.mark.parametrize(("set_there", "backend"), [({}, "agg"), ({"MPLBACKEND": "svg"}, "svg")])
+def test_figures_need_no_display_and_leave_a_notebook_its_backend(set_there, backend):
+    code = "import experiments.figures, matplotlib; print(matplotlib.get_backend())"
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | set_there
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().lower() == backend
