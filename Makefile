@@ -17,7 +17,7 @@ help:
 	@echo "make table1    the paper's tables, each row trained that has no record yet;"
 	@echo "make table2        of 2 and 3, SCALE=smoke runs all on a CPU in minutes, SCALE=small in hours;"
 	@echo "make table3        SEEDS=3 gives intervals"
-	@echo "make notebooks execute experiments/notebooks/: a quarter of an hour, on a CPU;"
+	@echo "make notebooks execute experiments/notebooks/ in order, on a CPU;"
 	@echo "make notebooks-save  and write their .ipynb with the outputs"
 	@echo "make test      the tests: under ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
