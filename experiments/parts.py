@@ -78,7 +78,11 @@ def origin(part: Any) -> dict[str, str]:
         path = Path(inspect.getfile(code))
     except (TypeError, OSError):
         return {}
-    return {"file": str(path), "sha256": sha256_of(path)} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    here = Path.cwd()
+    name = path.relative_to(here) if path.is_relative_to(here) else path  # a record is read on other machines too
+    return {"file": str(name), "sha256": sha256_of(path)}
 
 
 def check_parts(needed: dict[str, dict[str, str]], log: Any) -> None:
