@@ -44,15 +44,15 @@ _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0
 
 @contextmanager
 def tables_restored() -> Iterator[None]:
-    """What is put into the tables of parts inside is gone afterwards."""
+    """The tables of parts are afterwards what they were before."""
     every: tuple[dict[str, Any], ...] = (*TABLES, METRICS, EXPERIMENTS)
     before = [dict(table) for table in every]
     try:
         yield
     finally:
         for table, content in zip(every, before, strict=True):
-            for name in set(table) - set(content):
-                del table[name]
+            table.clear()
+            table |= content
 
 
 def run_snippets(text: str) -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from data import grammar
-from data.corpora import CORPORA, WMT14
+from data import corpora, grammar
+from data.corpora import WMT14
 from data.dataset import adopt, prepare
 from data.fetch import sha256_of
 from transformer.config import DataConfig, UserError
@@ -96,8 +96,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, corpus: WMT14) -> None:
     """Takes the place of the corpus of its name."""
-    monkeypatch.setattr(Parts, "__setitem__", dict.__setitem__)  # its own refuses to replace a part of this code
-    monkeypatch.setitem(CORPORA, corpus.name, corpus)
+    monkeypatch.setattr(corpora, "CORPORA", Parts("data.corpus", corpora.CORPORA | {corpus.name: corpus}))
 
 
 @pytest.fixture
@@ -108,7 +107,7 @@ def small(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for path in archives.glob("training-*"):
         (given / path.name).symlink_to(path)
     for language in LANGUAGES:
-        corpus = CORPORA[f"wmt14-en-{language}"]
+        corpus = corpora.CORPORA[f"wmt14-en-{language}"]
         assert isinstance(corpus, WMT14)
         files = tuple(
             replace(file, sha256=sha256_of(archives / (f"dev-{language}.tgz" if file.name == "dev.tgz" else file.name)))
@@ -167,7 +166,7 @@ def test_archives_from_a_folder_and_a_corrupt_one_among_them(small: Path, archiv
 @needs_builder
 def test_what_the_builder_cannot_read_is_one_line(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (small / "dev.tgz").write_bytes(b"no archive")
-    corpus = CORPORA["wmt14-en-de"]
+    corpus = corpora.CORPORA["wmt14-en-de"]
     assert isinstance(corpus, WMT14)
     files = tuple(
         replace(f, sha256=sha256_of(small / "dev.tgz")) if f.name == "dev.tgz" else f for f in corpus.archives
@@ -181,7 +180,7 @@ def test_what_the_builder_cannot_read_is_one_line(small: Path, tmp_path: Path, m
 
 def test_a_dead_address_names_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATA_MIRROR", raising=False)
-    corpus = CORPORA["wmt14-en-de"]
+    corpus = corpora.CORPORA["wmt14-en-de"]
     assert isinstance(corpus, WMT14)
     dead = tuple(replace(f, address=f"http://127.0.0.1:1/{f.name}") for f in corpus.archives)
     stand_in(monkeypatch, replace(corpus, archives=dead))

@@ -11,6 +11,7 @@ from experiments.average import average_run
 from experiments.train import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
+from transformer.checkpoint import signed
 from transformer.config import Experiment, UserError
 
 
@@ -94,7 +95,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(run, tmp_path, what):
         meta["vocabulary"] = "another"
     else:
         meta["experiment"]["model"]["dropout"] = 0.5
-    path.write_text(json.dumps(meta))
+    path.write_text(json.dumps(signed(meta)))
     with pytest.raises(UserError, match=rf"checkpoint 30 is not of the experiment of checkpoint 40 .*{what}"):
         average_run(mixed, "average", tmp_path / "new", quiet)
     assert Translator.load(mixed.path, "last").steps == [40]

@@ -25,6 +25,7 @@ def test_all_heads_have_a_name_of_their_own(translator):
     assert names[0] == "encoder 1.1"
 
 
+@pytest.mark.slow
 def test_looks_are_those_of_a_loop_over_sentences_and_positions(translator):
     found = looks(translator, SOURCES, TARGETS)
     pairs = [translator.attention(*pair).weights for pair in zip(SOURCES, TARGETS, strict=True)]

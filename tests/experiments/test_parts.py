@@ -8,12 +8,12 @@ import optax
 import pytest
 
 from data.corpora import CORPORA
-from experiments import EXPERIMENTS
 from experiments.cli import main
 from experiments.parts import TABLES, own_parts, run_file, take_parts
-from experiments.scoring import METRICS, score
+from experiments.scoring import score
 from experiments.train import train
 from experiments.translator import Translator
+from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.config import UserError
 from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
@@ -26,12 +26,8 @@ FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
 @pytest.fixture(autouse=True)
 def tables():
     """What a test puts into the tables is gone after it."""
-    every = (*TABLES, METRICS, EXPERIMENTS)
-    before = [dict(table) for table in every]
-    yield
-    for table, content in zip(every, before, strict=True):
-        for name in set(table) - set(content):
-            del table[name]
+    with tables_restored():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def assert_same_run(workdir, expected) -> None:
         np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_what_one_trains(alone, short, tmp_path, count):
     outputs = finish(start(command(short, tmp_path / "run"), count))
     assert "step 16/16" in outputs[0]

@@ -27,7 +27,7 @@ def with_decode(translator, **changes) -> Translator:
     return Translator(translator.params, experiment, translator.tokenizer, log=lambda line: None)
 
 
-@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("beam", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_output_does_not_depend_on_batch_size_or_order(translator, sentences, beam):
     expected = with_decode(translator, beam=beam, batch_size=64).translate(sentences)
     assert with_decode(translator, beam=beam, batch_size=7).translate(sentences) == expected

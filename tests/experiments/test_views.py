@@ -84,6 +84,7 @@ def test_a_damaged_line_is_said_on_the_screen(tmp_path):
     assert "line 2" in printed(Screen(run, steps=40), 140, 40)
 
 
+@pytest.mark.slow
 def test_training_in_a_terminal_shows_the_screen_and_leaves_the_lines(micro, tmp_path):
     short = replace(micro, train=replace(micro.train, steps=10))
     ours, theirs = pty.openpty()

@@ -40,6 +40,7 @@ def test_length_penalty_is_the_papers():
     np.testing.assert_allclose(length_penalty(100, 0.0), 1.0)
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_likeliest_token_of_the_uncached_model(sharp, source):
     found = greedy_search(sharp, source, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
     for row, sentence in enumerate(source):

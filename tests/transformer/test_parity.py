@@ -175,6 +175,7 @@ def experiment():
     )
 
 
+@pytest.mark.slow
 def test_three_steps_of_adam(peer, batch):
     setup = experiment()
     state = init_state(setup)._replace(params=as_ours(peer, lambda parameter: parameter))

@@ -40,7 +40,7 @@ def first_step(experiment, batch):
     return jax.jit(make_train_step(experiment))(init_state(experiment), batch, jax.random.key(0))
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("parts", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8))])
 def test_accumulated_gradients_are_those_of_the_whole_batch(experiment, batch, parts):
     # Adam's first moment after one step is the gradient times 1 - b1. Dropout is off: its draws differ.
     still = replace(experiment, model=replace(experiment.model, dropout=0.0))
@@ -132,7 +132,11 @@ def test_evaluation_has_neither_smoothing_nor_dropout(experiment, batch):
     np.testing.assert_allclose(loss, metrics.loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{}, {"norm": "pre"}, {"positions": "learned"}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{}, *(pytest.param(x, marks=pytest.mark.slow) for x in ({"norm": "pre"}, {"positions": "learned"}))],
+    ids=str,
+)
 def test_it_learns_to_reverse(experiment, change):
     """The system test of a sequence model: nearly all of a toy task, which needs attention and positions."""
     still = replace(
