@@ -165,7 +165,8 @@ def test_preemption_saves_and_says_so(victim, undisturbed, tmp_path, count, dela
         if process.returncode == 0:
             break
         assert process.returncode == 143, output
-        assert "error: preempted: saved after step" in output
+        if saved_steps(path / "checkpoints")[-1] < victim.train.steps:  # else the curves were being drawn
+            assert "error: preempted: saved after step" in output
         preempted += 1
         count("SIGTERM: saved, and said so by the exit code")
     assert preempted
