@@ -68,7 +68,7 @@ class Looks(NamedTuple):
     entropy: Any
     """Of the weights, in bits: 0 for a head that looks at one place, log2(n) for one that looks at n alike."""
     distance: Any
-    """Mean of |query - key|, in positions."""
+    """Mean distance of query and key, in positions."""
     previous: Any
     """Share of the weight on the position before the query's own, where there is one."""
     same: Any

@@ -28,6 +28,7 @@ def test_the_speeds_told_are_the_records():
     assert shown and shown[1] == table()
 
 
+@pytest.mark.slow
 def test_the_peer_translates_with_our_model(model, source, target):
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")

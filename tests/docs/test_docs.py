@@ -25,7 +25,9 @@ def text_of(name: str) -> str:
     return (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tutorial", "own-data", "tables", "scaling", "extending"])
+@pytest.mark.parametrize(
+    "name", ["tutorial", "own-data", "tables", "scaling", pytest.param("extending", marks=pytest.mark.slow)]
+)
 def test_python_runs_in_order(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -131,6 +131,7 @@ def test_a_name_that_gets_another_meaning_is_compiled_anew(run):
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_files_anywhere(text, data_flags, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rotary = str(EXAMPLES / "rotary.py")

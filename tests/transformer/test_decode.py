@@ -131,6 +131,7 @@ def test_an_empty_row_costs_nothing_and_changes_nothing(sharp, source):
     assert jnp.all(found.tokens[len(source) :] == PAD)
 
 
+@pytest.mark.slow
 def test_early_termination_finds_what_a_full_search_finds(sharp, source):
     # `best` decides when a sentence is done; the first hypothesis must not depend on it.
     one = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=1)

@@ -18,7 +18,7 @@ for example in ("rotary", "alibi", "cosine_attention", "rms_norm"):
 
 VARIANTS = [
     {},
-    {"norm": "pre", "positions": "learned"},
+    pytest.param({"norm": "pre", "positions": "learned"}, marks=pytest.mark.slow),
     {"norm": "pre", "positions": "alibi"},
     {"positions": "rotary", "attention": "cosine", "norm_type": "rms"},
 ]
