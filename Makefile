@@ -19,7 +19,7 @@ help:
 	@echo "make table3        SEEDS=3 gives intervals"
 	@echo "make notebooks execute experiments/notebooks/ in order, on a CPU;"
 	@echo "make notebooks-save  and write their .ipynb with the outputs"
-	@echo "make test      the tests: under ten minutes on two cores"
+	@echo "make test      the tests: about ten minutes on two cores"
 	@echo "make test-all  the slow ones too"
 	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
 	@echo "make lint      ruff and mypy"
