@@ -134,7 +134,12 @@ def test_evaluation_has_neither_smoothing_nor_dropout(experiment, batch):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, *(pytest.param(x, marks=pytest.mark.slow) for x in ({"norm": "pre"}, {"positions": "learned"}))],
+    [
+        {},
+        pytest.param({"norm": "pre"}, marks=pytest.mark.slow),
+        pytest.param({"positions": "learned"}, marks=pytest.mark.slow),
+        pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_it_learns_to_reverse(experiment, change):
