@@ -17,15 +17,20 @@ from transformer.train import TrainState
 
 def compile_step(experiment: Experiment, shape: Shape, mesh: Mesh) -> Any:
     """The train step, compiled for batches of this shape. UserError if it needs more memory than a device has."""
-    rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
-    step, batch = parallel_step(experiment, mesh), batch_on(mesh, rows, shape.source, shape.target)
-    compiled = step.lower(state_on(mesh, experiment), batch, jax.random.key(experiment.train.seed)).compile()
+    compiled = compile_anyway(experiment, shape, mesh)
     if (needed := memory_of(compiled)) > (there := device_memory()):
         raise UserError(
             f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "
             f"a device has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
         )
     return compiled
+
+
+def compile_anyway(experiment: Experiment, shape: Shape, mesh: Mesh) -> Any:
+    """The same, whether it fits or not."""
+    rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
+    step, batch = parallel_step(experiment, mesh), batch_on(mesh, rows, shape.source, shape.target)
+    return step.lower(state_on(mesh, experiment), batch, jax.random.key(experiment.train.seed)).compile()
 
 
 def memory_of(compiled: Any) -> int:

@@ -29,7 +29,7 @@ def inspect(run: WorkDir, checkpoint: str) -> Iterator[str]:
     total = [leaf for _, leaf in leaves(params)]
     yield f"{sum(leaf.size for leaf in total):,} parameters in {len(total)} arrays, {norm(total):.4g} their norm"
     yield ""
-    yield from provenance_of(meta, step)
+    yield from provenance_of(meta)
 
 
 def tree(params: dict[str, Any]) -> Iterator[str]:
@@ -68,7 +68,7 @@ def norm(arrays: list[np.ndarray]) -> float:
     return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
 
 
-def provenance_of(meta: dict[str, Any], step: int) -> Iterator[str]:
+def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
     """Where a checkpoint comes from, by what it says itself."""
     experiment, data = meta["experiment"], meta["data"]
     yield f"experiment    {experiment['name']}, seed {experiment['train']['seed']}"

@@ -13,13 +13,13 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
-from experiments.fit import device_memory, memory_of
+from experiments.fit import compile_anyway, device_memory, memory_of
 from experiments.train import batch_plan
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
-from transformer.parallel import init_on, make_mesh, padded_rows, parallel_step, put_rows, state_on
+from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
 # WMT14's sentences: 19.6 epochs in 100,000 steps of about 25,000 tokens a side (section 5) make 28 tokens a sentence.
 MEAN_LENGTH = 28
@@ -116,13 +116,7 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
     """The memory and the time of a step, which has `flops` operations, on this device."""
     device, there, count = jax.devices()[0], device_memory(), jax.device_count()
     mesh = make_mesh(experiment.mesh, experiment.model)
-    step, template, key = parallel_step(experiment, mesh), state_on(mesh, experiment), jax.random.key(0)
-
-    def batch_of(rows: int) -> Any:
-        padded = padded_rows(rows, mesh, experiment.train.accumulate)
-        return put_rows(full_batch(shape._replace(rows=rows)), mesh, padded)
-
-    needed = memory_of(step.lower(template, batch_of(shape.rows), key).compile())
+    needed = memory_of(compile_anyway(experiment, shape, mesh))
     yield f"this machine  {count} x {device.device_kind}, of {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
     if needed > there:
         yield "  IT DOES NOT FIT: a smaller --data.batch-tokens or a larger --train.accumulate takes less"
@@ -130,9 +124,10 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
 
     def seconds_of(rows: int) -> float:
         """Of one step: the median of MEASURED_STEPS after one to warm up."""
-        batch = batch_of(rows)
-        compiled = step.lower(template, batch, key).compile()
-        state, times = init_on(mesh, experiment), []
+        some = shape._replace(rows=rows)
+        compiled = compile_anyway(experiment, some, mesh)
+        batch = put_rows(full_batch(some), mesh, padded_rows(rows, mesh, experiment.train.accumulate))
+        state, times, key = init_on(mesh, experiment), [], jax.random.key(0)
         for _ in range(1 + MEASURED_STEPS):
             start = time.perf_counter()
             state, metrics = compiled(state, batch, key)
