@@ -10,7 +10,7 @@ from typing import NamedTuple
 from data.corpora import SplitName, languages_of
 from data.dataset import prepare
 from experiments.records import make_record, write_record
-from experiments.scoring import Score, score
+from experiments.scoring import Score, Translated, score
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError
@@ -48,7 +48,7 @@ def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callab
         write_whole(run.evaluation / f"{split}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
     languages = languages_of(translator.experiment.data)
-    scores = score(outputs, references, languages and languages.split("-")[1])
+    scores = score(Translated(sources, outputs, references, languages and languages.split("-")[1]))
     path = run.evaluation / f"{split}.json"
     decode = asdict(translator.experiment.decode)
     record = make_record(translator.meta, scores, split, translator.steps, files, decode, seconds)

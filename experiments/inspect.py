@@ -19,10 +19,9 @@ SHARED = "shared: it embeds source and target, and transposed it gives the logit
 
 def inspect(run: WorkDir, checkpoint: str) -> Iterator[str]:
     """Lines to print. UserError unless `checkpoint` is one: "last", "best" or a step."""
-    steps = choose(run.checkpoints, checkpoint, keep=1)
-    if len(steps) > 1:
-        raise UserError("`inspect` looks at one checkpoint: last, best or a step")
-    (step,) = steps
+    if checkpoint == "average" or "," in checkpoint:
+        raise UserError("`inspect` looks at one checkpoint: last, best or a step; `average` makes one of several")
+    (step,) = choose(run.checkpoints, checkpoint, keep=1)
     meta, params = read_meta(run.checkpoints, str(step)), read_arrays(run.checkpoints, step)
     yield f"{run.checkpoints / str(step)}"
     yield from tree(params)

@@ -17,6 +17,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 
 from experiments.moses import LANGUAGES, paper_tokens
+from transformer.config import UserError
 from transformer.parts import Parts
 
 
@@ -31,27 +32,37 @@ class Score(NamedTuple):
         return f"{self.name} = {self.value:.2f}   {self.signature}"
 
 
+class Translated(NamedTuple):
+    """What a metric scores: the lines of a text, of its translation, and of the right one."""
+
+    sources: list[str]
+    outputs: list[str]
+    references: list[str]
+    language: str | None = None
+    """The target's, as in "de"; None where nobody said."""
+
+
 Measured = tuple[float, str]
 """A score, in percent where the metric has it so, and its signature."""
 
-MetricPart = Callable[[list[str], list[str], str | None], Measured | None]
-"""(translations, references, target language or None) -> the score. None: it says nothing of this language."""
+MetricPart = Callable[[Translated], Measured | None]
+"""The score of a translation. None: the metric says nothing of this language."""
 
 
-def by_sacrebleu(metric: Callable[[], Metric], hypotheses: list[str], references: list[str], _: str | None) -> Measured:
+def by_sacrebleu(metric: Callable[[], Metric], text: Translated) -> Measured:
     """A metric of sacrebleu's."""
     made = metric()
-    return made.corpus_score(hypotheses, [references]).score, str(made.get_signature())
+    return made.corpus_score(text.outputs, [text.references]).score, str(made.get_signature())
 
 
-def by_the_papers_protocol(hypotheses: list[str], references: list[str], language: str | None) -> Measured | None:
+def by_the_papers_protocol(text: Translated) -> Measured | None:
     """The protocol of the paper's numbers, by the steps of experiments.moses; of its two target languages alone."""
-    if language not in LANGUAGES:
+    if text.language not in LANGUAGES:
         return None
     metric = BLEU(tokenize="none", smooth_method="none", force=True)
-    tokens = [[paper_tokens(line, language) for line in lines] for lines in (hypotheses, references)]
-    value = metric.corpus_score(tokens[0], [tokens[1]]).score
-    return value, f"{metric.get_signature()}|input:moses-{language}+compounds-split"
+    outputs, references = ([paper_tokens(line, text.language) for line in lines] for lines in text[1:3])
+    value = metric.corpus_score(outputs, [references]).score
+    return value, f"{metric.get_signature()}|input:moses-{text.language}+compounds-split"
 
 
 METRICS: Parts[MetricPart] = Parts(
@@ -66,11 +77,22 @@ METRICS: Parts[MetricPart] = Parts(
 )
 
 
-def score(hypotheses: list[str], references: list[str], language: str | None = None) -> list[Score]:
-    """All scores of a translation, the one to publish first.
-
-    Args:
-        language: the target's, as in "de"; None where nobody said.
-    """
-    measured = {name: metric(hypotheses, references, language) for name, metric in METRICS.items()}
+def score(text: Translated) -> list[Score]:
+    """All scores of a translation, the one to publish first. UserError for a metric of the user's own that fails."""
+    measured = {name: measure(name, metric, text) for name, metric in METRICS.items()}
     return [Score(name, *found) for name, found in measured.items() if found is not None]
+
+
+def measure(name: str, metric: MetricPart, text: Translated) -> Measured | None:
+    """What one metric says."""
+    if name in METRICS.built_in:
+        return metric(text)
+    try:
+        if (found := metric(text)) is None:
+            return None
+        value, signature = found
+        return float(value), str(signature)
+    except Exception as error:
+        raise UserError(
+            f"the metric {name!r} has no number and signature for this text: {type(error).__name__}: {error}"
+        ) from error

@@ -26,11 +26,10 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 
 def check_output(path: Path) -> None:
     """UserError for a path that cannot be written to as a file."""
-    path = path.resolve()
     if path.is_dir():
         raise UserError(f"{path} is a directory: the output wants a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{path.parent}: no such folder")
+    if not path.exists() and not (folder := path.resolve().parent).is_dir():
+        raise UserError(f"{folder}: no such folder")
 
 
 @contextmanager
@@ -40,11 +39,11 @@ def written(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     check_output(path)
-    path = path.resolve()  # what a link points to is written, not the link
-    if path.exists() and not path.is_file():  # a device or a pipe
+    if path.exists() and not path.is_file():  # a device or a pipe; that of /dev/stdout has no name of its own
         with path.open("w", encoding="utf-8") as file:
             yield file
         return
+    path = path.resolve()  # what a link points to is written, not the link
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as file:

@@ -26,6 +26,7 @@ from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints
 from transformer.config import DataConfig, Experiment, UserError
 from transformer.model import count_parameters
+from transformer.optimizer import learning_rate
 from transformer.parallel import (
     bytes_in_all,
     bytes_per_device,
@@ -78,6 +79,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         if meta and meta["data"]["hash"] != data.hash:
             raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
         check_parts(meta.get("parts", {}), log)
+        check_rates(experiment, meta, log)
         by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
         if start >= end:
@@ -134,6 +136,16 @@ def checked(data: PreparedData) -> PreparedData:
     """The same. UserError if a token file is not what it was when it was written."""
     data.check()
     return data
+
+
+def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:
+    """Warns of settings that may change when a run goes on, as train.steps, where the schedule reads them."""
+    if not meta:
+        return
+    before = Experiment.from_dict(meta["experiment"])
+    old, new = (float(learning_rate(meta["step"], settings)) for settings in (before, experiment))
+    if old != new:
+        log(f"warning: the learning rate jumps from {old:.3g} to {new:.3g} here: the schedule reads what was changed")
 
 
 def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:

@@ -109,7 +109,7 @@ class Translator:
         Warnings number the sentences from `first` on.
         """
         self.check_count(count)
-        sources = self.encode(sentences, first)
+        sources = self.warned(self.encode(sentences, first), first)
         results = [[Translation("", 0.0)] * count for _ in sentences]
         model = self.experiment.model
         search = compiled_search(model, self.experiment.decode, count, classes_of(model))
@@ -137,7 +137,7 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise UserError(f"{len(sources)} sources but {len(targets)} targets")
-        source_ids, target_ids = self.encode(sources), self.encode(targets)
+        source_ids, target_ids = self.warned(self.encode(sources)), self.warned(self.encode(targets))
         run = compiled_scoring(self.experiment.model, classes_of(self.experiment.model))
         scores = np.zeros(len(sources))
         longer = [max(a, b, key=len) for a, b in zip(source_ids, target_ids, strict=True)]
@@ -157,19 +157,24 @@ class Translator:
         return Attention(self.tokenizer.pieces(ids[0]), self.tokenizer.pieces(ids[1]), first)
 
     def encode(self, sentences: list[str], first: int = 1) -> list[list[int]]:
-        """Ids with EOS. Warns of sentences longer than any in training; refuses what cannot fit, or is no text."""
+        """Ids with EOS. UserError for what cannot fit, or is no text; sentences are numbered from `first` on."""
         for number, text in enumerate(sentences, start=first):
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise UserError(f"line {number} is not valid text: {error.reason}") from error
         ids = self.tokenizer.encode(sentences)
-        trained = self.experiment.data.max_length
         for number, sentence in enumerate(ids, start=first):
             if len(sentence) > MAX_TOKENS:
                 raise UserError(
                     f"line {number} has {len(sentence)} tokens; {MAX_TOKENS} is the most that is translated"
                 )
+        return ids
+
+    def warned(self, ids: list[list[int]], first: int = 1) -> list[list[int]]:
+        """The same. Warns of sentences longer than any in training."""
+        trained = self.experiment.data.max_length
+        for number, sentence in enumerate(ids, start=first):
             if len(sentence) > trained:
                 self.log(
                     f"warning: line {number} has {len(sentence)} tokens; the model was trained on {trained} at most"

@@ -1,15 +1,12 @@
-"""The verbs of `python -m experiments`: the flags of each, and what it does.
+"""The verbs of `python -m experiments`: what each does. What it takes is in experiments/flags.py.
 
 A verb is a function of the arguments after its name; the first line of its docstring is its help.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from data.dataset import adopt, prepare
 from experiments import EXPERIMENTS, find
@@ -21,9 +18,25 @@ from experiments.complexity import fill_table1
 from experiments.evaluate import evaluate
 from experiments.explain import explain
 from experiments.figures import draw_attention, draw_curves
+from experiments.flags import (
+    Attending,
+    Averaging,
+    Comparing,
+    Evaluating,
+    Explaining,
+    Inspecting,
+    Loading,
+    Planning,
+    Preparing,
+    Scoring,
+    Table,
+    Table1,
+    Training,
+    Translating,
+)
 from experiments.inspect import inspect
 from experiments.plan import plan
-from experiments.records import RESULTS, read_evaluation, results_table
+from experiments.records import read_evaluation, results_table
 from experiments.render import render_table, render_table1
 from experiments.screen import Screen, watch
 from experiments.streams import check_output, chunks, opened, written
@@ -32,186 +45,8 @@ from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
 from experiments.views import WeightsAndBiases
 from experiments.workdir import WorkDir, find_workdir, write_whole
-from transformer.config import Experiment, UserError
+from transformer.config import UserError
 from transformer.processes import is_first, join
-
-Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
-
-
-@dataclass(frozen=True)
-class Training:
-    """Flags of `train` and `demo`."""
-
-    experiment: Annotated[Experiment, Flat]
-    workdir: Path | None = None
-    """Where the run is written, and found again. None: runs/<name>."""
-    screen: bool = True
-    """In a terminal: one screen of curves, speed and the last sample, and not lines."""
-    wandb: str | None = None
-    """Show the run in this project of Weights & Biases too."""
-
-    def train(self) -> WorkDir:
-        """Trains, and shows it."""
-        path = self.workdir or Path("runs") / self.experiment.name
-        views = [WeightsAndBiases(WorkDir(path), self.experiment, self.wandb)] if self.wandb and is_first() else []
-        if not (self.screen and sys.stdout.isatty() and is_first()):
-            return train(self.experiment, path, views=views)
-        with Screen(WorkDir(path), self.experiment.train.steps) as screen:
-            return train(self.experiment, path, screen.line, views)
-
-
-@dataclass(frozen=True)
-class Explaining:
-    """Flags of `explain`."""
-
-    experiment: Annotated[Experiment, Flat]
-
-
-@dataclass(frozen=True)
-class Inspecting:
-    """Flags of `inspect`."""
-
-    checkpoint: str = "last"
-    """"best" (lowest validation loss), "last", or a step."""
-
-
-@dataclass(frozen=True)
-class Planning:
-    """Flags of `plan`."""
-
-    experiment: Annotated[Experiment, Flat]
-    measure: bool = True
-    """Compile every shape and run some steps on this device: minutes on a CPU."""
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """Flags of `prepare`."""
-
-    experiment: Annotated[Experiment, Flat]
-    from_dir: Path | None = None
-    """Take a named corpus from this folder, not from the network: plain text, parquet files or archives (WMT14)."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Flags of every verb that takes a trained run."""
-
-    checkpoint: str = "average"
-    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", a step, or the
-    steps to average, with commas between."""
-    beam: int | None = None
-    """Beam size; 1 is greedy search. None: as the run's experiment says."""
-    alpha: float | None = None
-    """Length penalty. None: as the run's experiment says."""
-    batch_size: int | None = None
-    """Sentences at a time. None: as the run's experiment says."""
-
-    def load(self, run: str) -> Translator:
-        """The run's translator, with these settings."""
-        translator = Translator.load(run, self.checkpoint)
-        given = {
-            name: getattr(self, name) for name in ("beam", "alpha", "batch_size") if getattr(self, name) is not None
-        }
-        decode = replace(translator.experiment.decode, **given)
-        translator.experiment = replace(translator.experiment, decode=decode)
-        return translator
-
-
-@dataclass(frozen=True)
-class Evaluating(Decoding):
-    """Flags of `evaluate`."""
-
-    split: Literal["test", "dev"] = "test"
-    """Which text of the run's corpus."""
-    record: Path | None = None
-    """Also write the record here, e.g. experiments/results/NAME.json."""
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """Flags of `average`."""
-
-    checkpoint: str = "average"
-    """"average" (of the newest that are kept), or steps with commas between."""
-    output: Path | None = None
-    """Where the new run is written. None: RUN-averaged, next to RUN."""
-
-
-@dataclass(frozen=True)
-class Comparing:
-    """Flags of `compare`."""
-
-    split: Literal["test", "dev"] = "test"
-    """Which scored text of the runs."""
-
-
-@dataclass(frozen=True)
-class Translating(Decoding):
-    """Flags of `translate`."""
-
-    input: Path | None = None
-    """A text file, one sentence a line. None: standard input."""
-    output: Path | None = None
-    """Where the translations go, one line for each line. None: standard output."""
-    n_best: int = 1
-    """Print this many translations of each line, as "line number ||| score ||| text"; 1: the plain text alone."""
-    interactive: bool = False
-    """Ask for one sentence after another."""
-
-
-@dataclass(frozen=True)
-class Attending(Decoding):
-    """Flags of `attention`."""
-
-    target: str | None = None
-    """The translation to look at. None: the run's own."""
-    html: Path | None = None
-    """Where the page goes. None, and no other output: RUN/figures/attention.html."""
-    png: Path | None = None
-    """Where a picture of the attention over the source goes."""
-    json: Path | None = None
-    """Where the exact numbers go."""
-    words: bool = False
-    """Merge the pieces of each word, in every output; the page can take them apart again."""
-
-
-@dataclass(frozen=True)
-class Table1:
-    """Flags of `table 1`."""
-
-    render: bool = False
-    """Measure nothing: render what there is."""
-    results: Path = RESULTS
-    """Where the record and the rendered table go."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Flags of `table 2` and `table 3`."""
-
-    scale: Literal["smoke", "small", "paper"] = "paper"
-    """How large the runs are (experiments/scales.py)."""
-    seeds: int = 1
-    """Runs of each row, with seeds 0, 1, ..."""
-    rows: tuple[str, ...] | None = None
-    """Only these rows. None: all."""
-    render: bool = False
-    """Train nothing: render what there is."""
-    runs: Path = Path("runs")
-    """Where the runs are written, and found again."""
-    results: Path = RESULTS
-    """Where the records and the rendered table go."""
-
-
-@dataclass(frozen=True)
-class Scoring(Decoding):
-    """Flags of `score`."""
-
-    source: Path | None = None
-    """Source text, one sentence a line. Needed."""
-    target: Path | None = None
-    """The translations whose log-probability is asked for, line by line. Needed."""
 
 
 def run_list(arguments: Arguments) -> None:
@@ -261,9 +96,19 @@ def run_train(arguments: Arguments) -> None:
     experiment, flags = experiment_of("train", arguments)
     given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
     join()
-    run = given.train()
+    run = trained(given)
     if is_first():
         print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+
+
+def trained(given: Training) -> WorkDir:
+    """Trains, and shows it."""
+    path = given.workdir or Path("runs") / given.experiment.name
+    views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
+    if not (given.screen and sys.stdout.isatty() and is_first()):
+        return train(given.experiment, path, views=views)
+    with Screen(WorkDir(path), given.experiment.train.steps) as screen:
+        return train(given.experiment, path, screen.line, views)
 
 
 def run_watch(arguments: Arguments) -> None:
@@ -273,13 +118,22 @@ def run_watch(arguments: Arguments) -> None:
     watch(find_workdir(name))
 
 
+def loaded(name: str, given: Loading) -> Translator:
+    """The translator of a run, decoding as its experiment says where the flags say nothing."""
+    translator = Translator.load(name, given.checkpoint)
+    decode = translator.experiment.decode
+    flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
+    translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
+    return translator
+
+
 def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type"""
     name, flags = run_of("translate", arguments)
     given = parse(Translating, flags, Translating(), f"translate {name}")
     if given.interactive and (given.input or given.output):
         raise UserError("--interactive asks for its input and shows its output: no --input or --output with it")
-    translator = given.load(name)
+    translator = loaded(name, given)
     if given.interactive:
         return converse(translator)
     translator.check_count(given.n_best)
@@ -322,7 +176,7 @@ def run_attention(arguments: Arguments) -> None:
         page = run.figures / "attention.html"
     for path in filter(None, (page, given.png, given.json)):
         check_output(path)
-    pair = look(given.load(name), run.path.resolve().name, sentence, given.target)
+    pair = look(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
         draw_attention(merged(pair.attention) if given.words else pair.attention, given.png)
     for path, text_of in ((page, to_page), (given.json, to_json)):
@@ -343,7 +197,7 @@ def run_evaluate(arguments: Arguments) -> None:
             raise UserError(f"{given.record} is a directory: --record wants a file")
         if given.record.exists():
             read_evaluation(given.record)  # only a record is overwritten
-    result = evaluate(find_workdir(name), given.load(name), given.split, log_to_stderr)
+    result = evaluate(find_workdir(name), loaded(name, given), given.split, log_to_stderr)
     for score in result.scores:
         print(score)
     print(f"record {result.record}")
@@ -371,14 +225,14 @@ def run_score(arguments: Arguments) -> None:
         targets = [line for _, chunk in chunks(target, str(given.target)) for line in chunk]
     if len(sources) != len(targets):
         raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
-    for value in given.load(name).score(sources, targets):
+    for value in loaded(name, given).score(sources, targets):
         print(f"{value:.6f}")
 
 
 def run_demo(arguments: Arguments) -> None:
     """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
     given = parse(Training, arguments, Training(find("demo")), "demo")
-    run = given.train()
+    run = trained(given)
     translator = Translator.load(run.path)
     result = evaluate(run, translator, "test", log_to_stderr)
     shown = range(0, len(result.sources), max(1, len(result.sources) // 10))

@@ -9,15 +9,13 @@ from typing import Any
 
 from experiments import EXPERIMENTS, find
 from experiments.arguments import parse
-from experiments.parts import TABLES, take_parts
-from experiments.scoring import METRICS
-from experiments.verbs import (
-    VERBS,
+from experiments.flags import (
     Attending,
     Averaging,
     Comparing,
-    Decoding,
     Evaluating,
+    Explaining,
+    Inspecting,
     Planning,
     Preparing,
     Scoring,
@@ -26,11 +24,14 @@ from experiments.verbs import (
     Training,
     Translating,
 )
+from experiments.parts import TABLES, take_parts
+from experiments.scoring import METRICS
+from experiments.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
-_OF_EXPERIMENT = {"train": Training, "plan": Planning, "prepare": Preparing}
+_OF_EXPERIMENT = {"train": Training, "plan": Planning, "prepare": Preparing, "explain": Explaining}
 _OF_RUN = {
     "translate": Translating,
     "attention": Attending,
@@ -38,6 +39,7 @@ _OF_RUN = {
     "average": Averaging,
     "compare": Comparing,
     "score": Scoring,
+    "inspect": Inspecting,
 }
 _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0}
 
@@ -88,9 +90,10 @@ def check_command(words: list[str]) -> None:
             parse(Training, flags, Training(find("demo")), verb)
         elif verb == "table":
             parse(Table1 if names[0] == "1" else Table, flags, Table1() if names[0] == "1" else Table(), verb)
+        elif verb in _OF_RUN:
+            parse(_OF_RUN[verb], flags, _OF_RUN[verb](), verb)
         else:
-            kind = _OF_RUN.get(verb, Decoding)
-            parse(kind, flags, kind(), verb)
+            assert not flags, words
 
 
 def missing_links(path: Path) -> list[str]:

@@ -5,9 +5,9 @@ from sacrebleu.metrics import TER
 from experiments.scoring import METRICS
 
 
-def edit_rate(hypotheses, references, language):
+def edit_rate(text):
     metric = TER()
-    return metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
+    return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())
 
 
 METRICS["TER"] = edit_rate

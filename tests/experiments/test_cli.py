@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
+from experiments.streams import written
 from experiments.verbs import VERBS
 
 
@@ -228,6 +229,15 @@ def test_interactive_answers_line_by_line(program, run, monkeypatch):
     monkeypatch.setattr("builtins.input", typed)
     result = program("translate", run.path, "--interactive")
     assert result.code == 0 and len(result.out.splitlines()) == 2
+
+
+def test_a_pipe_without_a_name_of_its_own_is_written_to():
+    """As /dev/stdout is in `--output /dev/stdout | less`."""
+    there, here = os.pipe()
+    with os.fdopen(there) as reader:
+        with os.fdopen(here, "w"), written(Path(f"/dev/fd/{here}")) as output:
+            output.write("Ein Hund.\n")
+        assert reader.read() == "Ein Hund.\n"
 
 
 def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, tmp_path):

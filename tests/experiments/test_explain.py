@@ -70,8 +70,9 @@ def test_the_tree_holds_what_the_checkpoint_holds(run, micro):
 def test_inspect_names_what_is_not_there(run):
     with pytest.raises(UserError, match="no checkpoint '7'"):
         list(inspect(run, "7"))
-    with pytest.raises(UserError, match="one checkpoint"):
-        list(inspect(run, "30,40"))
+    for several in ("30,40", "average"):
+        with pytest.raises(UserError, match="one checkpoint"):
+            list(inspect(run, several))
 
 
 @pytest.mark.slow

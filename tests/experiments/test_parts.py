@@ -10,7 +10,7 @@ import pytest
 from data.corpora import CORPORA
 from experiments.cli import main
 from experiments.parts import TABLES, own_parts, run_file, take_parts
-from experiments.scoring import score
+from experiments.scoring import METRICS, Translated, score
 from experiments.train import train
 from experiments.translator import Translator
 from tests.documents import tables_restored
@@ -36,7 +36,7 @@ def changed(micro):
     return replace(
         micro,
         model=replace(micro.model, **MODEL),
-        optimizer=replace(micro.optimizer, name="adamw", schedule="cosine"),
+        optimizer=replace(micro.optimizer, name="adamw", schedule="cosine", warmup_steps=10),
         train=replace(micro.train, steps=20),
     )
 
@@ -93,6 +93,15 @@ def test_training_goes_on_only_with_the_part(trained, changed):
     forget()
     with pytest.raises(UserError, match=r"unknown model\.positions 'rotary'"):
         train(changed, run.path, lambda line: None)
+
+
+def test_a_rate_that_jumps_when_a_run_goes_on_is_said(trained, changed, tmp_path):
+    run, folder = trained
+    given(folder)
+    shutil.copytree(run.path, tmp_path / "run")
+    said = []
+    train(replace(changed, train=replace(changed.train, steps=21)), tmp_path / "run", said.append)
+    assert any("the learning rate jumps from" in line for line in said)
 
 
 def test_a_file_that_was_changed_is_said(trained, tmp_path):
@@ -183,9 +192,15 @@ def test_a_corpus_of_ones_own(tmp_path, monkeypatch):
 
 def test_a_metric_of_ones_own_is_scored_beside_the_others():
     run_file(EXAMPLES / "ter.py")
-    scores = {score.name: score for score in score(["a b c d e"], ["a b c d f"])}
+    text = Translated(["v w x y z"], ["a b c d e"], ["a b c d f"])
+    scores = {score.name: score for score in score(text)}
     assert scores["TER"].value == pytest.approx(20.0) and "case" in scores["TER"].signature
     assert "BLEU" in scores
+    METRICS["copied"] = lambda text: (sum(a == b for a, b in zip(text.sources, text.outputs, strict=True)), "lines")
+    assert score(text)[-1] == ("copied", 0.0, "lines")
+    METRICS["broken"] = lambda text: len(text.outputs)
+    with pytest.raises(UserError, match="the metric 'broken' has no number and signature"):
+        score(text)
 
 
 def test_a_schedule_and_an_optimizer_of_ones_own(micro):

@@ -77,6 +77,9 @@ def test_a_line_longer_than_the_training_lines_translates_with_a_warning(run):
     long = "the man sees the dog and " * 12
     assert len(translator.translate([long])) == 1
     assert any("warning: line 1 has" in line and "trained on 40" in line for line in warnings)
+    warnings.clear()
+    translator.attention("dog " * 50)
+    assert sum("warning: line 1" in line for line in warnings) == 1
 
 
 def test_an_absurdly_long_line_is_refused_by_number(translator):
