@@ -12,6 +12,7 @@ if "MPLBACKEND" not in os.environ:  # a notebook sets it, and could not show a f
     matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
 
+from experiments.attention import AXES, pieces_of
 from experiments.progress import Row, read_metrics
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
@@ -41,13 +42,16 @@ def curves(rows: list[Row]) -> plt.Figure:
     return figure
 
 
-def draw_attention(attention: Attention, path: Path) -> Path:
-    """The decoder's attention over the source, every layer (rows) and head (columns) -> the PNG's path.
+def draw_attention(attention: Attention, path: Path, of: str = "cross") -> Path:
+    """The encoder's, the decoder's or the cross attention, every layer (rows) and head (columns) -> the PNG's path.
 
-    Bright off the diagonal is where the word order of the two languages differs. UserError if it would be too large.
+    Cross attention that is bright off the diagonal is where the word order of the two languages differs. UserError if
+    the picture would be too large.
     """
-    layers, heads = attention.weights.cross.shape[:2]
-    longer = max(len(attention.source), len(attention.target))
+    weights = getattr(attention.weights, of)
+    rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
+    layers, heads = weights.shape[:2]
+    longer = max(len(rows), len(columns))
     size = 0.25 * longer + 0.8
     if size * max(layers, heads) * DPI > MAX_PIXELS:
         most = int((MAX_PIXELS / DPI / max(layers, heads) - 0.8) / 0.25)
@@ -57,10 +61,10 @@ def draw_attention(attention: Attention, path: Path) -> Path:
     )
     text: dict[str, Any] = {"fontsize": 7, "parse_math": False}  # a "$" in a sentence is a dollar
     for (layer, head), axis in np.ndenumerate(axes):
-        axis.imshow(attention.weights.cross[layer, head], vmin=0, vmax=1, cmap="viridis")
+        axis.imshow(weights[layer, head], vmin=0, vmax=1, cmap="viridis")
         axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
-        axis.set_xticks(range(len(attention.source)), attention.source, rotation=90, **text)
-        axis.set_yticks(range(len(attention.target)), attention.target, **text)
+        axis.set_xticks(range(len(columns)), columns, rotation=90, **text)
+        axis.set_yticks(range(len(rows)), rows, **text)
     return save(figure, path)
 
 

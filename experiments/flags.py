@@ -136,7 +136,9 @@ class Attending(Searching):
     html: Path | None = None
     """Where the page goes. None, and no other output: RUN/figures/attention.html."""
     png: Path | None = None
-    """Where a picture of the attention over the source goes."""
+    """Where a picture of every layer and head goes."""
+    png_of: Literal["encoder", "decoder", "cross"] = "cross"
+    """Which attention the picture shows."""
     json: Path | None = None
     """Where the exact numbers go."""
     words: bool = False

@@ -178,7 +178,7 @@ def run_attention(arguments: Arguments) -> None:
         check_output(path)
     pair = look(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
-        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png)
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of)
     for path, text_of in ((page, to_page), (given.json, to_json)):
         if path:
             with written(path) as output:

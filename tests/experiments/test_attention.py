@@ -4,6 +4,7 @@ import base64
 import json
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given
@@ -207,6 +208,23 @@ def test_a_page_has_the_weights_of_the_pieces():
 def test_a_picture_of_any_text(text, tmp_path):
     path = draw_attention(make_pair([text, "</s>"], [text, "</s>"]).attention, tmp_path / "picture.anything")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("of", AXES)
+def test_a_picture_has_every_head_with_its_own_pieces(of, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("experiments.figures.save", lambda figure, path: drawn.append(figure) or path)
+    attention = make_pair(SOURCE, TARGET).attention
+    draw_attention(attention, tmp_path / "picture.png", of)
+    (figure,) = drawn
+    rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
+    for axis, weights in zip(
+        figure.axes, getattr(attention.weights, of).reshape(-1, len(rows), len(columns)), strict=True
+    ):
+        np.testing.assert_array_equal(axis.images[0].get_array(), weights)
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == columns
+        assert [tick.get_text() for tick in axis.get_yticklabels()] == rows
+    plt.close(figure)
 
 
 def test_too_large_a_picture_is_refused(tmp_path):
