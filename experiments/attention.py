@@ -46,7 +46,7 @@ class Pair(NamedTuple):
     attention: Attention
 
 
-def look(translator: Translator, run: str, sentence: str, target: str | None) -> Pair:
+def pair_of(translator: Translator, run: str, sentence: str, target: str | None) -> Pair:
     """All weights for a sentence and a target (None: its own translation), by the run of that name.
 
     UserError if either is longer than MAX_PIECES.
@@ -60,7 +60,7 @@ def look(translator: Translator, run: str, sentence: str, target: str | None) ->
 
 def check_length(translator: Translator, what: str, text: str) -> None:
     """UserError for a text whose weights would not fit a page, and for what is no text."""
-    count = len(translator.tokenizer.encode([text])[0])
+    count = len(translator.encode([text])[0])
     if count > MAX_PIECES:
         raise UserError(f"{what} has {count} tokens; {MAX_PIECES} is the most whose attention is shown")
 

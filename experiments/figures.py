@@ -1,7 +1,8 @@
-"""Pictures: the curves of a run, and the attention of a sentence pair."""
+"""Pictures: the curves of a run, the attention of a sentence pair, and what goes with the tables."""
 
 import math
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 if "MPLBACKEND" not in os.environ:  # a notebook sets it, and could not show a figure of another backend
     matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
+from matplotlib.colors import PowerNorm
 
 from experiments.attention import AXES, pieces_of
 from experiments.progress import Row, read_metrics
+from experiments.streams import written
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
 from transformer.config import UserError
@@ -43,7 +46,12 @@ def curves(rows: list[Row]) -> plt.Figure:
 
 
 def draw_attention(attention: Attention, path: Path, of: str = "cross") -> Path:
-    """The encoder's, the decoder's or the cross attention, every layer (rows) and head (columns) -> the PNG's path.
+    """`attention_maps` of a sentence pair -> the PNG's path."""
+    return save(attention_maps(attention, of), path)
+
+
+def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
+    """The encoder's, the decoder's or the cross attention: every layer (rows) and head (columns).
 
     Cross attention that is bright off the diagonal is where the word order of the two languages differs. UserError if
     the picture would be too large.
@@ -57,15 +65,17 @@ def draw_attention(attention: Attention, path: Path, of: str = "cross") -> Path:
         most = int((MAX_PIXELS / DPI / max(layers, heads) - 0.8) / 0.25)
         raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({most} at most): use --html")
     figure, axes = plt.subplots(
-        layers, heads, figsize=(size * heads, size * layers), squeeze=False, layout="constrained"
+        layers, heads, figsize=(size * heads + 0.8, size * layers), squeeze=False, layout="constrained"
     )
     text: dict[str, Any] = {"fontsize": 7, "parse_math": False}  # a "$" in a sentence is a dollar
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the square root, as on the page: small weights can be told apart
     for (layer, head), axis in np.ndenumerate(axes):
-        axis.imshow(weights[layer, head], vmin=0, vmax=1, cmap="viridis")
+        image = axis.imshow(weights[layer, head], norm=norm, cmap="viridis")
         axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
         axis.set_xticks(range(len(columns)), columns, rotation=90, **text)
         axis.set_yticks(range(len(rows)), rows, **text)
-    return save(figure, path)
+    figure.colorbar(image, ax=axes, aspect=30, label="weight")
+    return figure
 
 
 def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
@@ -98,6 +108,9 @@ def draw_growth(
 def save(figure: plt.Figure, path: Path) -> Path:
     """Writes a figure as PNG, whatever the path ends with, and lets go of it."""
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=DPI, format="png")
+    picture = BytesIO()
+    figure.savefig(picture, dpi=DPI, format="png")
     plt.close(figure)
+    with written(path) as output:
+        output.buffer.write(picture.getvalue())
     return path

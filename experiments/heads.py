@@ -51,9 +51,10 @@ def without(params: Params, *removed: Head) -> Params:
     params = jax.tree.map(lambda x: x, params)  # new dicts around the same arrays
     for head in removed:
         stack, name = PLACES[head.attention]
-        output = params[stack][head.layer][name]["output"] if head.layer in params[stack] else {"kernel": ()}
-        if not 0 <= head.number < len(output["kernel"]):
+        layers = params[stack]
+        if head.layer not in layers or not 0 <= head.number < len(layers[head.layer][name]["output"]["kernel"]):
             raise UserError(f"the model has no head {head}")
+        output = layers[head.layer][name]["output"]
         output["kernel"] = jnp.asarray(output["kernel"]).at[head.number].set(0)
     return params
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
-# Made for a CPU: less than 45 minutes on two cores. Small batches, since on a CPU an update costs little beside its
+# Made for a CPU: 40 minutes on two cores. Small batches, since on a CPU an update costs little beside its
 # tokens; pre-norm, since it learns from the first epoch on, where post-norm spends three on warming up (perplexity per
 # token on the validation text after 800 steps: 20 and 52).
 TINY = Experiment(

@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 
 Row = dict[str, Any]
-"""Of metrics.jsonl: "step", and numbers by name (None: not finite) or a sample: "source", "output", "reference"."""
+"""Of metrics.jsonl: "step", and numbers by name (None: not finite), or the texts of a SAMPLE."""
+
+SAMPLE = ("source", "output", "reference")
 
 
 class View(Protocol):
@@ -72,7 +74,7 @@ class Progress:
                 view.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl; a last line that a killed process left unfinished is left out.
 
     UserError names any other line that is damaged.
@@ -83,7 +85,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+            if not (isinstance(row, dict) and isinstance(row.get("step"), int) and all(map(fits, row, row.values()))):
                 raise ValueError("no row of a run")
         except (ValueError, RecursionError) as error:
             if number == len(lines):
@@ -91,6 +93,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number} is damaged ({error}): remove the line") from error
         rows.append(row)
     return rows
+
+
+def fits(name: str, value: object) -> bool:
+    """Whether a row may hold that."""
+    return isinstance(value, str) if name in SAMPLE else value is None or isinstance(value, int | float)
 
 
 def perplexity(loss: float) -> float:

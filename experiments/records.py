@@ -151,6 +151,12 @@ def test_set(record: dict[str, Any]) -> str:
     return f"{file}, {languages}" if languages else file
 
 
+def steps_of(record: dict[str, Any]) -> str:
+    """The steps of a run, and of how many where it was not ended."""
+    planned = record["settings"]["train"]["steps"]
+    return f"{record['steps']:,}" + (f" of {planned:,}" if record["steps"] < planned else "")
+
+
 def results_table(folder: Path = RESULTS) -> str:
     """The Markdown table of all records in a folder."""
     rows = [
@@ -167,7 +173,7 @@ def results_table(folder: Path = RESULTS) -> str:
             values["BLEU"],
             values["chrF2"],
             f"{record['dev_ppl']:.2f}" if record["dev_ppl"] else "not validated",
-            f"{record['steps']:,}",
+            steps_of(record),
             f"{record['train_hours']:.2f}",
             machine,
         ]

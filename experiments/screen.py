@@ -13,12 +13,24 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from experiments.progress import Row, minutes, read_metrics
+from experiments.progress import SAMPLE, Row, minutes, read_metrics
+from experiments.streams import visible
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
 
 LINES = 200
 """So many of the latest lines are printed when the screen is left."""
+
+NARROW = 100
+"""Columns below which the numbers stand in two rows."""
+
+WORDS = 10
+"""Rows of the part for the sample and the latest lines."""
+
+
+def has_screen() -> bool:
+    """Whether standard output is a terminal that can show one screen in place."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
 class Screen:
@@ -45,23 +57,27 @@ class Screen:
 
     def picture(self) -> Layout:
         """All of it, from what metrics.jsonl holds now."""
+        rows: list[Row] = []
+        words = Group()
         try:
             rows = read_metrics(self.run.metrics)
+            words = self.words(rows)
         except UserError as error:
-            rows, self.lines = [], deque([str(error)], LINES)
+            words = Group(Text(str(error)))
         width, height = self.console.size
+        numbers = numbers_of(rows, self.steps, width)
+        top = 2 + 2 * len(numbers.renderables)
         parts = Layout()
-        bottom = 10
         parts.split_column(
-            Layout(Panel(numbers_of(rows, self.steps, width - 4), title=str(self.run.path)), name="numbers", size=4),
+            Layout(Panel(numbers, title=str(self.run.path)), size=top),
             Layout(name="curves"),
-            Layout(Panel(self.words(rows)), name="words", size=bottom),
+            Layout(Panel(words), size=WORDS),
         )
-        half, tall = (width // 2) - 4, max(4, height - 4 - bottom - 2)
-        loss = plot(rows, {"loss": "training", "dev_loss": "o validation"}, self.steps, half, tall)
-        bleu = plot(rows, {"dev_bleu": "o BLEU"}, self.steps, half, tall)
+        half, tall = (width // 2) - 4, max(4, height - top - WORDS - 2)
+        loss = plot(rows, "loss", "dev_loss", self.steps, half, tall)
+        bleu = plot(rows, None, "dev_bleu", self.steps, half, tall)
         parts["curves"].split_row(
-            Layout(Panel(loss, title="loss, nats per target token")),
+            Layout(Panel(loss, title="loss, nats per target token (o validation)")),
             Layout(Panel(bleu, title="BLEU of some validation sentences, greedy")),
         )
         return parts
@@ -69,33 +85,36 @@ class Screen:
     def words(self, rows: list[Row]) -> Group:
         """The last sample, and the last lines."""
         sample = next((row for row in reversed(rows) if "output" in row), {})
-        said = [Text(f"{name:9}  {sample[name]}", no_wrap=True) for name in ("source", "output", "reference") if sample]
-        last = [text for text in self.lines if not text.startswith(" ")][len(said) - 8 :]  # samples stand above
+        said = [Text(visible(f"{name:9}  {sample[name]}"), no_wrap=True) for name in SAMPLE if name in sample]
+        last = [text for text in self.lines if not text.startswith(" ")][len(said) + 2 - WORDS :]  # samples stand above
         return Group(*said, *(Text(line, style="dim", no_wrap=True) for line in last))
 
 
-def numbers_of(rows: list[Row], steps: int, width: int) -> Table:
-    """How far the run is, how fast, and how good."""
+def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
+    """How far the run is, how fast, and how good: in one row of a terminal that is wide, or in two."""
     train = next((row for row in reversed(rows) if "loss" in row), {})
     dev = next((row for row in reversed(rows) if "dev_loss" in row), {})
     bleu = next((row for row in reversed(rows) if "dev_bleu" in row), {})
     skipped = sum(row.get("skipped") or 0 for row in rows)
-    cells = {
-        "step": f"{train.get('step', 0):,} of {steps:,}",
-        "tokens/s": shown(train.get("tokens_per_second"), ",.0f"),
-        "left": minutes(train["seconds_left"]) if train.get("seconds_left") is not None else "-",
-        "loss": shown(train.get("loss"), ".4f"),
-        "validation": shown(dev.get("dev_loss"), ".4f"),
-        "perplexity": shown(dev.get("dev_ppl"), ".2f"),
-        "BLEU": shown(bleu.get("dev_bleu"), ".2f"),
-        "skipped steps": f"{skipped:.0f}",
-    }
-    table = Table.grid(expand=True)
-    for _ in cells:
-        table.add_column(no_wrap=True)
-    table.add_row(*(Text(name, style="dim") for name in cells))
-    table.add_row(*(Text(value, style="bold") for value in cells.values()))
-    return table
+    cells = [
+        ("step", f"{train.get('step', 0):,} of {steps:,}"),
+        ("tokens/s", shown(train.get("tokens_per_second"), ",.0f")),
+        ("left", minutes(train["seconds_left"]) if train.get("seconds_left") is not None else "-"),
+        ("skipped steps", f"{skipped:.0f}"),
+        ("loss", shown(train.get("loss"), ".4f")),
+        ("validation", shown(dev.get("dev_loss"), ".4f")),
+        ("perplexity", shown(dev.get("dev_ppl"), ".2f")),
+        ("BLEU", shown(bleu.get("dev_bleu"), ".2f")),
+    ]
+    tables = []
+    for row in (cells[:4], cells[4:]) if width < NARROW else (cells,):
+        table = Table.grid(expand=True, padding=(0, 1))
+        for _ in row:
+            table.add_column(no_wrap=True, ratio=1)
+        table.add_row(*(Text(name, style="dim") for name, _ in row))
+        table.add_row(*(Text(value, style="bold") for _, value in row))
+        tables.append(table)
+    return Group(*tables)
 
 
 def shown(value: float | None, form: str) -> str:
@@ -103,31 +122,35 @@ def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def plot(rows: list[Row], names: dict[str, str], steps: int, width: int, height: int) -> Text:
-    """Curves over the steps, drawn with characters: a line, or points where the label begins with what marks one."""
+def plot(rows: list[Row], line: str | None, points: str, steps: int, width: int, height: int) -> Text:
+    """Numbers of the rows over the steps, drawn with characters: one name's as a line, one's as points."""
     plotext.clf()
     plotext.plotsize(width, height)
     plotext.theme("clear")
-    plotext.xlim(0, steps)
+    # A run may have gone on beyond the steps that it has now.
+    plotext.xlim(0, max(steps, *(row["step"] for row in rows)) if rows else steps)
     drawn = False
-    for name, label in names.items():
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        if not points:
-            continue
-        drawn = True
-        if label.startswith("o "):
-            plotext.scatter(*zip(*points, strict=True), label=label[2:], marker="o")
-        else:
-            plotext.plot(*zip(*points, strict=True), label=label, marker="braille")
+    for name, draw, marker in ((line, plotext.plot, "braille"), (points, plotext.scatter, "o")):
+        found = [(row["step"], row[name]) for row in rows if name and row.get(name) is not None]
+        if found:
+            drawn = True
+            draw(*zip(*found, strict=True), marker=marker)
     return Text.from_ansi(plotext.build()) if drawn else Text("nothing yet", style="dim")
 
 
 def watch(run: WorkDir) -> None:
-    """Shows a run that another process trains, until Ctrl-C. Not in a terminal: its last numbers, once."""
-    screen = Screen(run, run.settings()["train"]["steps"])
-    if not sys.stdout.isatty():
+    """Shows a run that another process trains, until Ctrl-C. Not in a terminal: its last numbers, once.
+
+    UserError once the run is gone.
+    """
+    screen = Screen(run, Experiment.from_dict(run.settings()).train.steps)
+    if not has_screen():
         screen.console.print(numbers_of(read_metrics(run.metrics), screen.steps, screen.console.width))
         return
     with screen:
-        while True:
-            time.sleep(1)
+        try:
+            while run.config.exists():
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return
+    raise UserError(f"{run.path} is gone")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
+from unicodedata import category
 
 from data.text import decode_line, raw_lines
 from transformer.config import UserError
@@ -26,6 +27,8 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 
 def check_output(path: Path) -> None:
     """UserError for a path that cannot be written to as a file."""
+    if str(path) == "-":
+        raise UserError("- is no file: say /dev/stdout for standard output")
     if path.is_dir():
         raise UserError(f"{path} is a directory: the output wants a file")
     if not path.exists() and not (folder := path.resolve().parent).is_dir():
@@ -51,6 +54,16 @@ def written(path: Path | None) -> Iterator[TextIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def visible(text: str) -> str:
+    """The same on one line: as its escape what a terminal would obey or hide, a text's direction among it."""
+    return "".join(c if category(c)[0] != "C" and category(c) not in ("Zl", "Zp") else escape(c) for c in text)
+
+
+def escape(character: str) -> str:
+    """As Python writes it: \\x1b."""
+    return character.encode("unicode_escape").decode()
 
 
 def chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:

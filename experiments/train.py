@@ -17,8 +17,9 @@ from data.dataset import PreparedData, Split, prepare
 from experiments.fit import check_room, compile_step
 from experiments.parts import check_parts, own_parts
 from experiments.preemption import Preempted, Preemption
-from experiments.progress import Meter, Progress, View, minutes, perplexity
+from experiments.progress import SAMPLE, Meter, Progress, View, minutes, perplexity
 from experiments.records import commit
+from experiments.streams import visible
 from experiments.translator import Translator
 from experiments.views import TensorBoard
 from experiments.watchdog import Watchdog
@@ -234,9 +235,10 @@ def translate_some(experiment: Experiment, data: PreparedData, params: Params, s
     bleu = BLEU().corpus_score(outputs, [references]).score
     progress.log(f"step {step}: BLEU {bleu:.2f} on {len(sources)} validation sentences, greedy")
     progress.write(step, dev_bleu=bleu)
-    for source, output, reference in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
-        progress.write(step, source=source, output=output, reference=reference)
-        progress.log(f"  source     {source}\n  output     {output}\n  reference  {reference}")
+    for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
+        sample = dict(zip(SAMPLE, texts, strict=True))
+        progress.write(step, **sample)
+        progress.log("\n".join(f"  {name:9}  {visible(text)}" for name, text in sample.items()))
 
 
 def provenance(

@@ -3,6 +3,7 @@
 A verb is a function of the arguments after its name; the first line of its docstring is its help.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from data.dataset import adopt, prepare
 from experiments import EXPERIMENTS, find
 from experiments.arguments import Arguments, experiment_of, no_more, parse, run_of
-from experiments.attention import look, merged, to_json, to_page
+from experiments.attention import merged, pair_of, to_json, to_page
 from experiments.average import average_run
 from experiments.compare import compare, runs_of
 from experiments.complexity import fill_table1
@@ -38,7 +39,7 @@ from experiments.inspect import inspect
 from experiments.plan import plan
 from experiments.records import read_evaluation, results_table
 from experiments.render import render_table, render_table1
-from experiments.screen import Screen, watch
+from experiments.screen import Screen, has_screen, watch
 from experiments.streams import check_output, chunks, opened, written
 from experiments.tables import Number, experiments_of, fill
 from experiments.train import train
@@ -105,7 +106,7 @@ def trained(given: Training) -> WorkDir:
     """Trains, and shows it."""
     path = given.workdir or Path("runs") / given.experiment.name
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
-    if not (given.screen and sys.stdout.isatty() and is_first()):
+    if not (given.screen and has_screen() and is_first()):
         return train(given.experiment, path, views=views)
     with Screen(WorkDir(path), given.experiment.train.steps) as screen:
         return train(given.experiment, path, screen.line, views)
@@ -162,8 +163,8 @@ def converse(translator: Translator) -> None:
 def run_attention(arguments: Arguments) -> None:
     """attention RUN TEXT: all attention weights of a sentence and its translation: a page to explore, PNG, JSON"""
     name, rest = run_of("attention", arguments)
-    # A sentence may begin with a dash, as a flag does with two.
-    sentence, flags = (rest[0], rest[1:]) if rest and not rest[0].startswith("--") else ("", rest)
+    # A sentence may begin with dashes too, but no flag has a space in its name.
+    sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"--[\w-]+(=|$)", rest[0]) else ("", rest)
     given = parse(Attending, flags, Attending(), f"attention {name}")
     if not sentence.strip():
         raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
@@ -174,9 +175,12 @@ def run_attention(arguments: Arguments) -> None:
     if not (given.html or given.png or given.json):
         run.figures.mkdir(exist_ok=True)
         page = run.figures / "attention.html"
-    for path in filter(None, (page, given.png, given.json)):
+    outputs = [path for path in (page, given.png, given.json) if path]
+    for path in outputs:
         check_output(path)
-    pair = look(loaded(name, given), run.path.resolve().name, sentence, given.target)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise UserError("two outputs of one name: the second would replace the first")
+    pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
         draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of)
     for path, text_of in ((page, to_page), (given.json, to_json)):

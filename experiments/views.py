@@ -5,13 +5,17 @@ All show the rows of metrics.jsonl, so all show the same numbers.
 
 import time
 import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.progress import Row, read_metrics
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import Experiment, UserError
 from transformer.processes import is_first
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 
 class TensorBoard:
@@ -93,3 +97,13 @@ class Notebook:
         self.place.update(figure)
         plt.close(figure)
         self.drawn = time.monotonic()
+
+
+def table(columns: Sequence[Any], rows: Iterable[Sequence[Any]]) -> "Markdown":
+    """Cells as a table below a notebook's cell."""
+    from IPython.display import Markdown
+
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown(
+        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    )

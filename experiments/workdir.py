@@ -122,10 +122,11 @@ class WorkDir:
 
 def find_workdir(name: str | Path) -> WorkDir:
     """The run of that path, or of that name under runs/. UserError if there is none."""
-    for path in (Path(name), Path("runs") / name):
+    places = list(dict.fromkeys((Path(name), Path("runs") / name)))  # an absolute path is one place
+    for path in places:
         if (path / "config.json").is_file():
             return WorkDir(path)
-    raise UserError(f"no run at {name} or {Path('runs') / name}: train one with `python -m experiments train NAME`")
+    raise UserError(f"no run at {' or '.join(map(str, places))}: train one with `python -m experiments train NAME`")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -53,6 +53,7 @@ from flax import nnx
 from IPython.display import Markdown
 
 from experiments.paper import BASE, BIG, TABLE3
+from experiments.views import table
 from transformer.attention import (
     MultiHeadAttention,
     Sight,
@@ -86,12 +87,6 @@ def show(*things):
         kept = "\n".join(line for line in lines if line is not None)
         blocks.append(f"`{thing.__module__.replace('.', '/')}.py`\n```python\n{kept.strip()}\n```")
     return Markdown("\n".join(blocks))
-
-
-def table(columns, rows):
-    """Rows of cells as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
 
 # %% [markdown]
@@ -335,9 +330,10 @@ show(SinusoidalPositions.__call__)
 
 # %% [markdown]
 # Left: the vectors of 100 positions; sines and cosines take turns along the width. Middle: the product of two of them
-# depends on their distance alone, and falls with it: the model can see who is near. Right: the paper's reason for
-# sinusoids: "for any fixed offset $k$, $PE_{pos+k}$ can be represented as a linear function of $PE_{pos}$". A pair of
-# sine and cosine is a point on a circle, and $k$ positions further it is turned by the same angle, wherever it was.
+# depends on their distance alone and is largest for near ones, though it does not fall with every step: the model can
+# see who is near. Right: the paper's reason for sinusoids: "for any fixed offset $k$, $PE_{pos+k}$ can be represented
+# as a linear function of $PE_{pos}$". A pair of sine and cosine is a point on a circle, and $k$ positions further it is
+# turned by the same angle, wherever it was.
 
 # %%
 D = 128

@@ -43,7 +43,6 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from IPython.display import Markdown
 
 import experiments
 from experiments import find
@@ -51,16 +50,9 @@ from experiments.deviations import deviations
 from experiments.evaluate import evaluate
 from experiments.progress import read_metrics
 from experiments.train import train
-from experiments.views import Notebook
+from experiments.views import Notebook, table
 from experiments.workdir import WorkDir
 from transformer.model import count_parameters
-
-
-def table(columns, rows):
-    """Rows of cells as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
-
 
 # %% [markdown]
 # ## The experiment
@@ -232,8 +224,8 @@ for row in written[:2] + written[-4:-2]:
 # - **In a notebook:** `views=[Notebook(run)]`, as above.
 # - **On one screen of a terminal:** `python -m experiments train demo`; a run of another process, this
 #   notebook's too: `python -m experiments watch demo`.
-# - **TensorBoard:** its events are always written. `tensorboard --logdir runs`, or in a notebook
-#   `%load_ext tensorboard` and then `%tensorboard --logdir runs`.
+# - **TensorBoard:** its events are always written. After `pip install tensorboard`, which this code does not need:
+#   `tensorboard --logdir runs`, or in a notebook `%load_ext tensorboard` and then `%tensorboard --logdir runs`.
 # - **Weights & Biases:** `python -m experiments train demo --wandb PROJECT`, or in a notebook
 #   `views=[WeightsAndBiases(run, experiment, "PROJECT")]`, of `experiments.views`.
 # - **Anything else** can read `runs/demo/metrics.jsonl`: one JSON object a line.

@@ -44,7 +44,6 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from flax import nnx
-from IPython.display import Markdown
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
@@ -52,21 +51,16 @@ import experiments
 from data.dataset import prepare
 from data.grammar import pairs
 from experiments import find
-from experiments.attention import look, merge, merged, to_page, words
+from experiments.attention import merge, merged, pair_of, to_page, words
+from experiments.figures import attention_maps
 from experiments.heads import Head, heads, looks, without
 from experiments.train import train
 from experiments.translator import Translator, pad, width_for
+from experiments.views import table
 from transformer.train import graph_of
 
 plt.style.use("tableau-colorblind10")
 plt.rcParams |= {"figure.dpi": 72, "figure.constrained_layout.use": True, "axes.titlesize": 10}
-
-
-def table(columns, rows):
-    """Rows of cells as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
-
 
 # %%
 run = Path("runs/demo")
@@ -93,40 +87,22 @@ print(f"{len(sources):,} validation sentences; the first one:\n  {sources[0]}\n 
 
 # %%
 sentence = "Because this aunt bought his chair, it is white."
-pair = look(translator, "demo", sentence, None)
+pair = pair_of(translator, "demo", sentence, None)
 attention = merged(pair.attention)
 print(pair.sentence, pair.translation, sep="\n")
-shifted = ["<s>", *attention.target[:-1]]
-axes_of = {
-    "encoder": (attention.source, attention.source, "encoder: the source looks at itself"),
-    "decoder": (attention.target, shifted, "decoder: the translation looks at what stands before"),
-    "cross": (attention.target, attention.source, "the translation looks at the source"),
-}
-
-
-def draw_maps(name):
-    """Every layer (row) and head (column) of one attention."""
-    rows, columns, title = axes_of[name]
-    figure, axes = plt.subplots(
-        config.num_layers, config.num_heads, figsize=(13, 7.4), sharex=True, sharey=True, squeeze=False
-    )
-    for (layer, head), axis in np.ndenumerate(axes):
-        image = axis.imshow(getattr(attention.weights, name)[layer, head], vmin=0, vmax=1, cmap="viridis")
-        axis.set_title(f"layer {layer + 1}, head {head + 1}")
-        axis.set_xticks(range(len(columns)), columns, rotation=90)
-        axis.set_yticks(range(len(rows)), rows)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="weight")
-    figure.suptitle(title)
-    plt.show()
-
-
-draw_maps("encoder")
+print("encoder: the source looks at itself")
+attention_maps(attention, "encoder")
+plt.show()
 
 # %%
-draw_maps("decoder")
+print("decoder: the translation looks at what stands before")
+attention_maps(attention, "decoder")
+plt.show()
 
 # %%
-draw_maps("cross")
+print("cross: the translation looks at the source")
+attention_maps(attention, "cross")
+plt.show()
 
 # %% [markdown]
 # In the second layer the attention over the source is nearly a word alignment. It leaves the diagonal where German has
@@ -143,7 +119,7 @@ page = run / "figures" / "attention.html"
 page.parent.mkdir(exist_ok=True)
 page.write_text(to_page(pair, by_words=True), encoding="utf-8")
 print(f"{page.stat().st_size / 1e3:,.0f} kB")
-Markdown(f"[Open {page}]({page}) (in Colab: download it from the files on the left)")
+print(f"open {page} in a browser (in Colab: download it from the files on the left)")
 
 # %% [markdown]
 # ## What each head looks at

@@ -48,7 +48,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from flax import nnx
-from IPython.display import Markdown
 
 from experiments import Translator, find
 from experiments.compare import compare
@@ -57,18 +56,12 @@ from experiments.progress import read_metrics
 from experiments.records import read_evaluation
 from experiments.render import interval
 from experiments.train import train
+from experiments.views import table
 from transformer import ModelConfig, Transformer, UserError
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
 from transformer.config import BOS
 from transformer.model import count_parameters
 from transformer.positions import POSITIONS, Positions
-
-
-def table(columns, rows):
-    """Rows of cells as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
-
 
 # %% [markdown]
 # ## Another position encoding

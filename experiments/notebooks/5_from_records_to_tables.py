@@ -61,16 +61,9 @@ from experiments.progress import read_metrics
 from experiments.records import RESULTS, content_hash, read_evaluation, results_table
 from experiments.render import interval, order, records_of, render_table
 from experiments.train import train
+from experiments.views import table
 from experiments.workdir import WorkDir
 from transformer import UserError
-
-
-def table(columns, rows):
-    """Rows of cells as Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown(
-        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-    )
 
 
 def nothing(line):

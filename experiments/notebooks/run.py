@@ -53,7 +53,7 @@ def read_script(path: Path) -> NotebookNode:
 def execute(notebook: NotebookNode, directory: Path) -> None:
     """Runs every cell in a process of its own in `directory`; the outputs go into the cells.
 
-    CellExecutionError at the first cell that fails.
+    CellExecutionError at the first cell that fails; KeyboardInterrupt at SIGINT and SIGTERM.
     """
     client = NotebookClient(
         notebook,
@@ -62,10 +62,16 @@ def execute(notebook: NotebookNode, directory: Path) -> None:
         resources={"metadata": {"path": str(directory)}},
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     # The code beside the notebooks, and not another version that is installed.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    try:
+        client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    except AssertionError as error:
+        if client.kc is not None:
+            raise
+        raise KeyboardInterrupt from error  # nbclient has ended the kernel, and only then finds that it is gone
 
 
 def main(flags: Flags) -> None:
@@ -75,7 +81,10 @@ def main(flags: Flags) -> None:
         sys.exit(f"no notebook {min(unknown)!r}; there are: {', '.join(there)}")
     with tempfile.TemporaryDirectory() as fresh:
         directory = flags.directory or Path(fresh)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(f"{directory} cannot be a folder: {error.strerror}")
         for name, path in there.items():
             if flags.names and name not in flags.names:
                 continue
@@ -84,6 +93,9 @@ def main(flags: Flags) -> None:
                 execute(notebook, directory)
             except CellExecutionError as error:
                 sys.exit(f"{name} failed:\n{error}")
+            except KeyboardInterrupt:
+                print(f"{name}: interrupted", file=sys.stderr)
+                sys.exit(130)
             print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
             if flags.save:
                 nbformat.write(notebook, path.with_suffix(".ipynb"))

@@ -15,9 +15,9 @@ from experiments.attention import (
     AXES,
     FULL,
     MAX_PIECES,
-    look,
     merge,
     merged,
+    pair_of,
     pieces_of,
     quantised,
     to_json,
@@ -108,7 +108,7 @@ def test_quantised_rows_sum_exactly_and_no_weight_is_far_off(rows, columns, spre
 
 def test_json_is_the_translators_attention_exactly(translator):
     sentence, target = "The man sees the dog.", "Der Mann sieht den Hund."
-    pair = look(translator, "micro", sentence, target)
+    pair = pair_of(translator, "micro", sentence, target)
     expected = translator.attention(sentence, target)
     found = json.loads(to_json(pair, by_words=False))
     assert (found["run"], found["experiment"], found["steps"]) == ("micro", "micro", [20, 30, 40])
@@ -127,7 +127,7 @@ def test_json_is_the_translators_attention_exactly(translator):
 
 
 def test_without_a_target_it_is_the_models_translation(translator):
-    pair = look(translator, "micro", "The man sees the dog.", None)
+    pair = pair_of(translator, "micro", "The man sees the dog.", None)
     assert pair.translation == translator.translate(["The man sees the dog."])[0]
     np.testing.assert_array_equal(
         pair.attention.weights.cross, translator.attention("The man sees the dog.").weights.cross
@@ -138,10 +138,10 @@ def test_what_is_too_long_is_refused_by_name(translator, monkeypatch):
     long = "dog " * MAX_PIECES
     monkeypatch.setattr(translator, "attention", None)  # refused before it is asked
     with pytest.raises(UserError, match=rf"the translation has \d+ tokens; {MAX_PIECES} is the most"):
-        look(translator, "micro", "A dog.", long)
+        pair_of(translator, "micro", "A dog.", long)
     monkeypatch.setattr(translator, "translate", None)
     with pytest.raises(UserError, match="the sentence has"):
-        look(translator, "micro", long, None)
+        pair_of(translator, "micro", long, None)
 
 
 class Page(HTMLParser):
@@ -218,9 +218,8 @@ def test_a_picture_has_every_head_with_its_own_pieces(of, tmp_path, monkeypatch)
     draw_attention(attention, tmp_path / "picture.png", of)
     (figure,) = drawn
     rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
-    for axis, weights in zip(
-        figure.axes, getattr(attention.weights, of).reshape(-1, len(rows), len(columns)), strict=True
-    ):
+    maps = getattr(attention.weights, of).reshape(-1, len(rows), len(columns))
+    for axis, weights in zip(figure.axes[:-1], maps, strict=True):  # the last one is the colour bar
         np.testing.assert_array_equal(axis.images[0].get_array(), weights)
         assert [tick.get_text() for tick in axis.get_xticklabels()] == columns
         assert [tick.get_text() for tick in axis.get_yticklabels()] == rows

@@ -257,7 +257,7 @@ def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, t
 
 
 def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.verbs.look", None)
+    monkeypatch.setattr("experiments.verbs.pair_of", None)
     assert "wants a sentence" in refused(program("attention", run.path))
     assert "wants a sentence" in refused(program("attention", run.path, " "))
     assert "wants a sentence" in refused(program("attention", run.path, "--words"))
@@ -266,8 +266,12 @@ def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatc
     for flag in ("--html", "--png", "--json"):
         assert "wants a file" in refused(program("attention", run.path, "A dog.", flag, tmp_path))
         assert "no such folder" in refused(program("attention", run.path, "A dog.", flag, tmp_path / "none" / "a"))
+    both = tmp_path / "both"
+    assert "of one name" in refused(program("attention", run.path, "A dog.", "--html", both, "--json", both))
+    assert "/dev/stdout" in refused(program("attention", run.path, "A dog.", "--json", "-"))
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
+    assert program("attention", run.path, "--words are here", "--html", both).code == 0
     assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
     assert "not valid text" in refused(program("attention", run.path, "\udc80"))
 

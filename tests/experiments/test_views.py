@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from experiments.cli import main
 from experiments.progress import Progress, read_metrics
-from experiments.screen import Screen
+from experiments.screen import Screen, has_screen, watch
 from experiments.train import train
 from experiments.views import Notebook, TensorBoard, WeightsAndBiases
 from experiments.workdir import WorkDir
@@ -82,6 +83,58 @@ def test_a_damaged_line_is_said_on_the_screen(tmp_path):
     run = WorkDir(tmp_path)
     run.metrics.write_text('{"step": 1, "loss": 2.0}\nnothing\n{"step": 2, "loss": 1.0}\n')
     assert "line 2" in printed(Screen(run, steps=40), 140, 40)
+
+
+def of_rows(folder, *rows) -> Screen:
+    run = WorkDir(folder)
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Screen(run, steps=40)
+
+
+def test_a_row_that_no_run_writes_is_said_too(tmp_path):
+    screen = of_rows(tmp_path, {"step": 1, "loss": "high"}, {"step": 2, "loss": 1.0})
+    screen.line("it was said before")
+    assert "line 1 is damaged" in printed(screen, 80, 24)
+    of_rows(tmp_path, {"step": 2, "loss": 1.0})
+    assert "it was said before" in printed(screen, 80, 24)  # mended: all is as it was
+
+
+def test_a_run_may_stand_beyond_the_steps_that_it_has_now(tmp_path):
+    screen = of_rows(tmp_path, *({"step": step, "loss": 3.0, "dev_bleu": 1.0} for step in (3000, 4000)))
+    assert "4,000 of 40" in printed(screen, 100, 30)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_numbers_stand_apart(tmp_path, width):
+    row = {"step": 12_300, "loss": 4.12344, "tokens_per_second": 25_123.4, "seconds_left": 39_642.0}
+    dev = {"step": 12_300, "dev_loss": 4.5678, "dev_ppl": 96.254}
+    words = printed(of_rows(tmp_path, row, dev, {"step": 12_300, "dev_bleu": 100.0}), width, 30).split()
+    for expected in ("perplexity", "BLEU", "skipped", "25,123", "11:00:42", "4.1234", "4.5678", "96.25", "100.00"):
+        assert expected in words
+
+
+def test_a_sample_gives_the_terminal_no_orders(tmp_path):
+    sample = {"step": 1, "source": "a\x1b[31mred\x1b[2J", "output": "one\ntwo", "reference": "\u202eturned"}
+    text = printed(of_rows(tmp_path, sample), 100, 30)
+    assert not set("\x1b\u202e") & set(text)
+    assert r"a\x1b[31mred" in text and r"one\ntwo" in text and r"\u202eturned" in text
+
+
+def test_a_terminal_that_cannot_go_back_gets_lines(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for name, shown in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", name)
+        assert has_screen() is shown
+    watch(run)  # once, and not for ever
+    assert "40 of 40" in capsys.readouterr().out
+
+
+def test_a_run_that_is_removed_is_watched_no_longer(run, tmp_path, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "run")
+    monkeypatch.setattr("experiments.screen.has_screen", lambda: True)
+    monkeypatch.setattr("time.sleep", lambda seconds: shutil.rmtree(tmp_path / "run"))
+    with pytest.raises(UserError, match="is gone"):
+        watch(WorkDir(tmp_path / "run"))
 
 
 @pytest.mark.slow
