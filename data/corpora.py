@@ -5,6 +5,7 @@ one more class and one more line: CORPORA["mine"] = MyCorpus().
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -223,11 +224,25 @@ def find_corpus(config: DataConfig) -> Corpus:
     if (own := _own_files(config)) or config.corpus == "files":
         return FilesCorpus(own, languages=config.languages)
     corpus = CORPORA.find(config.corpus)
+    check_corpus(config.corpus, corpus)
     if config.languages is not None:
         raise UserError(
             f"data.languages is for your own text, {config.corpus} has languages of its own: --data.languages None"
         )
     return corpus
+
+
+def check_corpus(name: str, corpus: Corpus) -> None:
+    """UserError for a corpus, of the user's own, that is not what `Corpus` says."""
+    if isinstance(corpus, type):
+        raise UserError(f"data.corpus {name!r} is a class: put an object of it into CORPORA")
+    for member in ("name", "licence", "languages", "sources", "pairs"):
+        if not hasattr(corpus, member):
+            raise UserError(f"data.corpus {name!r} has no `{member}`, which data.corpora.Corpus wants")
+    if corpus.name != name or not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"data.corpus {name!r} calls itself {corpus.name!r}: one word, the same in both places")
+    if corpus.languages is not None and not re.fullmatch(r"[a-z]+-[a-z]+", str(corpus.languages)):
+        raise UserError(f'the languages of data.corpus {name!r} are {corpus.languages!r}: as in "en-de", please')
 
 
 def languages_of(config: DataConfig) -> str | None:

@@ -13,7 +13,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,7 +150,8 @@ def _build(
     """Write all files of the format into `folder`, the manifest last."""
 
     def pairs(split: SplitName) -> Iterator[Pair]:
-        return corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
+        found = corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
+        return checked_pairs(found, split)
 
     log(f"learning {config.vocab_size} {config.vocab_type} pieces")
     # All of one side, then all of the other: the tokenizer takes each n-th line of a large corpus.
@@ -205,6 +206,16 @@ def _write_split(
         why = f"{counts.read} read, {counts.blank} blank, {counts.too_long} longer than {max_length} tokens"
         raise UserError(f"no sentence pair is left in {split}: {why}")
     return counts
+
+
+def checked_pairs(pairs: Iterable[Pair], split: SplitName) -> Iterator[Pair]:
+    """The same. UserError for what is not two texts of one line each: the files would not be parallel."""
+    for number, pair in enumerate(pairs, start=1):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(line, str) for line in pair)):
+            raise UserError(f"pair {number} of {split} is {pair!r}: a corpus gives pairs of texts")
+        if "\n" in pair[0] or "\n" in pair[1]:
+            raise UserError(f"pair {number} of {split} has a line break in it: a sentence is one line")
+        yield pair
 
 
 def open_prepared(path: Path) -> PreparedData:

@@ -5,12 +5,16 @@ from difflib import get_close_matches
 from experiments import demo, europarl, multi30k, paper, wmt14
 from experiments.translator import Translator
 from transformer.config import Experiment, UserError
+from transformer.parts import Parts
 
-EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment
-    for module in (demo, multi30k, europarl, wmt14, paper)
-    for experiment in module.EXPERIMENTS
-}
+EXPERIMENTS: Parts[Experiment] = Parts(
+    "experiment",
+    {
+        experiment.name: experiment
+        for module in (demo, multi30k, europarl, wmt14, paper)
+        for experiment in module.EXPERIMENTS
+    },
+)
 
 load = Translator.load
 

@@ -17,7 +17,7 @@ from data.fetch import sha256_of
 from data.text import read_lines
 from experiments.records import read_evaluation
 from experiments.render import interval
-from experiments.workdir import WorkDir, differences, find_workdir
+from experiments.workdir import WorkDir, changed_parts, differences, find_workdir
 from transformer.config import UserError
 
 
@@ -26,6 +26,8 @@ class Scored(NamedTuple):
 
     run: WorkDir
     settings: dict[str, Any]
+    parts: dict[str, dict[str, str]]
+    """The user's own that it was trained with."""
     outputs: list[str]
     references: list[str]
 
@@ -41,7 +43,9 @@ def scored(name: str, split: SplitName) -> Scored:
     for role, file in texts.items():
         if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
             raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
-    return Scored(run, record["settings"], list(read_lines(texts["output"])), list(read_lines(texts["reference"])))
+    parts = record.get("parts", {}).get("train", {})
+    lines = (list(read_lines(texts[role])) for role in ("output", "reference"))
+    return Scored(run, record["settings"], parts, *lines)
 
 
 def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[str]:
@@ -74,11 +78,13 @@ def check_seeds(system: list[Scored]) -> None:
     """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
     for i, run in enumerate(system):
         for other in system[:i]:
-            if differing := [
+            differing = [
                 name
                 for name in differences(other.settings, run.settings)
                 if not name.startswith(("train.seed", "data.languages", "mesh"))
-            ]:
+            ]
+            differing += [f"the file of {name}" for name in changed_parts(other.parts, run.parts)]
+            if differing:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
                 )

@@ -23,6 +23,7 @@ _SILENT = (
     "data.train_pairs",
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
     "model.max_positions",
+    "model.vocab_size",
     "train.seed",
     "train.log_every",
     "train.eval_every",
@@ -81,6 +82,14 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     ]
     if f"wmt14-{languages}" not in PAIRS:
         lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr (5.1)")
+    rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
+    lines.append(f"{rows:,} rows in the embedding for {pieces:,} pieces; the paper's sizes fit 40,960 for 37,000 (3.4)")
+    if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
+        lines.append("the vocabulary is of byte-pair encoding; the paper's English-French one is of word-pieces (5.1)")
+    if not splits:
+        if experiment.data.train_pairs:
+            lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")
+        lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
         lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
@@ -93,6 +102,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         f"the paper's: about 25,000 tokens, of sentences of about one length (5.1)",
         f"checkpoints every {experiment.train.eval_every:,} steps; the paper: every 10 minutes (6.1)",
         "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own (5.1)",
+        "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)",
         "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)",
         "smoothing gives eps / (V - 1) to each wrong token, as in the authors' code; the paper does not say (5.4)",
         "decoding starts from a token of its own, where the authors' code has a zero vector (3.4)",

@@ -137,8 +137,8 @@ class Attending(Searching):
     """Where the page goes. None, and no other output: RUN/figures/attention.html."""
     png: Path | None = None
     """Where a picture of every layer and head goes."""
-    png_of: Literal["encoder", "decoder", "cross"] = "cross"
-    """Which attention the picture shows."""
+    png_of: Literal["encoder", "decoder", "cross"] | None = None
+    """Which attention the picture shows. None: cross."""
     json: Path | None = None
     """Where the exact numbers go."""
     words: bool = False

@@ -38,23 +38,18 @@ def tree(params: dict[str, Any]) -> Iterator[str]:
 
 
 def _branch(node: dict[str, Any], depth: int) -> Iterator[str]:
-    for name in sorted(node, key=lambda name: (not isinstance(node[name], dict), _number(name))):
-        below, indent = node[name], "  " * depth
+    for name in sorted(node, key=lambda name: (not isinstance(node[name], dict), name)):
+        below, label = node[name], "  " * depth + str(name)
         if not isinstance(below, dict):
             shape = " x ".join(map(str, below.shape)) or "1"
             rms = norm([below]) / below.size**0.5
-            line = f"{indent + name:44}{shape:>18}{below.size:>14,}{norm([below]):>10.4g}{rms:>10.3g}"
+            line = f"{label:44}{shape:>18}{below.size:>14,}{norm([below]):>10.4g}{rms:>10.3g}"
             yield f"{line}  {SHARED}" if depth == 0 and name == "embedding" else line
             continue
         arrays = [leaf for _, leaf in leaves(below)]
         if arrays:  # a list of parts that have none
-            yield f"{indent + name:44}{'':18}{sum(leaf.size for leaf in arrays):>14,}{norm(arrays):>10.4g}"
+            yield f"{label:44}{'':18}{sum(leaf.size for leaf in arrays):>14,}{norm(arrays):>10.4g}"
             yield from _branch(below, depth + 1)
-
-
-def _number(name: str) -> tuple[int, str]:
-    """Layers in the order of their numbers."""
-    return (int(name), "") if name.isdecimal() else (-1, name)
 
 
 def leaves(params: dict[str, Any]) -> list[tuple[Any, np.ndarray]]:

@@ -14,6 +14,7 @@ from data.dataset import find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
 from experiments.fit import compile_anyway, device_memory, memory_of
+from experiments.rehearsal import rehearse
 from experiments.train import batch_plan
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
@@ -41,8 +42,9 @@ class Text(NamedTuple):
 def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     """Lines to print. With `measure`, every shape is compiled and some steps are run on this device.
 
-    UserError for a corpus that cannot be prepared.
+    UserError for a corpus that cannot be prepared, and for parts that cannot be used.
     """
+    rehearse(experiment)
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from experiments.deviations import deviations
+from experiments.parts import own_metrics, own_parts, published
 from experiments.progress import perplexity
 from experiments.scoring import Score
 from experiments.workdir import write_whole
@@ -63,7 +64,10 @@ def make_record(
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
-        "parts": meta.get("parts", {}),
+        "parts": {
+            "train": published(meta.get("parts", {})),
+            "evaluate": published(own_parts(trained) | own_metrics()),
+        },
         "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"],

@@ -9,6 +9,7 @@
 A BLEU means nothing without its protocol: the same output differs by more than a point between the first and the last.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 
 from experiments.moses import LANGUAGES, paper_tokens
+from transformer.checkpoint import brief
 from transformer.config import UserError
 from transformer.parts import Parts
 
@@ -77,22 +79,25 @@ METRICS: Parts[MetricPart] = Parts(
 )
 
 
-def score(text: Translated) -> list[Score]:
-    """All scores of a translation, the one to publish first. UserError for a metric of the user's own that fails."""
-    measured = {name: measure(name, metric, text) for name, metric in METRICS.items()}
-    return [Score(name, *found) for name, found in measured.items() if found is not None]
+def score(text: Translated) -> tuple[list[Score], list[str]]:
+    """All scores of a translation, the one to publish first, and why metrics of the user's own gave none."""
+    scores, failed = [], []
+    for name, metric in METRICS.items():
+        try:
+            if (found := metric(text)) is not None:
+                scores.append(Score(name, *checked(found)))
+        except Exception as error:
+            if name in METRICS.built_in:
+                raise
+            failed.append(f"the metric {name!r} failed: {type(error).__name__}: {brief(error)}")
+    return scores, failed
 
 
-def measure(name: str, metric: MetricPart, text: Translated) -> Measured | None:
-    """What one metric says."""
-    if name in METRICS.built_in:
-        return metric(text)
-    try:
-        if (found := metric(text)) is None:
-            return None
-        value, signature = found
-        return float(value), str(signature)
-    except Exception as error:
-        raise UserError(
-            f"the metric {name!r} has no number and signature for this text: {type(error).__name__}: {error}"
-        ) from error
+def checked(found: Measured) -> Measured:
+    """The same, as a record can hold it. UserError for anything but a finite number and a text."""
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)):
+        raise UserError(f"it wants to be a number and a signature, not {found!r}")
+    value = float(found[0])
+    if isinstance(found[0], str) or not math.isfinite(value):
+        raise UserError(f"{found[0]!r} is no finite number")
+    return value, found[1]

@@ -15,16 +15,17 @@ from sacrebleu.metrics import BLEU
 from data.batching import Batches, BatchPlan, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
 from experiments.fit import check_room, compile_step
-from experiments.parts import check_parts, own_parts
+from experiments.parts import Own, check_parts, own_parts
 from experiments.preemption import Preempted, Preemption
 from experiments.progress import SAMPLE, Meter, Progress, View, minutes, perplexity
 from experiments.records import commit
+from experiments.rehearsal import rehearse
 from experiments.streams import visible
 from experiments.translator import Translator
 from experiments.views import TensorBoard
 from experiments.watchdog import Watchdog
 from experiments.workdir import WorkDir
-from transformer.checkpoint import Checkpoints
+from transformer.checkpoint import Checkpoints, read_meta
 from transformer.config import DataConfig, Experiment, UserError
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
@@ -59,11 +60,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         Preempted: SIGTERM came, and the state is saved.
     """
     log = log if is_first() else lambda line: None
+    run = WorkDir(workdir)
+    check_parts(parts_of(run), log)
+    rehearse(experiment)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
-    check_same(settings=asdict(experiment), workdir=str(workdir), commit=commit())
+    hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
+    check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
     data = checked(by_first(lambda: prepare(experiment.data, log=log)) or prepare(experiment.data, log=log))
     check_same(text=data.hash)
-    run = WorkDir(workdir)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
     mesh = make_mesh(experiment.mesh, experiment.model)
@@ -79,7 +83,6 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         start, end = int(restored.step) if restored else 0, experiment.train.steps
         if meta and meta["data"]["hash"] != data.hash:
             raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
-        check_parts(meta.get("parts", {}), log)
         check_rates(experiment, meta, log)
         by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
@@ -116,11 +119,11 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                             raise UserError(
                                 f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
                             )
+                        with meter.saving():
+                            checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
                         params = everywhere(mesh, state.params)
                         if is_first():
                             translate_some(experiment, data, params, step, progress)
-                        with meter.saving():
-                            checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
                 if preemption.after(step) and step < end:
                     with meter.paused():
                         if not due:  # and no validation: there may not be the time for it
@@ -137,6 +140,14 @@ def checked(data: PreparedData) -> PreparedData:
     """The same. UserError if a token file is not what it was when it was written."""
     data.check()
     return data
+
+
+def parts_of(run: WorkDir) -> Own:
+    """The user's own that a run was trained with, by its newest checkpoint."""
+    try:
+        return read_meta(run.checkpoints, "last").get("parts", {})
+    except UserError:  # there is none yet; or it is damaged, and restoring will say so
+        return {}
 
 
 def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:

@@ -132,8 +132,8 @@ def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type"""
     name, flags = run_of("translate", arguments)
     given = parse(Translating, flags, Translating(), f"translate {name}")
-    if given.interactive and (given.input or given.output):
-        raise UserError("--interactive asks for its input and shows its output: no --input or --output with it")
+    if given.interactive and (given.input or given.output or given.n_best > 1):
+        raise UserError("--interactive asks for a line and shows one: no --input, --output or --n-best with it")
     translator = loaded(name, given)
     if given.interactive:
         return converse(translator)
@@ -170,6 +170,10 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
     if given.target is not None and not given.target.strip():
         raise UserError("--target is empty")
+    if given.target is not None and (given.beam or given.alpha):
+        raise UserError("--beam and --alpha are for finding a translation: not with --target")
+    if given.png_of and not given.png:
+        raise UserError("--png-of says what --png FILE shows")
     run = find_workdir(name)
     page = given.html
     if not (given.html or given.png or given.json):
@@ -182,7 +186,7 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError("two outputs of one name: the second would replace the first")
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
-        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of)
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
     for path, text_of in ((page, to_page), (given.json, to_json)):
         if path:
             with written(path) as output:

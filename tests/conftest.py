@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import jax
 import pytest
@@ -26,6 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(compiled.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+    """Prepared data of the tests stays out of the user's."""
+    os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
+    return Path(os.environ["DATA_DIR"])
 
 
 @pytest.fixture(scope="session")

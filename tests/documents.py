@@ -54,7 +54,7 @@ def tables_restored() -> Iterator[None]:
     finally:
         for table, content in zip(every, before, strict=True):
             table.clear()
-            table |= content
+            dict.update(table, content)
 
 
 def run_snippets(text: str) -> int:

@@ -274,16 +274,27 @@ def _read_params(directory: Path, step: int, template: Params) -> Params:
 def read_arrays(directory: Path, step: int) -> dict[str, Any]:
     """The parameters of a checkpoint as numpy arrays, by what the checkpoint itself says of them.
 
-    Its names alone: where the model has a list, here is a dict of "0", "1", ... UserError if it cannot be read.
+    Its names alone: where the model has a list, here is a dict of 0, 1, ... UserError if it cannot be read, or is not
+    what was saved.
     """
     place = (directory / str(step) / "params").absolute()
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            told = checkpointer.metadata(place).item_metadata.tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), told)
-            return checkpointer.restore(place, ocp.args.PyTreeRestore(restore_args=as_numpy))
+            if (told := checkpointer.metadata(place).item_metadata) is None:
+                raise UserError("it has no params")
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), told.tree)
+            params = numbered(checkpointer.restore(place, ocp.args.PyTreeRestore(restore_args=as_numpy)))
+        check(params, read_meta(directory, str(step)), "params")
+        return params
     except Exception as error:
         raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
+
+
+def numbered(tree: Any) -> Any:
+    """The same with numbers for names that are numbers: "10" comes after "9" then."""
+    if not isinstance(tree, dict):
+        return tree
+    return {int(name) if name.isdecimal() else name: numbered(below) for name, below in tree.items()}
 
 
 def checksum(arrays: Any) -> int:
@@ -316,7 +327,7 @@ def average(checkpoints: Iterable[Params]) -> Params:
     return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """The first line of an error, cut to a readable length."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(" See full TensorStore")[0][:160]

@@ -72,10 +72,21 @@ def shardings(mesh: Mesh, state: Any) -> Any:
 
     def sharding(path: tuple[Any, ...], x: Any) -> NamedSharding:
         spec = spec_of(path)
-        # An optimizer may keep something smaller of an array than one number for each of its own.
-        return NamedSharding(mesh, spec if len(spec) <= x.ndim else P())
+        # An optimizer may keep something smaller of an array than one number for each of its own, and a part of the
+        # user's own may have an array of the same name.
+        return NamedSharding(mesh, spec if divides(mesh, spec, x.shape) else P())
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def divides(mesh: Mesh, spec: P, shape: tuple[int, ...]) -> bool:
+    """Whether the devices can share an array of this shape so."""
+    if len(spec) > len(shape):
+        return False
+    axes = [() if entry is None else (entry,) if isinstance(entry, str) else entry for entry in spec]
+    return all(
+        size % math.prod(mesh.shape[axis] for axis in along) == 0 for size, along in zip(shape, axes, strict=False)
+    )
 
 
 def bytes_in_all(state: Any) -> int:

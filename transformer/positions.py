@@ -19,7 +19,8 @@ from transformer.parts import Parts
 class Positions(nnx.Module):
     """An encoding says something in one or more of three places. This one says nothing in any of them.
 
-    Positions count the tokens of a sentence from 0, for a row may hold several (transformer/segments.py).
+    Positions count the tokens of a sentence from 0, for a row may hold several (transformer/segments.py). What is said
+    of one depends on it alone, and not on how many there are: decoding asks for one at a time.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import dataset, encoding
+from data.corpora import CORPORA
 from data.dataset import PreparedData, default_data_dir, open_prepared, prepare
 from data.folders import remove_abandoned
 from data.tokens import Tokens, TokenWriter
@@ -156,6 +158,17 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sentence pair is left in train: 50 read, 0 blank, 50 longer than 3"):
         prepare(config, tmp_path / "data", _quiet)
     assert _folders(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("pair", [("one\ntwo", "eins"), ("one", "eins", "un"), (b"one", "eins"), None], ids=str)
+def test_what_is_no_pair_of_lines_is_refused_by_number(pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [("a b c", "d e f")] * 40 + [pair]
+    corpus = SimpleNamespace(
+        name="mine", licence="", languages="en-de", sources=lambda *_: {}, pairs=lambda split, *_: iter(pairs)
+    )
+    monkeypatch.setitem(CORPORA, "mine", corpus)
+    with pytest.raises(UserError, match="pair 41 of train"):
+        prepare(DataConfig(corpus="mine", vocab_size=14), tmp_path, log=lambda line: None)
 
 
 def test_processes_give_what_one_process_gives(

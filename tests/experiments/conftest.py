@@ -1,6 +1,5 @@
 """A small run on text files, trained once for all tests that want a trained model."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from tests.text import write_text
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
 SIZES = {"train": 300, "dev": 12, "test": 20}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def data_dir(tmp_path_factory):
-    """Prepared data of the tests stays out of the user's."""
-    os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
-    return Path(os.environ["DATA_DIR"])
 
 
 @pytest.fixture(scope="session")

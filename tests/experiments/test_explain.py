@@ -1,6 +1,8 @@
 """`explain` and `inspect`: what they say is what the model and the checkpoint hold."""
 
+import ast
 import re
+import shutil
 from dataclasses import replace
 
 import jax
@@ -12,9 +14,11 @@ from experiments.explain import explain
 from experiments.inspect import inspect
 from experiments.parts import run_file
 from experiments.translator import Translator
+from experiments.workdir import WorkDir
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.config import UserError
+from transformer.layers import NORMS
 from transformer.model import count_parameters
 
 
@@ -65,6 +69,31 @@ def test_the_tree_holds_what_the_checkpoint_holds(run, micro):
     assert float(re.search(r"([\d.]+) their norm", total)[1]) == pytest.approx(norm, rel=1e-3)
     assert sum(line.strip().startswith("kernel") for line in said) == 4 * 3 + 2 * 2
     assert any(line.startswith("step          40 of 40") for line in said)
+
+
+def test_a_part_is_explained_by_its_own_words(micro):
+    with tables_restored():
+        for name in ("rotary", "cosine_attention"):
+            run_file(EXAMPLES / f"{name}.py")
+        NORMS["none"] = lambda config, *, rngs: lambda x: x
+        model = replace(micro.model, positions="rotary", attention="cosine", norm_type="none")
+        said = "\n".join(explain(replace(micro, model=model)))
+    for name in ("rotary", "cosine_attention"):
+        first = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text())).splitlines()[0]
+        assert first in said
+    assert "says nothing in any of them" not in said
+
+
+def test_inspect_shows_nothing_that_was_not_saved(run, tmp_path):
+    """The arrays of another checkpoint are whole, and are not this one's."""
+    shutil.copytree(run.path, tmp_path / "run")
+    copied = WorkDir(tmp_path / "run")
+    shutil.rmtree(copied.checkpoints / "40" / "params")
+    with pytest.raises(UserError, match="40 cannot be read"):
+        list(inspect(copied, "40"))
+    shutil.copytree(copied.checkpoints / "30" / "params", copied.checkpoints / "40" / "params")
+    with pytest.raises(UserError, match="not what was saved"):
+        list(inspect(copied, "40"))
 
 
 def test_inspect_names_what_is_not_there(run):

@@ -41,10 +41,10 @@ def test_compounds_are_split_at_hyphens_inside_words_only() -> None:
 def test_the_papers_score_counts_n_grams_of_those_tokens() -> None:
     reference = ["Die EU-Kommission hat den Vorschlag heute angenommen."] * 2
     output = ["Die EU-Behörde hat den Vorschlag heute angenommen."] * 2
-    scores = {s.name: s for s in score(Translated([], output, reference, "de"))}
+    scores = {s.name: s for s in score(Translated([], output, reference, "de"))[0]}
     assert list(scores) == ["BLEU", "BLEU-intl", "BLEU-lc", "BLEU-split", "chrF2"]
     # 10 tokens, 9 right; 9 bigrams, 7 right; 8 trigrams, 5 right; 7 four-grams, 3 right; no brevity penalty.
     by_hand = 100 * (9 / 10 * 7 / 9 * 5 / 8 * 3 / 7) ** 0.25
     assert scores["BLEU-split"].value == pytest.approx(by_hand)
     assert scores["BLEU"].value == pytest.approx(BLEU().corpus_score(output, [reference]).score)
-    assert [s.name for s in score(Translated([], output, reference))] == ["BLEU", "BLEU-intl", "BLEU-lc", "chrF2"]
+    assert [s.name for s in score(Translated([], output, reference))[0]] == ["BLEU", "BLEU-intl", "BLEU-lc", "chrF2"]

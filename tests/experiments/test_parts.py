@@ -1,21 +1,26 @@
 """The user's own parts: the worked examples of the documentation, from the command line to a checkpoint and back."""
 
 import shutil
+import types
 from dataclasses import replace
 
 import numpy as np
 import optax
 import pytest
 
-from data.corpora import CORPORA
+from data.corpora import CORPORA, find_corpus
+from data.fetch import sha256_of
 from experiments.cli import main
+from experiments.evaluate import evaluate
 from experiments.parts import TABLES, own_parts, run_file, take_parts
+from experiments.records import read_evaluation
 from experiments.scoring import METRICS, Translated, score
 from experiments.train import train
 from experiments.translator import Translator
+from experiments.workdir import WorkDir
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
-from transformer.config import UserError
+from transformer.config import DataConfig, UserError
 from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
 from transformer.positions import POSITIONS, Positions
 
@@ -91,7 +96,7 @@ def test_training_goes_on_only_with_the_part(trained, changed):
     run, folder = trained
     given(folder)
     forget()
-    with pytest.raises(UserError, match=r"unknown model\.positions 'rotary'"):
+    with pytest.raises(UserError, match=rf"model\.positions = 'rotary'.*--parts {folder}/rotary\.py"):
         train(changed, run.path, lambda line: None)
 
 
@@ -102,6 +107,56 @@ def test_a_rate_that_jumps_when_a_run_goes_on_is_said(trained, changed, tmp_path
     said = []
     train(replace(changed, train=replace(changed.train, steps=21)), tmp_path / "run", said.append)
     assert any("the learning rate jumps from" in line for line in said)
+
+
+def test_a_file_is_named_as_it_was_when_it_was_run(tmp_path, micro):
+    """Also where the part is no class or function of it; and two files of one name are two."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "schedule.py"
+        file.write_text(
+            "from functools import partial\nfrom transformer.optimizer import SCHEDULES, inverse_sqrt\n"
+            f"SCHEDULES['{name}'] = partial(inverse_sqrt)\n"
+        )
+        before = sha256_of(file)
+        run_file(file)
+        file.unlink()
+        experiment = replace(micro, optimizer=replace(micro.optimizer, schedule=name))
+        expected = {"name": name, "file": str(file), "sha256": before}
+        assert own_parts(experiment) == {"optimizer.schedule": expected}
+
+
+@pytest.mark.slow
+def test_checkpoints_of_two_versions_of_a_part_are_not_averaged(trained, changed, tmp_path):
+    run, folder = trained
+    given(folder)
+    shutil.copytree(run.path, tmp_path / "run")
+    other = tmp_path / "rotary.py"
+    other.write_text((folder / "rotary.py").read_text().replace("10_000.0", "500.0"))
+    run_file(other)
+    train(replace(changed, train=replace(changed.train, steps=22)), tmp_path / "run", lambda line: None)
+    with pytest.raises(UserError, match=r"differs in the file of model\.positions"):
+        Translator.load(tmp_path / "run")
+    assert Translator.load(tmp_path / "run", "last").steps == [22]
+
+
+def test_a_record_has_the_parts_of_training_and_of_scoring(trained, tmp_path):
+    run, folder = trained
+    given(folder)
+    run_file(EXAMPLES / "ter.py")
+    shutil.copytree(run.path, tmp_path / "run")
+    copied = WorkDir(tmp_path / "run")
+    parts = read_evaluation(evaluate(copied, Translator.load(copied.path), "test", lambda line: None).record)["parts"]
+    assert parts["train"]["model.positions"] == {
+        "name": "rotary",
+        "file": "rotary.py",
+        "sha256": sha256_of(folder / "rotary.py"),
+    }
+    assert parts["evaluate"]["metric.TER"]["file"] == "docs/examples/ter.py"
+    METRICS["broken"] = lambda text: 1 / 0
+    with pytest.raises(UserError, match="the metric 'broken' failed: ZeroDivisionError"):
+        evaluate(copied, Translator.load(copied.path), "test", lambda line: None)
+    assert "TER" in {score["name"] for score in read_evaluation(copied.evaluation / "test.json")["scores"]}
 
 
 def test_a_file_that_was_changed_is_said(trained, tmp_path):
@@ -116,9 +171,8 @@ def test_a_file_that_was_changed_is_said(trained, tmp_path):
 
 
 def test_a_part_of_a_notebook_is_named_as_such(micro):
-    scope: dict[str, object] = {"__name__": "__main__"}
-    exec("from transformer.positions import POSITIONS, Positions\nclass Mine(Positions): pass", scope)
-    POSITIONS["mine"] = scope["Mine"]
+    imports = "from transformer.positions import POSITIONS, Positions"
+    exec(f"{imports}\nclass Mine(Positions): pass\nPOSITIONS['mine'] = Mine", {"__name__": "__main__"})
     assert own_parts(replace(micro, model=replace(micro.model, positions="mine"))) == {
         "model.positions": {"name": "mine"}
     }
@@ -190,17 +244,37 @@ def test_a_corpus_of_ones_own(tmp_path, monkeypatch):
     assert next(iter(corpus.pairs("test", 1, tmp_path, print))) == ("line 99", "Zeile 99")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "other"}, "calls itself 'other'"),
+        ({"languages": "german"}, "languages"),
+        ({"pairs": None}, "no `pairs`"),
+    ],
+    ids=["name", "languages", "pairs"],
+)
+def test_a_corpus_that_is_none_is_refused_before_it_is_read(change, said):
+    members = {"name": "mine", "licence": "", "languages": "en-de", "sources": print, "pairs": print} | change
+    CORPORA["mine"] = types.SimpleNamespace(**{name: value for name, value in members.items() if value is not None})
+    with pytest.raises(UserError, match=said):
+        find_corpus(DataConfig(corpus="mine"))
+
+
 def test_a_metric_of_ones_own_is_scored_beside_the_others():
     run_file(EXAMPLES / "ter.py")
     text = Translated(["v w x y z"], ["a b c d e"], ["a b c d f"])
-    scores = {score.name: score for score in score(text)}
+    scores = {score.name: score for score in score(text)[0]}
     assert scores["TER"].value == pytest.approx(20.0) and "case" in scores["TER"].signature
     assert "BLEU" in scores
     METRICS["copied"] = lambda text: (sum(a == b for a, b in zip(text.sources, text.outputs, strict=True)), "lines")
-    assert score(text)[-1] == ("copied", 0.0, "lines")
-    METRICS["broken"] = lambda text: len(text.outputs)
-    with pytest.raises(UserError, match="the metric 'broken' has no number and signature"):
-        score(text)
+    assert score(text)[0][-1] == ("copied", 0.0, "lines")
+
+
+@pytest.mark.parametrize("found", [1, (1, 2, 3), (float("nan"), "s"), ("12", "s"), "ab", (1.0, None)], ids=str)
+def test_a_metric_that_gives_no_number_is_named_and_the_others_are_kept(found):
+    METRICS["broken"] = lambda text: found
+    scores, failed = score(Translated(["a"], ["a b c d"], ["a b c d"]))
+    assert len(scores) == len(METRICS.built_in) - 1 and len(failed) == 1 and "'broken'" in failed[0]
 
 
 def test_a_schedule_and_an_optimizer_of_ones_own(micro):

@@ -37,8 +37,8 @@ def test_scores_equal_the_sacrebleu_command_on_the_same_files(run, tmp_path):
 
 def test_a_perfect_translation_scores_100_and_case_counts():
     lines = ["Der Mann, der den Hund sieht, ist alt.", "Das ist ein schönes Haus."]
-    assert score(Translated([], lines, lines))[0].value == pytest.approx(100)
-    assert score(Translated([], [line.lower() for line in lines], lines))[0].value < 90
+    assert score(Translated([], lines, lines))[0][0].value == pytest.approx(100)
+    assert score(Translated([], [line.lower() for line in lines], lines))[0][0].value < 90
 
 
 def test_a_record_holds_all_that_its_number_rests_on(run):

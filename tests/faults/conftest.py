@@ -44,13 +44,6 @@ def count():
     return add
 
 
-@pytest.fixture(scope="session", autouse=True)
-def data_dir(tmp_path_factory):
-    """Prepared data of the tests stays out of the user's."""
-    os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
-    return Path(os.environ["DATA_DIR"])
-
-
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory) -> Experiment:
     """Trains for half a minute, with a checkpoint every half second."""

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
 from tests.transformer.steps_on_devices import EXPERIMENT
 from transformer.config import MeshConfig, UserError
-from transformer.parallel import make_mesh, padded_rows
+from transformer.mesh import AXES
+from transformer.parallel import divides, make_mesh, padded_rows
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap")
@@ -77,6 +80,14 @@ def test_axes_must_divide_the_model(monkeypatch):
         make_mesh(MeshConfig(fsdp=3), EXPERIMENT.model)
     with pytest.raises(UserError, match=r"mesh\.tensor = 3 does not divide model\.num_heads = 4"):
         make_mesh(MeshConfig(tensor=3), EXPERIMENT.model)
+
+
+def test_an_array_that_cannot_be_shared_is_on_every_device():
+    """As an optimizer keeps one, or a part of the user's own, under the name of a parameter."""
+    mesh = AbstractMesh((1, 2, 2), AXES)
+    assert divides(mesh, P("tensor", "fsdp"), (4, 6)) and divides(mesh, P(("fsdp", "tensor")), (4,))
+    assert not divides(mesh, P("tensor", "fsdp"), (4, 3)) and not divides(mesh, P("fsdp"), (1,))
+    assert not divides(mesh, P("tensor", "fsdp"), (4,)) and divides(mesh, P(), (3,))
 
 
 def test_explicit_steps_share_rows_only():

@@ -1,0 +1,108 @@
+"""Parts of the user's own that cannot work are refused before the first step, and say why."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from experiments.laws import laws
+from experiments.parts import run_file
+from experiments.rehearsal import rehearse
+from tests.documents import tables_restored
+from tests.examples import EXAMPLES
+from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
+from transformer.config import UserError
+from transformer.layers import NORMS
+from transformer.optimizer import OPTIMIZERS, SCHEDULES
+from transformer.positions import POSITIONS, Positions
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    with tables_restored():
+        yield
+
+
+class Leaking(MultiHeadAttention):
+    def attend(self, queries, keys, values, sight):
+        return scaled_dot_product_attention(queries, keys, values, jnp.array(True))
+
+
+class ByLength(Positions):
+    def __call__(self, positions):
+        return (positions / len(positions))[:, None]
+
+
+class Narrow(Positions):
+    def turn(self, x, positions):
+        return x[..., :3]
+
+
+class Running(nnx.Module):
+    def __init__(self, config, *, rngs):
+        self.mean = nnx.BatchStat(jnp.zeros(config.d_model))
+
+    def __call__(self, x):
+        return x - self.mean[...]
+
+
+def noisy(experiment):
+    return optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.scale_by_adam())
+
+
+BAD = {
+    "leaking": ("model", "attention", ATTENTIONS, Leaking, "a later token of the target"),
+    "by length": ("model", "positions", POSITIONS, ByLength, "padding behind a source"),
+    "narrow": ("model", "positions", POSITIONS, Narrow, "TypeError|ValueError"),
+    "no class": ("model", "positions", POSITIONS, None, "TypeError"),
+    "running": ("model", "norm_type", NORMS, Running, "no nnx.Param"),
+    "if": ("optimizer", "schedule", SCHEDULES, lambda s, e: 1.0 if s < 5 else 0.5, "TracerBoolConversionError"),
+    "negative": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: -0.1, "rate of step 1 is -0.1"),
+    "nan": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: float("nan"), "step 1 is nan"),
+    "several": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: jnp.ones(1), "one number"),
+    "uphill": ("optimizer", "name", OPTIMIZERS, lambda experiment: optax.adam(1e-3), "uphill"),
+    "noisy": ("optimizer", "name", OPTIMIZERS, noisy, "random key"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_work_is_refused_by_name(micro, name):
+    group, field, table, part, said = BAD[name]
+    table["mine"] = part
+    experiment = replace(micro, **{group: replace(getattr(micro, group), **{field: "mine"})})
+    with pytest.raises(UserError, match=rf"{group}\.{field} = 'mine' cannot be used: .*({said})") as caught:
+        rehearse(experiment)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_the_users_file_is_said(micro, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from transformer.positions import POSITIONS, Positions\n\n\nclass Mine(Positions):\n"
+        "    def turn(self, x, positions):\n        return x + missing\n\n\nPOSITIONS['mine'] = Mine\n"
+    )
+    run_file(file)
+    with pytest.raises(UserError, match=r"NameError: .*missing.* \(line 6 of .*mine\.py\)"):
+        rehearse(replace(micro, model=replace(micro.model, positions="mine")))
+
+
+@pytest.mark.parametrize("scale", [optax.scale_by_lion, optax.scale_by_factored_rms, optax.identity])
+def test_what_goes_downhill_is_taken(micro, scale):
+    OPTIMIZERS["mine"] = lambda experiment: scale()
+    rehearse(replace(micro, optimizer=replace(micro.optimizer, name="mine")))
+
+
+def test_the_examples_pass(micro):
+    """Those that are used together in test_parts.py do; ALiBi, which is not among them, does."""
+    run_file(EXAMPLES / "alibi.py")
+    rehearse(replace(micro, model=replace(micro.model, positions="alibi")))
+
+
+def test_the_laws_hold_for_this_code_and_are_not_empty(config):
+    small = replace(config, num_layers=1)
+    assert max(laws(small)) < 1e-5
+    ATTENTIONS["leaking"] = Leaking
+    assert laws(replace(small, attention="leaking")).causal > 0.01
