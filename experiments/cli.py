@@ -61,8 +61,8 @@ def main(arguments: Arguments | None = None) -> None:
         set_up_streams()
         keep_compiled()
         arguments = take_parts(arguments)
-        if not arguments:
-            raise UsageError(asked=False)
+        if not arguments or arguments[0] in ("-h", "--help"):
+            raise UsageError(asked=bool(arguments))
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])

@@ -19,8 +19,8 @@
 # picture of what it does. The code is not copied here. It is printed from the library, without its docstrings, and the
 # pictures call it.
 #
-# **Needs** no download, no GPU and no trained model. **Takes** 1 to 3 minutes on two cores of a CPU, by what
-# else they do. In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
+# **Needs** no download, no GPU and no trained model. **Takes** a minute on two cores of a CPU. In Colab, write the
+# address of this repository into the next cell; elsewhere leave it empty.
 
 # %%
 ADDRESS = ""

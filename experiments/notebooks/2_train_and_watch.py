@@ -18,9 +18,8 @@
 # From text to a scored translation, in a notebook: a small Transformer learns the embedded English-German corpus, its
 # curves move while it learns, it is stopped and goes on as if nothing had happened, it translates, and it is scored.
 #
-# **Needs** no download and no GPU. **Takes** 20 minutes on two cores of a CPU that other programs keep busy, as
-# they did when these outputs were made: 0.65 seconds a step. On free ones a step takes 0.18, so that it is a good five
-# minutes. In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
+# **Needs** no download and no GPU. **Takes** six minutes on two cores of a CPU that are free, at 0.18 seconds a step.
+# In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
 
 # %%
 ADDRESS = ""

@@ -18,9 +18,9 @@
 # What the attention heads of a trained model do: their weights on one sentence, where each of them looks over a whole
 # text, what is lost without it, and the figures of the paper's appendix made for a model of our own.
 #
-# **Needs** the run of notebook 2; where it is not there, it is trained first. No GPU. **Takes** 1 to 3 minutes on two
-# cores of a CPU, when the run is there. In Colab, write the address of this repository into the next cell; elsewhere
-# leave it empty.
+# **Needs** the run of notebook 2; where it is not there, it is trained first. No GPU. **Takes** one to two minutes on
+# two cores of a CPU, when the run is there. In Colab, write the address of this repository into the next cell;
+# elsewhere leave it empty.
 
 # %%
 ADDRESS = ""
@@ -434,10 +434,11 @@ for number, axis in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# In the run that is saved here, head 4 of the second layer goes from every word of a noun phrase to its noun, from
-# "whom" to the noun before it, and from "it" to the noun that it stands for. It is also the head of the encoder whose
-# loss costs most, and the one without which pronouns go wrong: in the two tables above. Here three measurements say the
-# same. That is rare: most of the other heads have no such short description.
+# In the run that is saved here, head 4 of the second layer goes from the words of "the old man" and "the woman" to
+# their nouns (those of "the tired children" less clearly), from "whom" to the noun before it, and from "it" to the noun
+# that it stands for. It is also the head of the encoder whose loss costs most, and the one without which pronouns go
+# wrong: in the two tables above. Here three observations say the same. That is rare: most of the other heads have no
+# such short description.
 #
 # ## What these pictures show, and what they do not
 #

@@ -19,7 +19,7 @@
 # normalisation for its scaled dot products. First the laws that a change must not break, then a small experiment with
 # three seeds of each, and at the end what it shows and what it does not.
 #
-# **Needs** no download and no GPU. **Takes** eight minutes on a laptop's CPU. In Colab, write the address of this
+# **Needs** no download and no GPU. **Takes** nine minutes on a laptop's CPU. In Colab, write the address of this
 # repository into the next cell; elsewhere leave it empty. It writes below `./runs`, and what is there already is not
 # trained again.
 

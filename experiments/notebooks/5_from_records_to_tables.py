@@ -19,7 +19,7 @@
 # read records, see that one that was edited is refused, redraw the curves of a run and Table 3 beside the paper's,
 # compare two runs, and follow one number to where it comes from.
 #
-# **Needs** no download and no GPU. **Takes** two minutes on a laptop's CPU. In Colab, write the address of this
+# **Needs** no download and no GPU. **Takes** half a minute on a laptop's CPU. In Colab, write the address of this
 # repository into the next cell; elsewhere leave it empty. It writes below `./runs`. If notebook 2 has left its run in
 # `runs/demo`, that run is used; otherwise a small one is trained.
 

@@ -12,6 +12,8 @@ import pytest
 from experiments.cli import main
 from experiments.streams import written
 from experiments.verbs import VERBS
+from tests.documents import tables_restored
+from tests.examples import EXAMPLES
 
 
 class Result:
@@ -43,8 +45,9 @@ def refused(result: Result) -> str:
 
 
 def test_help_names_every_verb_and_experiment(program):
-    for arguments in ((), ("--help",), ("train", "--help")):
-        result = program(*arguments)
+    for arguments in ((), ("--help",), ("train", "--help"), ("--parts", EXAMPLES / "ter.py", "--help")):
+        with tables_restored():
+            result = program(*arguments)
         assert result.code == 0
         for verb in VERBS:
             assert f"  {verb}" in result.out

@@ -2,7 +2,7 @@
 
 import shutil
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import optax
@@ -15,7 +15,7 @@ from experiments.evaluate import evaluate
 from experiments.parts import TABLES, own_parts, run_file, take_parts
 from experiments.records import read_evaluation
 from experiments.scoring import METRICS, Translated, score
-from experiments.train import train
+from experiments.train import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.documents import tables_restored
@@ -100,13 +100,13 @@ def test_training_goes_on_only_with_the_part(trained, changed):
         train(changed, run.path, lambda line: None)
 
 
-def test_a_rate_that_jumps_when_a_run_goes_on_is_said(trained, changed, tmp_path):
-    run, folder = trained
-    given(folder)
-    shutil.copytree(run.path, tmp_path / "run")
-    said = []
-    train(replace(changed, train=replace(changed.train, steps=21)), tmp_path / "run", said.append)
-    assert any("the learning rate jumps from" in line for line in said)
+def test_a_rate_that_jumps_when_a_run_goes_on_is_said(changed):
+    run_file(EXAMPLES / "cosine_schedule.py")
+    meta, said = {"step": 15, "experiment": asdict(changed)}, []
+    check_rates(changed, meta, said.append)
+    assert not said
+    check_rates(replace(changed, train=replace(changed.train, steps=30)), meta, said.append)
+    assert len(said) == 1 and "the learning rate jumps from" in said[0]
 
 
 def test_a_file_is_named_as_it_was_when_it_was_run(tmp_path, micro):
