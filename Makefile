@@ -55,7 +55,7 @@ test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not faults"
 
 test-faults: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults --dist load tests/faults
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -170,7 +170,7 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
     if given.target is not None and not given.target.strip():
         raise UserError("--target is empty")
-    if given.target is not None and (given.beam or given.alpha):
+    if given.target is not None and (given.beam, given.alpha) != (None, None):
         raise UserError("--beam and --alpha are for finding a translation: not with --target")
     if given.png_of and not given.png:
         raise UserError("--png-of says what --png FILE shows")

@@ -265,6 +265,8 @@ def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatc
     assert "wants a sentence" in refused(program("attention", run.path, " "))
     assert "wants a sentence" in refused(program("attention", run.path, "--words"))
     assert "--target is empty" in refused(program("attention", run.path, "A dog.", "--target", ""))
+    assert "not with --target" in refused(program("attention", run.path, "A dog.", "--target", "Ja", "--alpha", "0"))
+    assert "--png FILE" in refused(program("attention", run.path, "A dog.", "--png-of", "encoder"))
     assert "no run at nowhere" in refused(program("attention", "nowhere", "A dog."))
     for flag in ("--html", "--png", "--json"):
         assert "wants a file" in refused(program("attention", run.path, "A dog.", flag, tmp_path))
