@@ -83,7 +83,7 @@ def check_seeds(system: list[Scored]) -> None:
                 for name in differences(other.settings, run.settings)
                 if not name.startswith(("train.seed", "data.languages", "mesh"))
             ]
-            differing += [f"the file of {name}" for name in changed_parts(other.parts, run.parts)]
+            differing += changed_parts(other.parts, run.parts)
             if differing:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"

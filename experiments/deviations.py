@@ -86,16 +86,16 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     lines.append(f"{rows:,} rows in the embedding for {pieces:,} pieces; the paper's sizes fit 40,960 for 37,000 (3.4)")
     if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
         lines.append("the vocabulary is of byte-pair encoding; the paper's English-French one is of word-pieces (5.1)")
-    if not splits:
-        if experiment.data.train_pairs:
-            lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")
-        lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
         lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
         lines.append(
             f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out (5.1)"
         )
+    else:
+        if experiment.data.train_pairs:
+            lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")
+        lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     return [
         *lines,
         f"batches of at most {experiment.data.batch_tokens:,} token slots a side, of sentences of any length; "

@@ -33,7 +33,8 @@ def rehearse(experiment: Experiment) -> None:
     try:
         if "optimizer.schedule" in own:
             try_rates(experiment)
-        try_model(small, classes_of(small))
+        if any(setting.startswith("model.") for setting in own):
+            try_model(small, classes_of(small))
         if "optimizer.name" in own:
             try_optimizer(tried)
         try_step(tried)

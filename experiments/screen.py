@@ -84,7 +84,7 @@ class Screen:
 
     def words(self, rows: list[Row]) -> Group:
         """The last sample, and the last lines."""
-        sample = next((row for row in reversed(rows) if "output" in row), {})
+        sample = newest(rows, "output")
         said = [Text(visible(f"{name:9}  {sample[name]}"), no_wrap=True) for name in SAMPLE if name in sample]
         last = [text for text in self.lines if not text.startswith(" ")][len(said) + 2 - WORDS :]  # samples stand above
         return Group(*said, *(Text(line, style="dim", no_wrap=True) for line in last))
@@ -92,9 +92,7 @@ class Screen:
 
 def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
     """How far the run is, how fast, and how good: in one row of a terminal that is wide, or in two."""
-    train = next((row for row in reversed(rows) if "loss" in row), {})
-    dev = next((row for row in reversed(rows) if "dev_loss" in row), {})
-    bleu = next((row for row in reversed(rows) if "dev_bleu" in row), {})
+    train, dev, bleu = (newest(rows, name) for name in ("loss", "dev_loss", "dev_bleu"))
     skipped = sum(row.get("skipped") or 0 for row in rows)
     cells = [
         ("step", f"{train.get('step', 0):,} of {steps:,}"),
@@ -115,6 +113,11 @@ def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
         table.add_row(*(Text(value, style="bold") for _, value in row))
         tables.append(table)
     return Group(*tables)
+
+
+def newest(rows: list[Row], name: str) -> Row:
+    """The last row that has it; an empty one where none does."""
+    return next((row for row in reversed(rows) if name in row), {})
 
 
 def shown(value: float | None, form: str) -> str:

@@ -109,9 +109,7 @@ class WorkDir:
                 if not name.startswith(MAY_CHANGE)
             ]
             differing += ["vocabulary"] * (meta["vocabulary"] != newest["vocabulary"])
-            differing += [
-                f"the file of {name}" for name in changed_parts(meta.get("parts", {}), newest.get("parts", {}))
-            ]
+            differing += changed_parts(meta.get("parts", {}), newest.get("parts", {}))
             if differing:
                 raise UserError(
                     f"{self.checkpoints}: checkpoint {step} is not of the experiment of checkpoint {steps[-1]} "
@@ -141,9 +139,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def changed_parts(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:
-    """The settings whose parts of the user's own are not of one file in both."""
+    """In words, the settings whose parts of the user's own are not of one file in both."""
     both = [setting for setting in old if setting in new]
-    return [setting for setting in both if old[setting].get("sha256") != new[setting].get("sha256")]
+    return [f"the file of {setting}" for setting in both if old[setting].get("sha256") != new[setting].get("sha256")]
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
