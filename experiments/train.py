@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from sacrebleu.metrics import BLEU
 
 from data.batching import Batches, BatchPlan, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
@@ -20,6 +19,7 @@ from experiments.preemption import Preempted, Preemption
 from experiments.progress import SAMPLE, Meter, Progress, View, minutes, perplexity
 from experiments.records import commit
 from experiments.rehearsal import rehearse
+from experiments.scoring import bleu, check_language, target_language
 from experiments.streams import visible
 from experiments.translator import Translator
 from experiments.views import TensorBoard
@@ -73,6 +73,9 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
+    # Before the first step: what BLEU needs and is not here would end the run at its first validation.
+    if wrong := check_language(data.text("dev", "target"), target_language(experiment.data)):
+        log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
         if lock := by_first(lambda: run.claim(experiment, data.tokenizer)):
@@ -243,9 +246,9 @@ def translate_some(experiment: Experiment, data: PreparedData, params: Params, s
     greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=count))
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = Translator(params, greedy, data.tokenizer, log=lambda _: None).translate(sources)
-    bleu = BLEU().corpus_score(outputs, [references]).score
-    progress.log(f"step {step}: BLEU {bleu:.2f} on {len(sources)} validation sentences, greedy")
-    progress.write(step, dev_bleu=bleu)
+    value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
+    progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")
+    progress.write(step, dev_bleu=value)
     for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
         sample = dict(zip(SAMPLE, texts, strict=True))
         progress.write(step, **sample)
