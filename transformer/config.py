@@ -149,7 +149,7 @@ class TrainConfig:
     steps: int = 100_000
     """Parameter updates."""
     seed: int = 0
-    """Seed of the initial parameters, the order of the data and the dropout."""
+    """Seed of the initial parameters, the order of the data and the dropout: below 2^32."""
     label_smoothing: float = 0.1
     """eps_ls: this much probability is taken from the right token and spread over the V - 1 wrong ones."""
     accumulate: int = 1
@@ -170,6 +170,9 @@ class TrainConfig:
         for name in ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+        # NumPy knows no negative seed, and JAX takes one modulo 2^32: another seed, but the same parameters.
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"train.seed must lie in [0, 4294967295], not {self.seed}")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UserError(f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from transformer.config import Experiment, ModelConfig
 from transformer.loss import tied_cross_entropy
@@ -71,6 +72,18 @@ def batch_loss(
     return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing)
 
 
+DROPOUT = 0x64726F70  # "drop"
+
+
+def dropout_key(key: Array, step: ArrayLike) -> Array:
+    """Of the step after so many, from the key of the run: `jax.random.key(train.seed)`.
+
+    A branch of its own: Flax makes parameter n of fold_in(key, n), of the same seed, and what steps draw is to be
+    independent of where they start.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
+
+
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 
 
@@ -107,7 +120,7 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         return jax.lax.scan(add_part, zero, (split, jax.random.split(key, parts)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-        loss, tokens, grads = add_up(gradient_sum(state.params, batch, jax.random.fold_in(key, state.step)))
+        loss, tokens, grads = add_up(gradient_sum(state.params, batch, dropout_key(key, state.step)))
         grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(state.step + 1, experiment)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from transformer.config import DataConfig, Experiment, OptimizerConfig, TrainConfig
-from transformer.train import init_state, make_eval_step, make_train_step
+from transformer.config import DataConfig, Experiment, OptimizerConfig, TrainConfig, UserError
+from transformer.train import dropout_key, init_state, make_eval_step, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,12 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(experiment, batch, p
     assert split_metrics.tokens == whole_metrics.tokens == (batch["target"] != 0).sum()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_or_jax_does_not_take_is_refused(seed):
+    with pytest.raises(UserError, match=rf"train.seed must lie in \[0, 4294967295\], not {seed}"):
+        TrainConfig(seed=seed)
+
+
 def test_a_step_is_a_function_of_state_batch_and_key(experiment, batch):
     once, again = first_step(experiment, batch), first_step(experiment, batch)
     for x, y in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
@@ -80,6 +87,17 @@ def test_step_follows_adam_and_the_schedule(experiment, batch):
         np.testing.assert_allclose(nu, (1 - 0.98) * gradient**2, rtol=1e-3, atol=1e-12)
         expected = p0 - rate * gradient / (np.abs(gradient) + 1e-9)
         np.testing.assert_allclose(p1, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_what_is_dropped_owes_nothing_to_where_the_parameters_began(seed):
+    rngs, key, counts = nnx.Rngs(seed), jax.random.key(seed), jnp.arange(1000)
+    first = [jax.random.key_data(rngs.params()) for _ in range(3)]
+    initial = jax.random.key_data(jax.vmap(lambda n: jax.random.fold_in(key, n))(counts))
+    np.testing.assert_array_equal(initial[:3], first)  # it is so that Flax makes them
+    drawn = jax.random.key_data(jax.vmap(lambda n: dropout_key(key, n))(counts))
+    both = np.concatenate([initial, drawn])
+    assert len(np.unique(both, axis=0)) == len(both) == 2000
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
