@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
+from unicodedata import category
 
 from transformer.config import UserError
 
@@ -15,6 +16,7 @@ Pair = tuple[str, str]
 
 LONGEST_LINE = 1_000_000
 
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode's categories of spaces, control and format characters
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -98,5 +100,13 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
 
 
 def is_blank(pair: Pair) -> bool:
-    """Whether either side holds nothing but white space."""
-    return not pair[0].strip() or not pair[1].strip()
+    """Whether either side is blank."""
+    return is_blank_line(pair[0]) or is_blank_line(pair[1])
+
+
+def is_blank_line(text: str) -> bool:
+    """Whether a line shows nothing: white space, control and format characters (a lone byte order mark), "▁" alone.
+
+    U+2581 "▁" is how sentencepiece writes a space, so to the model a line of it is a line of spaces.
+    """
+    return all(c == "\u2581" or category(c) in _INVISIBLE for c in text)

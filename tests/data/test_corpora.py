@@ -15,7 +15,7 @@ import pytest
 from data import corpora
 from data.corpora import CORPORA, HostedCorpus, find_corpus
 from data.fetch import RemoteFile, fetch
-from data.text import is_blank, read_lines, read_pairs
+from data.text import is_blank, is_blank_line, read_lines, read_pairs
 from transformer.config import DataConfig, UserError
 
 CONTENT = gzip.compress(b"a man\na dog\n", mtime=0)
@@ -68,6 +68,15 @@ def _two(folder: Path, source: str, target: str) -> tuple[Path, Path]:
     for path, text in zip(paths, (source, target), strict=True):
         path.write_text(text, encoding="utf-8")
     return paths
+
+
+@pytest.mark.parametrize(
+    "line", ["", " \t", "\xa0\u2003", "\u2028\x85", "\x00\x1f", "\u200b", "\ufeff", "\xad", "▁", "▁ ▁"]
+)
+def test_a_line_that_shows_nothing_is_blank(line: str) -> None:
+    assert is_blank_line(line)
+    assert is_blank(("a", line)) and is_blank((line, "a"))
+    assert not is_blank_line(line + ".") and not is_blank_line("▅" + line)
 
 
 def test_pairs_are_line_by_line_and_the_blank_ones_are_known(tmp_path: Path) -> None:
