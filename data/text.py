@@ -58,10 +58,13 @@ def read_lines(path: Path) -> Generator[str, None, None]:
 def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
     """The lines of a binary file, with their ends. UserError for one of more than LONGEST_LINE bytes.
 
-    An archive of a few kilobytes can unpack to one line of a hundred gigabytes.
+    An archive of a few kilobytes can unpack to one line of a hundred gigabytes. UserError also for a file whose line
+    ends are carriage returns alone: it would be one line.
     """
     number = 1
     while raw := file.readline(LONGEST_LINE + 2):
+        if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
+            raise UserError(f"{name}: its line ends are CR alone: convert them, as with tr '\\r' '\\n'")
         if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
             raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
         yield raw

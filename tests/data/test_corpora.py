@@ -56,6 +56,17 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
         list(read_lines(path))
 
 
+def test_line_ends_of_carriage_returns_alone_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "old-mac"
+    for content in (b"one\rtwo\rthree\r", b"one\rtwo", b"one two\r" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"old-mac: its line ends are CR alone: convert them.*tr"):
+            list(read_lines(path))
+    for content in (b"one line", b"one line\r", b"one\rline\n", b"\r\n"):
+        path.write_bytes(content)
+        assert len(list(read_lines(path))) == 1
+
+
 def test_missing_file_and_directory_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.en: no such file"):
         list(read_lines(tmp_path / "nowhere.en"))
