@@ -21,6 +21,7 @@ _SILENT = (
     "note",
     "data.languages",
     "data.max_length",
+    "data.max_unknown",
     "data.train_pairs",
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
     "model.max_positions",

@@ -16,6 +16,7 @@ from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
 MAY_CHANGE = (
+    "data.max_unknown",
     "train.steps",
     "train.log_every",
     "train.eval_every",

@@ -98,6 +98,8 @@ class DataConfig:
     """Pieces in the vocabulary shared by both languages."""
     max_length: int = 128
     """Training pairs with more tokens than this on either side are dropped, and counted."""
+    max_unknown: float = 0.01
+    """Text of which a greater part of the tokens is <unk>, on either side of any split, is refused."""
     batch_tokens: int = 25_000
     """Token slots of one batch, on the larger side, padding included."""
 
@@ -110,6 +112,8 @@ class DataConfig:
             )
         if not 8 <= self.vocab_size < 2**16:
             raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
+        if not 0.0 <= self.max_unknown <= 1.0:
+            raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
 
 
 @dataclass(frozen=True)
