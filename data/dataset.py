@@ -86,11 +86,11 @@ def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) 
                 log(f"preparing {path}")
                 _build(folder, config, corpus, sources, data_dir / "downloads", log)
     data = open_prepared(path)
-    _check_unknown(data.manifest["splits"], config.max_unknown)
+    check_unknown(data.manifest["splits"], config.max_unknown)
     return data
 
 
-def _check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
+def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
     """UserError where more of a side's tokens than this share are <unk>: the model could neither read nor write it."""
     for split, counts in splits.items():
         for side in _SIDES:

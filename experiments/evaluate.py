@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from data.corpora import SplitName
+from data.dataset import check_unknown
 from data.encoding import Counts, encode_pairs
-from experiments.records import make_record, write_record
+from experiments.records import make_record, outputs_of, write_record
 from experiments.scoring import Score, Translated, check_language, score
-from experiments.testsets import TestSet
+from experiments.testsets import TestSet, own_split
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError
@@ -19,24 +21,27 @@ from transformer.config import UserError
 class Evaluation(NamedTuple):
     """A scored translation of a test set."""
 
-    test_set: TestSet
+    sources: list[str]
     outputs: list[str]
+    references: list[str]
     scores: list[Score]
     record: Path
 
 
-def evaluate(run: WorkDir, translator: Translator, test_set: TestSet, log: Callable[[str], None]) -> Evaluation:
-    """Translates a text, and leaves it with its record under <run>/evaluation/, by its name.
+def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, log: Callable[[str], None]) -> Evaluation:
+    """Translates a split of the run's corpus, or a further test set; leaves it with its record under <run>/evaluation/.
 
     The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
     UserError, but with a record of the others, for a metric of the user's own that fails.
     """
+    test_set = text if isinstance(text, TestSet) else own_split(run, translator, text, log)
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None
     if wrong := check_language(references, language):
         log(f"warning: {wrong}")
-    counts = counted(translator, test_set, log)
-    log(f"{translator.selection}: {'mean of steps' if len(translator.steps) > 1 else 'step'} {translator.told_steps()}")
+    counts = counted(translator, test_set)
+    what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
+    log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
     outputs = translator.translate(sources)
     seconds = time.monotonic() - start
@@ -53,22 +58,26 @@ def evaluate(run: WorkDir, translator: Translator, test_set: TestSet, log: Calla
     scores, failed = score(Translated(sources, outputs, references, language))
     decode = asdict(translator.experiment.decode)
     record = make_record(
-        translator.meta, scores, test_set, counts.facts(), translator.selection, translator.steps, decode, seconds
+        translator.meta, scores, test_set, counts, translator.selection, translator.steps, decode, seconds
     )
     write_record(path, record | {"texts": texts})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
-    return Evaluation(test_set, outputs, scores, path)
+    return Evaluation(sources, outputs, references, scores, path)
 
 
-def publish(result: Evaluation, path: Path) -> None:
-    """Copies a record to where it is kept, and the outputs beside it: other metrics can be computed of them later."""
+def counted(translator: Translator, test_set: TestSet) -> dict[str, Any]:
+    """The tokens of a text, and what of it the vocabulary has no piece for. UserError where that is too much."""
+    counts = Counts(read=len(test_set.sources))
+    pairs = zip(test_set.sources, test_set.references, strict=True)
+    for chunk in encode_pairs(pairs, translator.tokenizer, None):
+        counts.add(chunk)
+    check_unknown({test_set.name: counts.facts()}, translator.experiment.data.max_unknown)
+    return counts.facts()
+
+
+def publish(record: Path, path: Path) -> None:
+    """Copies a run's record to where it is kept, and its outputs beside it, so that other metrics can be computed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    output = result.record.with_name(f"{result.test_set.name}.output.txt")
-    write_whole(outputs_of(path), output.read_bytes())
-    write_whole(path, result.record.read_bytes())
-
-
-def outputs_of(record: Path) -> Path:
-    """The text of the outputs beside a kept record."""
-    return record.with_suffix(".output.txt")
+    write_whole(outputs_of(path), outputs_of(record).read_bytes())
+    write_whole(path, record.read_bytes())

@@ -123,6 +123,11 @@ def commit() -> str:
     return result.stdout.strip()
 
 
+def outputs_of(record: Path) -> Path:
+    """The text of the outputs, which stands beside a record."""
+    return record.with_suffix(".output.txt")
+
+
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Writes it whole or not at all, with a hash of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)

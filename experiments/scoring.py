@@ -73,9 +73,8 @@ def bleu(language: str | None, **settings: Any) -> BLEU:
     """
     code = primary(language or "")
     code = "zh" if code in _CHINESE else code
-    tokens = {"tokenize": "flores200"} if code in _WITHOUT_SPACES else {}
     try:
-        return BLEU(trg_lang=code, **tokens, **settings)
+        return BLEU(trg_lang=code, tokenize="flores200" if code in _WITHOUT_SPACES else None, **settings)
     except Exception as error:
         extra = f': pip install "sacrebleu[{code}]"' if code in ("ja", "ko") else f" ({brief(error)})"
         raise UserError(f"BLEU into {language} needs a tokenizer that is not here{extra}") from error

@@ -1,16 +1,19 @@
 """What `evaluate` translates: a split of the run's own corpus, a further test set by its name, or two files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from sacrebleu.utils import get_reference_files, get_source_file
 
-from data.corpora import HostedCorpus, find_corpus
-from data.dataset import default_data_dir
+from data.corpora import HostedCorpus, SplitName, find_corpus, languages_of
+from data.dataset import default_data_dir, prepare
 from data.fetch import fetch, sha256_of
 from data.languages import Languages
 from data.text import read_pairs
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
 from transformer.checkpoint import brief
 from transformer.config import DataConfig, UserError
 
@@ -29,6 +32,24 @@ class TestSet(NamedTuple):
     files: dict[str, dict[str, str]]
     """What they were read from, by role ("test.source"): name and SHA-256."""
     languages: Languages | None
+
+
+def own_split(run: WorkDir, translator: Translator, split: SplitName, log: Log) -> TestSet:
+    """A split of the corpus that a run was trained on."""
+    data = prepare(translator.experiment.data, log=log)
+    if data.tokenizer.sha256 != translator.tokenizer.sha256:
+        raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
+    files = {role: facts for role, facts in data.manifest["sources"].items() if role.split(".")[0] == split}
+    sources, references = data.text(split, "source"), data.text(split, "target")
+    if len(sources) != len(references):
+        raise UserError(
+            f"{len(sources)} sources and {len(references)} references in {data.path}: it has to be made anew"
+        )
+    languages, corpus = languages_of(translator.experiment.data), translator.meta["data"]["corpus"]
+    label = f"{corpus} {split}"
+    if corpus == "files":
+        label = label_of(Path(files[f"{split}.source"]["name"]), languages)
+    return TestSet(split, label, sources, references, files, languages)
 
 
 def find_test_set(name: str, data: DataConfig, languages: Languages | None, log: Log) -> TestSet:
@@ -52,7 +73,7 @@ def find_test_set(name: str, data: DataConfig, languages: Languages | None, log:
             f"no test set {name!r} of {languages}: there are test, dev{own} and sacreBLEU's "
             f"(sacrebleu --list); {brief(error)}"
         ) from error
-    return read_files(source, target, languages, name.replace("/", "-"), f"{name}, {languages}")
+    return read_files(source, target, languages, re.sub(r"[^\w-]", "-", name), f"{name}, {languages}")
 
 
 def read_files(
@@ -64,14 +85,19 @@ def read_files(
     """
     pairs = list(read_pairs(source, target))
     hashes = sha256_of(source), sha256_of(target)
-    stem = source.name.split(".")[0]
-    name = name or f"{stem}-{hashes[0][:8]}"
+    name = name or f"{source.name.split('.')[0]}-{hashes[0][:8]}"
     sides = zip(("source", "target"), (source, target), hashes, strict=True)
     return TestSet(
         name,
-        label or (f"{stem}, {languages}" if languages else stem),
+        label or label_of(source, languages),
         [a for a, _ in pairs],
         [b for _, b in pairs],
         {f"{name}.{side}": {"name": str(path), "sha256": sha256} for side, path, sha256 in sides},
         languages,
     )
+
+
+def label_of(file: Path, languages: Languages | None) -> str:
+    """Of a file's text, for people."""
+    stem = file.name.split(".")[0]
+    return f"{stem}, {languages}" if languages else stem

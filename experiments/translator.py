@@ -63,6 +63,8 @@ class Translator:
         """What the checkpoint says about itself, when it was loaded from one."""
         self.steps: list[int] = []
         """The checkpoints' steps; several were averaged."""
+        self.selection = ""
+        """How they were chosen, as in `load`."""
 
     @classmethod
     def load(
@@ -92,6 +94,7 @@ class Translator:
         loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
         translator = cls(loaded.params, experiment, tokenizer, log)
         translator.meta, translator.steps = loaded.meta, loaded.meta.get("averaged", loaded.steps)
+        translator.selection = loaded.meta.get("selection", checkpoint)
         return translator
 
     @property
