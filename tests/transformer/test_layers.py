@@ -80,9 +80,11 @@ def test_norm_stands_where_the_config_says(config):
     np.testing.assert_allclose(pre(x, jnp.sin, None), x + np.sin(normalised(x)), atol=1e-4)
 
 
-def test_dropout_is_on_the_sublayers_output(config):
-    # A dropped output leaves x itself: with everything dropped but a sliver, the norm of x comes out.
-    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
-    layer = Residual(replace(config, dropout=0.99), rngs=nnx.Rngs(0))
-    untouched = np.isclose(layer(x, jnp.zeros_like, jax.random.key(1)), normalised(np.array(x)), atol=1e-4)
-    assert untouched.all()
+def test_dropout_is_on_the_sublayers_output_alone(config):
+    key, x = jax.random.key(1), jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    mask = dropout(jnp.ones_like(x), 0.3, key)
+    assert jnp.any(mask == 0) and jnp.any(mask > 1)
+    post = Residual(replace(config, norm="post", dropout=0.3), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(post(x, jnp.sin, key), normalised(x + mask * np.sin(x)), atol=1e-4)
+    pre = Residual(replace(config, norm="pre", dropout=0.3), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(pre(x, jnp.sin, key), x + mask * np.sin(normalised(x)), atol=1e-4)

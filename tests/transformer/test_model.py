@@ -10,6 +10,7 @@ from experiments.paper import BASE, BIG, TABLE3
 from experiments.parts import run_file
 from tests.examples import EXAMPLES
 from transformer.config import BOS, EOS, PAD, Experiment, ModelConfig, UserError
+from transformer.layers import dropout
 from transformer.model import Transformer, count_parameters, shift_right
 from transformer.segments import segments
 
@@ -123,6 +124,30 @@ def test_dropout_needs_a_key(model, source, target):
     one, two = (model(source, target, jax.random.key(seed)) for seed in (1, 2))
     assert jnp.any(one != plain) and jnp.any(one != two)
     np.testing.assert_array_equal(model(source, target, jax.random.key(1)), one)
+
+
+def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(config, source, target, monkeypatch):
+    """Section 5.4: on the output of each sub-layer, and on the sums of embeddings and positions in both stacks."""
+    drawn = []
+
+    def spy(x, rate, key):
+        drawn.append((x.shape, rate, tuple(jax.random.key_data(key).tolist())))
+        return dropout(x, rate, key)
+
+    for module in ("transformer.layers", "transformer.model"):
+        monkeypatch.setattr(f"{module}.dropout", spy)
+    Transformer(config, rngs=nnx.Rngs(0))(source, target, jax.random.key(0))
+    shapes, rates, keys = zip(*drawn, strict=True)
+    encoder, decoder = 1 + 2 * config.num_layers, 1 + 3 * config.num_layers
+    assert shapes == ((*source.shape, config.d_model),) * encoder + ((*target.shape, config.d_model),) * decoder
+    assert set(rates) == {config.dropout}
+    assert len(set(keys)) == encoder + decoder
+
+
+def test_dropout_of_the_embedding_is_on_its_sum_with_the_positions(config, source):
+    model, key = Transformer(config, rngs=nnx.Rngs(0)), jax.random.key(0)
+    places = model.places(segments(source).position)
+    np.testing.assert_array_equal(model.embed(source, places, key), dropout(model.embed(source, places), 0.1, key))
 
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32(config, model, source, target):
