@@ -184,7 +184,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices share the work. The result is the same, but for rounding."""
+    """How devices share the work. What the model computes is the same, but for rounding, and so are its parameters,
+    but for the keys' biases: softmax does not see them, and nothing but rounding moves them."""
 
     data: int = 0
     """Devices that share the rows of a batch, and hold all parameters each. 0: those that the other two leave."""

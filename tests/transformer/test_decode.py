@@ -41,17 +41,20 @@ def test_length_penalty_is_the_papers():
     np.testing.assert_allclose(length_penalty(100, 0.0), 1.0)
 
 
-@pytest.mark.slow
-def test_greedy_takes_the_likeliest_token_of_the_uncached_model(sharp, source):
-    found = greedy_search(sharp, source, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
-    for row, sentence in enumerate(source):
-        tokens: list[int] = []
-        limit = int((sentence != PAD).sum()) + EXTRA
-        while len(tokens) < limit and tokens[-1:] != [EOS]:
-            guess = jnp.array([[*tokens, PAD]])
-            logits = sharp(sentence[None], guess)[0, len(tokens)].at[jnp.array([PAD, BOS])].set(-jnp.inf)
-            tokens.append(int(logits.argmax()))
-        np.testing.assert_array_equal(found[row], tokens + [PAD] * (found.shape[1] - len(tokens)))
+def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
+    sources = jax.random.randint(jax.random.key(0), (16, 5), 4, 29).at[::2, 3:].set(PAD)
+    found = greedy_search(sharp, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
+    # Each token follows from those before it: one forward pass has what the model would write at every place.
+    likeliest = np.array(sharp(sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
+    limits = (sources != PAD).sum(axis=1) + EXTRA
+    ended = 0
+    for tokens, guesses, limit in zip(np.array(found), likeliest, limits, strict=True):
+        length = int((tokens != PAD).sum())
+        np.testing.assert_array_equal(tokens[:length], guesses[:length])
+        assert EOS not in tokens[: length - 1]
+        assert tokens[length - 1] == EOS or length == limit
+        ended += tokens[length - 1] == EOS and length < limit
+    assert ended
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer.layers import FeedForward, Residual, dropout, random_bits
+from transformer.layers import FeedForward, LayerNorm, Residual, dropout, random_bits
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -70,6 +70,12 @@ def test_feed_forward_is_equation_2(config):
 
 def normalised(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def test_the_norm_does_not_lose_a_small_spread_around_a_large_mean(config):
+    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    norm = LayerNorm(config, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(norm(x + 3000), norm(x), atol=2e-3)
 
 
 def test_norm_stands_where_the_config_says(config):

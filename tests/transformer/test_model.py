@@ -60,6 +60,13 @@ def test_padding_changes_nothing(variant, source, target):
     np.testing.assert_allclose(variant(*wider)[:, : target.shape[1]][target != PAD], logits[target != PAD], atol=atol)
 
 
+def test_padding_changes_nothing_where_no_eos_is_before_it(model):
+    """Batches end every sentence by EOS; `translate` and a search need not."""
+    source, target = jnp.array([[5, 6, 7]]), jnp.array([[8, 9, 10, 11]])
+    padded = model(jnp.pad(source, ((0, 0), (0, 4))), target)
+    np.testing.assert_allclose(padded, model(source, target), atol=2e-6)
+
+
 def test_rows_do_not_see_each_other(variant, source, target):
     logits = variant(source, target)
     order = jnp.array([2, 0, 1])
@@ -116,6 +123,21 @@ def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
     np.testing.assert_allclose(x[0], rows[0] + table, atol=1e-6)
     np.testing.assert_allclose(x[1, :4], rows[1, :4] + table[:4], atol=1e-6)
     np.testing.assert_allclose(model.logits(x), x @ model.embedding[...].T, atol=1e-5)
+
+
+def test_what_the_model_begins_with(config):
+    """Embeddings of variance 1 / D: scaled by sqrt(D), they are as large as the positions (3.4)."""
+    table = Transformer(replace(config, vocab_size=5000), rngs=nnx.Rngs(0)).embedding[...]
+    np.testing.assert_allclose(table.std(), config.d_model**-0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_stack_ends_normalised(config, source, target, norm):
+    model = Transformer(replace(config, num_layers=1, norm=norm), rngs=nnx.Rngs(0))
+    memory = model.encode(source)
+    for x in (memory, model.decode(target, memory, source)):
+        np.testing.assert_allclose(x.mean(-1), 0, atol=1e-5)
+        np.testing.assert_allclose(x.std(-1), 1, rtol=1e-3)
 
 
 def test_dropout_needs_a_key(model, source, target):

@@ -208,7 +208,7 @@ def test_an_update_beyond_all_numbers_is_skipped_too(experiment, batch):
 def test_an_empty_batch_is_harmless(experiment, batch):
     empty = jax.tree.map(jnp.zeros_like, batch)
     state, metrics = first_step(experiment, empty)
-    assert metrics.tokens == 0
+    assert metrics.tokens == 0 and metrics.skipped == 0
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
 
 
