@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save test test-all test-faults lint bench docs clean
+.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-faults mutants lint bench docs clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -19,8 +19,10 @@ help:
 	@echo "make table3        SEEDS=3 gives intervals"
 	@echo "make notebooks execute experiments/notebooks/ in order, on a CPU;"
 	@echo "make notebooks-save  and write their .ipynb with the outputs"
-	@echo "make test      the tests: about ten minutes on two cores"
-	@echo "make test-all  the slow ones too"
+	@echo "make notebooks-quick  whether their cells run: each training is cut to 60 steps"
+	@echo "make test      the tests: about seven minutes on two cores"
+	@echo "make test-slow  those that take a minute or more each: devices, processes, kills, convergence"
+	@echo "make mutants   breaks the code in a hundred ways, one after the other, and counts those that no test sees"
 	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the pages of docs/ as HTML, warnings as errors"
@@ -48,11 +50,17 @@ notebooks: $(VENV)/installed-dev
 notebooks-save: $(VENV)/installed-dev
 	$(BIN)/python experiments/notebooks/run.py --save
 
+notebooks-quick: $(VENV)/installed-dev
+	$(BIN)/python experiments/notebooks/run.py --quick
+
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not faults"
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "slow and not faults"
+
+mutants: $(VENV)/installed-dev
+	$(BIN)/python -m tests.mutants
 
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m faults --dist load tests/faults

@@ -142,7 +142,9 @@ def build_text(language: str, archives: dict[str, Path], folder: Path) -> None:
     """
     request = json.dumps({address: str(path.absolute()) for address, path in archives.items()})
     command = [sys.executable, "-m", "data.wmt14", language, str(folder.absolute())]
-    result = subprocess.run(command, cwd=Path(__file__).parents[1], input=request, capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=Path(__file__).parents[1], input=request, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if result.returncode:
         said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
         raise UserError(f"tensorflow-datasets could not build wmt14_translate/{language}-en: {said[-1]}")

@@ -134,7 +134,7 @@ class Meter:
         """The same, and the time that the loop waits for them is measured."""
         while True:
             start = time.monotonic()
-            self.step_since, self.at_data = self.step_since or start, True
+            self.step_since, self.at_data = start if self.step_since is None else self.step_since, True
             try:
                 batch = next(batches)
             except StopIteration:

@@ -3,6 +3,7 @@
 All show the rows of metrics.jsonl, so all show the same numbers.
 """
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,8 @@ class Notebook:
     def __init__(self, run: WorkDir, every: float = 2.0):
         from IPython.display import display
 
-        self.run, self.every, self.drawn = run, every, 0.0
+        self.run, self.every = run, every
+        self.drawn = -math.inf  # never; a monotonic clock may be near 0, on a machine that has just been started
         self.place = display(display_id=True)
 
     def write(self, row: Row) -> None:

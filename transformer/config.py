@@ -5,6 +5,7 @@ The string below a field is its help text on the command line. Defaults are the 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self
 
@@ -17,6 +18,19 @@ class UserError(Exception):
 
     No ValueError: tyro catches those that a dataclass raises, and prints a box around them.
     """
+
+
+_LARGEST = 2**31 - 1  # JAX counts in int32
+
+
+def _counts(section: str, config: Any, names: Iterable[str]) -> None:
+    """UserError if one of these settings is not at least 1, or larger than JAX can count."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 1:
+            raise UserError(f"{section}.{name} must be at least 1, not {value}")
+        if value > _LARGEST:
+            raise UserError(f"{section}.{name} must be at most {_LARGEST}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -53,18 +67,8 @@ class ModelConfig:
     """Type of the products. Parameters, softmax, norm statistics and loss are float32 always."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "num_layers",
-            "d_model",
-            "d_ff",
-            "num_heads",
-            "d_k",
-            "d_v",
-            "max_positions",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, not {getattr(self, name)}")
+        sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
+        _counts("model", self, sizes)
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}")
 
@@ -106,6 +110,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.max_length < 2:
             raise UserError(f"data.max_length must be at least 2, not {self.max_length}")
+        _counts("data", self, ("max_length", "batch_tokens"))
         if self.batch_tokens < self.max_length:
             raise UserError(
                 f"data.batch_tokens ({self.batch_tokens}) must hold one sentence of data.max_length ({self.max_length})"
@@ -136,8 +141,7 @@ class OptimizerConfig:
     """Adam's epsilon."""
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 1:
-            raise UserError(f"optimizer.warmup_steps must be at least 1, not {self.warmup_steps}")
+        _counts("optimizer", self, ("warmup_steps",))
         for name in ("scale", "eps"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise UserError(f"optimizer.{name} must be positive and finite, not {getattr(self, name)}")
@@ -171,9 +175,8 @@ class TrainConfig:
     """Stop after this many non-finite steps in a row."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+        counts = ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps")
+        _counts("train", self, counts)
         # NumPy knows no negative seed, and JAX takes one modulo 2^32: another seed, but the same parameters.
         if not 0 <= self.seed < 2**32:
             raise UserError(f"train.seed must lie in [0, 4294967295], not {self.seed}")
@@ -183,7 +186,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices share the work. The result is the same, but for rounding."""
+    """How devices share the work. What the model computes is the same, but for rounding, and so are its parameters,
+    but for the keys' biases: softmax does not see them, and nothing but rounding moves them."""
 
     data: int = 0
     """Devices that share the rows of a batch, and hold all parameters each. 0: those that the other two leave."""
@@ -198,9 +202,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         if self.data < 0:
             raise UserError(f"mesh.data must be 0 or more, not {self.data}")
-        for name in ("fsdp", "tensor"):
-            if getattr(self, name) < 1:
-                raise UserError(f"mesh.{name} must be at least 1, not {getattr(self, name)}")
+        _counts("mesh", self, ("fsdp", "tensor"))
         if self.step == "pmap" and (self.fsdp, self.tensor) != (1, 1):
             raise UserError("mesh.step = pmap shares rows along mesh.data only: mesh.fsdp and mesh.tensor must be 1")
 
@@ -219,9 +221,7 @@ class DecodeConfig:
     """Sentences translated at a time (fewer when they are long)."""
 
     def __post_init__(self) -> None:
-        for name in ("beam", "extra_length", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"decode.{name} must be at least 1, not {getattr(self, name)}")
+        _counts("decode", self, ("beam", "extra_length", "batch_size"))
         if not 0.0 <= self.alpha < math.inf:
             raise UserError(f"decode.alpha must be 0 or more and finite, not {self.alpha}")
 

@@ -1,6 +1,6 @@
 """Executes the notebooks of this folder, in order and in one directory: `make notebooks`, `make notebooks-save`.
 
-    python experiments/notebooks/run.py [NAME ...] [--save] [--directory FOLDER]
+    python experiments/notebooks/run.py [NAME ...] [--save | --quick] [--directory FOLDER]
 
 A notebook is a script (jupytext's percent format), and beside it the .ipynb with its outputs. The script is what one
 edits; --save makes the .ipynb from it.
@@ -24,6 +24,24 @@ from nbformat import NotebookNode
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
+QUICK = """
+from dataclasses import replace
+
+import experiments.train
+
+whole = experiments.train.train
+
+
+def cut(experiment, *others, **named):
+    settings = experiment.train
+    steps, eval_every = min(settings.steps, 60), min(settings.eval_every, 20)
+    return whole(replace(experiment, train=replace(settings, steps=steps, eval_every=eval_every)), *others, **named)
+
+
+experiments.train.train = cut
+"""
+"""Before the first cell of a quick run: what is trained is trained for a minute at most, to no good."""
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -33,6 +51,8 @@ class Flags:
     """Only these, as in "1_the_paper". None: all."""
     save: bool = False
     """Write each .ipynb, with its outputs, beside its script."""
+    quick: bool = False
+    """Train for 60 steps where a notebook trains for longer: shows that its cells run, and not what it shows."""
     directory: Path | None = None
     """Where they run, and leave their runs. None: a fresh directory, which is removed at the end."""
 
@@ -76,6 +96,8 @@ def execute(notebook: NotebookNode, directory: Path) -> None:
 
 def main(flags: Flags) -> None:
     """Stops at the first notebook that fails."""
+    if flags.save and flags.quick:
+        sys.exit("--quick makes other outputs than a notebook shows: it cannot be saved")
     there = {path.stem: path for path in scripts()}
     if unknown := set(flags.names) - set(there):
         sys.exit(f"no notebook {min(unknown)!r}; there are: {', '.join(there)}")
@@ -89,6 +111,8 @@ def main(flags: Flags) -> None:
             if flags.names and name not in flags.names:
                 continue
             notebook, start = read_script(path), time.monotonic()
+            if flags.quick:
+                notebook.cells.insert(0, nbformat.v4.new_code_cell(QUICK))
             try:
                 execute(notebook, directory)
             except CellExecutionError as error:

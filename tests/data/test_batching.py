@@ -146,6 +146,23 @@ def test_two_epochs_hold_every_token_twice() -> None:
     assert real == 2 * int(batches.split.lengths("source").sum() + batches.split.lengths("target").sum())
 
 
+def test_target_tokens_are_those_of_the_batch() -> None:
+    batches = _batches()
+    for step in (0, 3, len(batches.plan) + 2):
+        assert batches.target_tokens(step) == (batches[step]["target"] != 0).sum()
+
+
+@pytest.mark.parametrize("own", [(0, 1, 2), (1, 4, 5), (3, 90, 91)])
+def test_a_process_reads_its_rows_of_the_same_batch(own: tuple[int, ...]) -> None:
+    whole = _batches()
+    part = Batches(whole.split, whole.plan, own)
+    for step in (0, 5):
+        assert part.target_tokens(step) == whole.target_tokens(step)
+        for side, rows in whole[step].items():
+            empty = np.zeros((100, rows.shape[1]), np.int32)
+            np.testing.assert_array_equal(part[step][side], np.concatenate([rows, empty])[list(own)])
+
+
 def test_there_is_no_step_before_the_first() -> None:
     with pytest.raises(IndexError):
         _batches()[-1]

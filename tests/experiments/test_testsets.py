@@ -62,7 +62,7 @@ def test_flags_choose_the_text(run, news):
         chosen(run, translator, Evaluating(test_src=news[0]))
     with pytest.raises(UserError, match="give one of them"):
         chosen(run, translator, Evaluating(test_set="dev", test_src=news[0], test_tgt=news[1]))
-    with pytest.raises(UserError, match="say which with --data.languages"):
+    with pytest.raises(UserError, match=r"say which with --data\.languages"):
         chosen(run, translator, Evaluating(test_set="wmt17"))
 
 

@@ -164,7 +164,9 @@ def test_watching_without_a_terminal_prints_the_numbers_once(run, capsys):
     assert "40 of 40" in capsys.readouterr().out
 
 
-def test_a_notebook_draws_in_one_place(run, monkeypatch):
+@pytest.mark.parametrize("uptime", [0.0, 60.0, 1e9])
+def test_a_notebook_draws_in_one_place(run, monkeypatch, uptime):
+    monkeypatch.setattr("time.monotonic", lambda: uptime)  # since the machine was started, where it is so
     display = pytest.importorskip("IPython.display")
     drawn = []
     place = types.SimpleNamespace(update=drawn.append)

@@ -11,6 +11,7 @@ from transformer.attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
+from transformer.config import ModelConfig
 
 B, T, S, N, K, H = 2, 3, 5, 4, 6, 7
 
@@ -70,6 +71,35 @@ def test_softmax_is_float32_when_products_are_bfloat16(qkv):
     output, weights = scaled_dot_product_attention(*(x.astype(jnp.bfloat16) for x in qkv), jnp.ones((1, 1, 1, S), bool))
     assert output.dtype == jnp.bfloat16
     assert weights.dtype == jnp.float32
+
+
+def test_a_bias_is_added_to_the_scores(qkv):
+    mask, bias = jnp.ones((1, 1, 1, S), bool), jnp.log(jnp.arange(1.0, S + 1))
+    _, plain = scaled_dot_product_attention(*qkv, mask)
+    _, biased = scaled_dot_product_attention(*qkv, mask, bias)
+    expected = plain * jnp.arange(1.0, S + 1)
+    np.testing.assert_allclose(biased, expected / expected.sum(-1, keepdims=True), rtol=1e-5)
+
+
+def test_queries_and_keys_are_turned_and_values_are_not(config):
+    attention = MultiHeadAttention(config, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (B, T, config.d_model))
+    mask = causal_mask(T)
+    plain, thrice = attention.project(x), attention.project(x, lambda keys: 3 * keys)
+    np.testing.assert_allclose(thrice.keys, 3 * plain.keys, rtol=1e-6)
+    np.testing.assert_array_equal(thrice.values, plain.values)
+    turned, by_hand = [], []
+    attention(x, plain, Sight(mask, turn=lambda queries: 3 * queries), turned)
+    attention(x, plain._replace(keys=3 * plain.keys), Sight(mask), by_hand)
+    np.testing.assert_allclose(turned[0], by_hand[0], rtol=1e-5)
+
+
+def test_matrices_begin_with_glorots_variance_over_all_heads():
+    D, N, K, H = 64, 8, 24, 40
+    attention = MultiHeadAttention(ModelConfig(d_model=D, num_heads=N, d_k=K, d_v=H), rngs=nnx.Rngs(0))
+    for name, width in (("query", K), ("key", K), ("value", H), ("output", H)):
+        kernel = getattr(attention, name).kernel[...]
+        np.testing.assert_allclose(kernel.std(), (2 / (D + N * width)) ** 0.5, rtol=0.05, err_msg=name)
 
 
 def test_multi_head_is_the_papers_concatenation(config):

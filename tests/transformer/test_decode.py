@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import jax
@@ -40,17 +41,20 @@ def test_length_penalty_is_the_papers():
     np.testing.assert_allclose(length_penalty(100, 0.0), 1.0)
 
 
-@pytest.mark.slow
-def test_greedy_takes_the_likeliest_token_of_the_uncached_model(sharp, source):
-    found = greedy_search(sharp, source, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
-    for row, sentence in enumerate(source):
-        tokens: list[int] = []
-        limit = int((sentence != PAD).sum()) + EXTRA
-        while len(tokens) < limit and tokens[-1:] != [EOS]:
-            guess = jnp.array([[*tokens, PAD]])
-            logits = sharp(sentence[None], guess)[0, len(tokens)].at[jnp.array([PAD, BOS])].set(-jnp.inf)
-            tokens.append(int(logits.argmax()))
-        np.testing.assert_array_equal(found[row], tokens + [PAD] * (found.shape[1] - len(tokens)))
+def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
+    sources = jax.random.randint(jax.random.key(0), (16, 5), 4, 29).at[::2, 3:].set(PAD)
+    found = greedy_search(sharp, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
+    # Each token follows from those before it: one forward pass has what the model would write at every place.
+    likeliest = np.array(sharp(sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
+    limits = (sources != PAD).sum(axis=1) + EXTRA
+    ended = 0
+    for tokens, guesses, limit in zip(np.array(found), likeliest, limits, strict=True):
+        length = int((tokens != PAD).sum())
+        np.testing.assert_array_equal(tokens[:length], guesses[:length])
+        assert EOS not in tokens[: length - 1]
+        assert tokens[length - 1] == EOS or length == limit
+        ended += tokens[length - 1] == EOS and length < limit
+    assert ended
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
@@ -112,15 +116,15 @@ def test_a_sentence_does_not_notice_its_batch(sharp, source, search):
 
 
 def test_output_stops_at_the_input_plus_extra_length(sharp, source):
-    # Without EOS nothing ends by itself.
+    # Without EOS nothing ends by itself: its logit is 0, and others are far above it.
     endless = nnx.clone(sharp)
     endless.embedding[...] = endless.embedding[...].at[EOS].set(0.0)
     for found in (
         greedy_search(endless, source, alpha=0.6, extra_length=3).tokens[:, 0],
         beam_search(endless, source, beam=2, alpha=0.6, extra_length=3).tokens[:, 0],
     ):
-        lengths = (found != PAD).sum(axis=1)
-        assert jnp.all(lengths <= (source != PAD).sum(axis=1) + 3)
+        np.testing.assert_array_equal((found != PAD).sum(axis=1), (source != PAD).sum(axis=1) + 3)
+        assert not jnp.any(found == EOS)
 
 
 def test_an_empty_row_costs_nothing_and_changes_nothing(sharp, source):
@@ -131,12 +135,32 @@ def test_an_empty_row_costs_nothing_and_changes_nothing(sharp, source):
     assert jnp.all(found.tokens[len(source) :] == PAD)
 
 
-@pytest.mark.slow
-def test_early_termination_finds_what_a_full_search_finds(sharp, source):
-    # `best` decides when a sentence is done; the first hypothesis must not depend on it.
-    one = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=1)
-    all_four = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=20, best=4)
-    np.testing.assert_array_equal(one.tokens[:, 0], all_four.tokens[:, 0])
+def search_to_the_end(logits_of, beam, alpha, limit):
+    """The beam search of a textbook, of one sentence: no cache, and no stop before the limit. -> score, tokens."""
+    alive, finished = [(0.0, [])], []
+    for t in range(limit):
+        rows = [tokens + [PAD] * (limit - t) for _, tokens in alive] + [[PAD] * limit] * (beam - len(alive))
+        logits = logits_of(jnp.array(rows))[:, t].at[:, jnp.array([PAD, BOS])].set(-jnp.inf)
+        log_probs = np.array(jax.nn.log_softmax(logits))
+        ways = sorted(
+            ((score + log_probs[i, v], [*tokens, v]) for i, (score, tokens) in enumerate(alive) for v in range(2, 29)),
+            key=lambda way: -way[0],
+        )[: 2 * beam]
+        finished += [(p / float(length_penalty(t + 1, alpha)), way) for p, way in ways if way[-1] == EOS]
+        alive = [(p, way) for p, way in ways if way[-1] != EOS][:beam]
+    return max(finished) if finished else max((p / float(length_penalty(limit, alpha)), way) for p, way in alive)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 1.5])
+def test_a_search_that_stops_early_finds_what_one_to_the_end_finds(sharp, alpha):
+    # A large alpha favours long outputs: those that a bound by the length of now would give up.
+    sources = jax.random.randint(jax.random.key(5), (8, 4), 4, 29)
+    found = beam_search(sharp, sources, beam=3, alpha=alpha, extra_length=26)
+    logits_of = jax.jit(lambda source, target: sharp(jnp.tile(source, (3, 1)), target))
+    for row, source in enumerate(sources):
+        score, tokens = search_to_the_end(partial(logits_of, source), 3, alpha, limit=30)
+        np.testing.assert_allclose(found.scores[row, 0], score, rtol=1e-4)
+        np.testing.assert_array_equal(found.tokens[row, 0], tokens + [PAD] * (30 - len(tokens)))
 
 
 @pytest.mark.parametrize("size", [9, 127, 200, 640, 2 * 331])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer.layers import FeedForward, Residual, dropout, random_bits
+from transformer.layers import FeedForward, LayerNorm, Residual, dropout, random_bits
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -72,6 +72,12 @@ def normalised(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
+def test_the_norm_does_not_lose_a_small_spread_around_a_large_mean(config):
+    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    norm = LayerNorm(config, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(norm(x + 3000), norm(x), atol=2e-3)
+
+
 def test_norm_stands_where_the_config_says(config):
     x = np.array(jax.random.normal(jax.random.key(0), (2, 3, config.d_model)))
     post = Residual(replace(config, norm="post"), rngs=nnx.Rngs(0))
@@ -80,9 +86,11 @@ def test_norm_stands_where_the_config_says(config):
     np.testing.assert_allclose(pre(x, jnp.sin, None), x + np.sin(normalised(x)), atol=1e-4)
 
 
-def test_dropout_is_on_the_sublayers_output(config):
-    # A dropped output leaves x itself: with everything dropped but a sliver, the norm of x comes out.
-    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
-    layer = Residual(replace(config, dropout=0.99), rngs=nnx.Rngs(0))
-    untouched = np.isclose(layer(x, jnp.zeros_like, jax.random.key(1)), normalised(np.array(x)), atol=1e-4)
-    assert untouched.all()
+def test_dropout_is_on_the_sublayers_output_alone(config):
+    key, x = jax.random.key(1), jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    mask = dropout(jnp.ones_like(x), 0.3, key)
+    assert jnp.any(mask == 0) and jnp.any(mask > 1)
+    post = Residual(replace(config, norm="post", dropout=0.3), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(post(x, jnp.sin, key), normalised(x + mask * np.sin(x)), atol=1e-4)
+    pre = Residual(replace(config, norm="pre", dropout=0.3), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(pre(x, jnp.sin, key), x + mask * np.sin(normalised(x)), atol=1e-4)

@@ -10,6 +10,7 @@ from experiments.paper import BASE, BIG, TABLE3
 from experiments.parts import run_file
 from tests.examples import EXAMPLES
 from transformer.config import BOS, EOS, PAD, Experiment, ModelConfig, UserError
+from transformer.layers import dropout
 from transformer.model import Transformer, count_parameters, shift_right
 from transformer.segments import segments
 
@@ -57,6 +58,13 @@ def test_padding_changes_nothing(variant, source, target):
     # Cosines are multiplied by 10, and so is their rounding.
     atol = 1e-5 if variant.config.attention == "cosine" else 2e-6
     np.testing.assert_allclose(variant(*wider)[:, : target.shape[1]][target != PAD], logits[target != PAD], atol=atol)
+
+
+def test_padding_changes_nothing_where_no_eos_is_before_it(model):
+    """Batches end every sentence by EOS; `translate` and a search need not."""
+    source, target = jnp.array([[5, 6, 7]]), jnp.array([[8, 9, 10, 11]])
+    padded = model(jnp.pad(source, ((0, 0), (0, 4))), target)
+    np.testing.assert_allclose(padded, model(source, target), atol=2e-6)
 
 
 def test_rows_do_not_see_each_other(variant, source, target):
@@ -117,12 +125,51 @@ def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
     np.testing.assert_allclose(model.logits(x), x @ model.embedding[...].T, atol=1e-5)
 
 
+def test_what_the_model_begins_with(config):
+    """Embeddings of variance 1 / D: scaled by sqrt(D), they are as large as the positions (3.4)."""
+    table = Transformer(replace(config, vocab_size=5000), rngs=nnx.Rngs(0)).embedding[...]
+    np.testing.assert_allclose(table.std(), config.d_model**-0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_stack_ends_normalised(config, source, target, norm):
+    model = Transformer(replace(config, num_layers=1, norm=norm), rngs=nnx.Rngs(0))
+    memory = model.encode(source)
+    for x in (memory, model.decode(target, memory, source)):
+        np.testing.assert_allclose(x.mean(-1), 0, atol=1e-5)
+        np.testing.assert_allclose(x.std(-1), 1, rtol=1e-3)
+
+
 def test_dropout_needs_a_key(model, source, target):
     plain = model(source, target)
     np.testing.assert_array_equal(model(source, target), plain)
     one, two = (model(source, target, jax.random.key(seed)) for seed in (1, 2))
     assert jnp.any(one != plain) and jnp.any(one != two)
     np.testing.assert_array_equal(model(source, target, jax.random.key(1)), one)
+
+
+def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(config, source, target, monkeypatch):
+    """Section 5.4: on the output of each sub-layer, and on the sums of embeddings and positions in both stacks."""
+    drawn = []
+
+    def spy(x, rate, key):
+        drawn.append((x.shape, rate, tuple(jax.random.key_data(key).tolist())))
+        return dropout(x, rate, key)
+
+    for module in ("transformer.layers", "transformer.model"):
+        monkeypatch.setattr(f"{module}.dropout", spy)
+    Transformer(config, rngs=nnx.Rngs(0))(source, target, jax.random.key(0))
+    shapes, rates, keys = zip(*drawn, strict=True)
+    encoder, decoder = 1 + 2 * config.num_layers, 1 + 3 * config.num_layers
+    assert shapes == ((*source.shape, config.d_model),) * encoder + ((*target.shape, config.d_model),) * decoder
+    assert set(rates) == {config.dropout}
+    assert len(set(keys)) == encoder + decoder
+
+
+def test_dropout_of_the_embedding_is_on_its_sum_with_the_positions(config, source):
+    model, key = Transformer(config, rngs=nnx.Rngs(0)), jax.random.key(0)
+    places = model.places(segments(source).position)
+    np.testing.assert_array_equal(model.embed(source, places, key), dropout(model.embed(source, places), 0.1, key))
 
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32(config, model, source, target):

@@ -1,11 +1,13 @@
 """Laws of training on many devices, on eight that XLA makes of one processor."""
 
+import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
@@ -14,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from tests.transformer.steps_on_devices import EXPERIMENT
 from transformer.config import MeshConfig, UserError
 from transformer.mesh import AXES
-from transformer.parallel import divides, make_mesh, padded_rows
+from transformer.parallel import divides, make_mesh, padded_rows, state_on
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap")
@@ -88,6 +90,16 @@ def test_an_array_that_cannot_be_shared_is_on_every_device():
     assert divides(mesh, P("tensor", "fsdp"), (4, 6)) and divides(mesh, P(("fsdp", "tensor")), (4,))
     assert not divides(mesh, P("tensor", "fsdp"), (4, 3)) and not divides(mesh, P("fsdp"), (1,))
     assert not divides(mesh, P("tensor", "fsdp"), (4,)) and divides(mesh, P(), (3,))
+
+
+@pytest.mark.parametrize(("sizes", "parts"), [((8, 1, 1), 1), ((1, 8, 1), 8), ((1, 1, 8), 8), ((2, 2, 2), 4)])
+def test_each_matrix_is_shared_by_all_devices_but_those_of_data(sizes, parts):
+    model = replace(EXPERIMENT.model, num_heads=8)
+    state = state_on(AbstractMesh(sizes, AXES), replace(EXPERIMENT, model=model))
+    matrices = [x for x in jax.tree.leaves(state) if math.prod(x.shape) > 512]
+    assert len(matrices) > 3 * 10  # the parameters, and Adam's two moments of each
+    for x in matrices:
+        assert math.prod(x.sharding.shard_shape(x.shape)) * parts == math.prod(x.shape), (x.shape, x.sharding.spec)
 
 
 def test_explicit_steps_share_rows_only():
