@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
+from unicodedata import category
 
 from transformer.config import UserError
 
@@ -95,6 +96,14 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
             yield a, b
     if count == 0:
         raise UserError(f"{source} and {target} are empty")
+
+
+def is_blank_line(text: str) -> bool:
+    """Whether nothing in it can be seen: white space, control and format characters, sentencepiece's mark for a space.
+
+    So is a line of a zero-width space or a byte order mark alone: no sentence to learn from, and none to translate.
+    """
+    return all(c.isspace() or c == "▁" or category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") for c in text)
 
 
 def is_blank(pair: Pair) -> bool:

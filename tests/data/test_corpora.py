@@ -15,7 +15,7 @@ import pytest
 from data import corpora
 from data.corpora import CORPORA, HostedCorpus, find_corpus
 from data.fetch import RemoteFile, fetch
-from data.text import is_blank, read_lines, read_pairs
+from data.text import is_blank, is_blank_line, read_lines, read_pairs
 from transformer.config import DataConfig, UserError
 
 CONTENT = gzip.compress(b"a man\na dog\n", mtime=0)
@@ -281,3 +281,9 @@ def test_hosted_corpus_reads_what_it_fetched(server: str, tmp_path: Path) -> Non
     corpus = HostedCorpus("x", "free", "de", dict.fromkeys(corpora.SPLITS, (file, file)))
     assert list(corpus.pairs("dev", None, tmp_path, print)) == [("a man", "a man"), ("a dog", "a dog")]
     assert list(corpus.pairs("train", 1, tmp_path, print)) == [("a man", "a man")]
+
+
+@pytest.mark.parametrize("text", ["", " \t", "\u200b", "\ufeff \u2581", "\u00a0\u3000\u2028", "\0\x85", "\u200d\u202e"])
+def test_a_line_of_nothing_visible_is_blank(text: str) -> None:
+    assert is_blank_line(text)
+    assert not is_blank_line(text + "." + text)
