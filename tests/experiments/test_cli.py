@@ -1,19 +1,39 @@
 """Bad input gets one clear line and exit code 2, before anything is overwritten."""
 
+import dataclasses
 import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from experiments import find
+from experiments.arguments import parse
 from experiments.cli import main
+from experiments.flags import (
+    Attending,
+    Averaging,
+    Comparing,
+    Evaluating,
+    Inspecting,
+    Planning,
+    Scoring,
+    Table,
+    Table1,
+    Translating,
+)
 from experiments.streams import written
 from experiments.verbs import VERBS
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
+from tests.experiments.launching import ROOT
+from transformer.config import UserError
 
 
 class Result:
@@ -72,7 +92,9 @@ def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "three" in refused(program("train", "demo", "--model.num-layers", "three"))
+    assert "--model.num-layers wants a whole number, not 'three'" in refused(
+        program("train", "demo", "--model.num-layers", "three")
+    )
     assert "unexpected --all" in refused(program("list", "--all"))
     assert "names come before flags" in refused(program("train", "--train.steps", "3"))
 
@@ -311,3 +333,77 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
 
     monkeypatch.setitem(VERBS, "list", full)
     assert "the disk is full" in refused(program("list"))
+
+
+def test_a_flag_without_its_value_says_what_it_wants(program, run):
+    for verb, flags, message in (
+        ("attention", ("A dog.", "--html"), "--html wants a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam wants a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best wants a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint wants a value"),
+        ("score", ("--source", "--target"), "--source wants a path"),
+    ):
+        assert refused(program(verb, run.path, *flags)) == f"error: {message}"
+
+
+def test_every_flag_says_what_it_wants():
+    """Of every verb: without a value, in words that this program has for its type."""
+    kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
+    cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
+    small = find("small")
+    for part in ("model", "data", "optimizer", "train", "decode", "mesh"):
+        cases += [(Planning, Planning(small), f"{part}.{f.name}") for f in dataclasses.fields(getattr(small, part))]
+    asked = 0
+    for kind, default, name in cases:
+        flag = "--" + name.replace("_", "-")
+        with suppress(UserError):
+            parse(kind, [flag], default, "x")
+            continue  # a switch, or a list, which may be empty
+        with pytest.raises(UserError, match=rf"^{flag} wants (a value|a path|a whole number|a number|one of .*)$"):
+            parse(kind, [flag], default, "x")
+        asked += 1
+    assert asked > 60
+
+
+OUTPUTS_THAT_FAIL = """
+import json, os, sys
+from experiments.cli import main
+results = {}
+for words in (["--help"], ["list"], ["train", "small", "--help"], ["results"], ["--parts"], ["nonsense"]):
+    for kind in ("full", "gone", "full stderr", "gone stderr"):
+        if (child := os.fork()) == 0:
+            there, here = os.pipe()
+            os.close(there)
+            broken = here if "gone" in kind else os.open("/dev/full", os.O_WRONLY)
+            said = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(said if "stderr" in kind else broken, 1)
+            os.dup2(broken if "stderr" in kind else said, 2)
+            main(words)
+            sys.exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(" ".join(words), kind, code, json.dumps(open(sys.argv[1]).read()), sep="\t")
+        sys.stdout.flush()
+"""
+
+
+def test_output_that_cannot_be_written_ends_in_a_line_or_quietly(tmp_path):
+    """A full device: one line and 2. A reader that went away: nothing and 141. Nowhere a traceback."""
+    command = [sys.executable, "-W", "ignore", "-c", OUTPUTS_THAT_FAIL, str(tmp_path / "said")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == 24
+    for words, kind, code, said in rows:
+        refused = words in ("--parts", "nonsense")
+        if "stderr" in kind:
+            assert code == ("2" if refused else "0"), (words, kind, code, said)
+        elif refused:
+            assert code == "2" and json.loads(said).startswith("error: ") and said.count("\\n") == 1
+        elif kind == "full":
+            assert code == "2" and json.loads(said).startswith("error: the disk is full") and said.count("\\n") == 1
+        else:
+            assert (code, said) == ("141", '""'), (words, kind, code, said)
