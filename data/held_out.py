@@ -70,13 +70,6 @@ def held_out(
         return _read(corpus.pairs(split, None, data_dir / "downloads", log), split, tokenizer, _checked(files, trained))
 
 
-def other_text(source: Path, target: Path, tokenizer: Tokenizer) -> HeldOut:
-    """A further test set: two parallel files of the user's. UserError as for any text (data/text.py)."""
-    corpus = FilesCorpus({"test": (source, target)})
-    files = {role: facts._asdict() for role, facts in corpus.sources(Path(), print).items()}
-    return _read(corpus.pairs("test", None, Path(), print), "test", tokenizer, files)
-
-
 def _checked(files: dict[str, dict[str, str]], trained: dict[str, Any]) -> dict[str, dict[str, str]]:
     """The same. UserError names a file that is not what it was when the run was trained."""
     for role, facts in files.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.dataset import PreparedData, find_prepared, prepare
-from data.held_out import HeldOut, held_out, other_text
+from data.held_out import HeldOut, held_out
 from tests.text import write_text
 from transformer.config import DataConfig, UserError
 
@@ -75,16 +75,6 @@ def test_text_that_changed_is_named(config: DataConfig, prepared: PreparedData) 
     (prepared.path / "dev.target.txt").write_bytes((prepared.path / "dev.target.txt").read_bytes().swapcase())
     with pytest.raises(UserError, match=r"dev\.target\.txt is damaged"):
         read(config, prepared, "dev", "data")
-
-
-def test_a_further_test_set(prepared: PreparedData) -> None:
-    Path("new.en").write_text("the dog\n\nthe €\n")
-    Path("new.de").write_text("der Hund\nleer\ndas €\n")
-    found = other_text(Path("new.en"), Path("new.de"), prepared.tokenizer)
-    assert found.sources == ["the dog", "the €"] and found.references == ["der Hund", "das €"]
-    assert found.files["test.target"]["name"] == "new.de" and found.counts["target_unknown"] == 1
-    with pytest.raises(UserError, match=r"none\.en: no such file"):
-        other_text(Path("none.en"), Path("new.de"), prepared.tokenizer)
 
 
 def test_a_file_that_is_gone_is_what_it_was(config: DataConfig, prepared: PreparedData) -> None:
