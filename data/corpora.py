@@ -7,13 +7,14 @@ one more class and one more line: CORPORA["mine"] = MyCorpus().
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from data import grammar
 from data.fetch import RemoteFile, fetch, sha256_of
+from data.languages import Languages
 from data.text import Pair, check_file, read_pairs
 from data.wmt14 import adopt, text_folder
 from transformer.config import DataConfig, UserError
@@ -77,12 +78,13 @@ class GrammarCorpus:
 
 @dataclass(frozen=True)
 class HostedCorpus:
-    """Two parallel text files a split, at public addresses."""
+    """Two parallel text files a split, at public addresses, and perhaps further test sets by their names."""
 
     name: str
     licence: str
     languages: str
     files: dict[SplitName, tuple[RemoteFile, RemoteFile]]
+    test_sets: dict[str, tuple[RemoteFile, RemoteFile]] = field(default_factory=dict)
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         return {
@@ -161,6 +163,9 @@ _MULTI30K_SHA256 = {
     "test_2016_flickr.en": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
     "test_2016_flickr.de": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
     "test_2016_flickr.fr": "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90",
+    "test_2017_flickr.en": "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074",
+    "test_2017_flickr.de": "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
+    "test_2017_flickr.fr": "3ba671ceb2299f3304ffafefea7a833d08632fbaf0ba18546f8a2ec2391af496",
 }
 _MULTI30K_STEMS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
 
@@ -170,9 +175,15 @@ def _multi30k(language: str) -> HostedCorpus:
         name = f"{stem}.{side}"
         return RemoteFile("multi30k", f"{_MULTI30K}/{name}.gz", _MULTI30K_SHA256[name])
 
-    files = {split: (file(stem, "en"), file(stem, language)) for split, stem in _MULTI30K_STEMS.items()}
+    def both(stem: str) -> tuple[RemoteFile, RemoteFile]:
+        return file(stem, "en"), file(stem, language)
+
     return HostedCorpus(
-        f"multi30k-en-{language}", "none stated by github.com/multi30k/dataset", f"en-{language}", files
+        f"multi30k-en-{language}",
+        "none stated by github.com/multi30k/dataset",
+        f"en-{language}",
+        {split: both(stem) for split, stem in _MULTI30K_STEMS.items()},
+        {"test_2017_flickr": both("test_2017_flickr")},
     )
 
 
@@ -222,6 +233,7 @@ def find_corpus(config: DataConfig) -> Corpus:
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
     if (own := _own_files(config)) or config.corpus == "files":
+        languages_of(config)
         return FilesCorpus(own, languages=config.languages)
     corpus = CORPORA.find(config.corpus)
     check_corpus(config.corpus, corpus)
@@ -241,14 +253,15 @@ def check_corpus(name: str, corpus: Corpus) -> None:
             raise UserError(f"data.corpus {name!r} has no `{member}`, which data.corpora.Corpus wants")
     if corpus.name != name or not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"data.corpus {name!r} calls itself {corpus.name!r}: one word, the same in both places")
-    if corpus.languages is not None and not re.fullmatch(r"[a-z]+-[a-z]+", str(corpus.languages)):
-        raise UserError(f'the languages of data.corpus {name!r} are {corpus.languages!r}: as in "en-de", please')
+    if corpus.languages is not None:
+        Languages.parse(corpus.languages)
 
 
-def languages_of(config: DataConfig) -> str | None:
-    """As in "en-de", by the configuration alone: the files of one's own text need not be there."""
+def languages_of(config: DataConfig) -> Languages | None:
+    """By the configuration alone: the files of one's own text need not be there. UserError for what are none."""
     own = config.corpus == "files" or config.train_src is not None
-    return config.languages if own else CORPORA.find(config.corpus).languages
+    said = config.languages if own else CORPORA.find(config.corpus).languages
+    return None if said is None else Languages.parse(said)
 
 
 def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:

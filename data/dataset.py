@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import appears_whole, remove_abandoned
 from data.text import Pair, is_blank, read_lines
-from data.tokenizer import Tokenizer, train_tokenizer
+from data.tokenizer import BYTES_FROM, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
 from transformer.config import DataConfig, UserError
 
-FORMAT = 1  # raise it when the files or their meaning change: older folders are then prepared anew
+FORMAT = 2  # raise it when the files or their meaning change: older folders are then prepared anew
 
+_NAMED = 5  # characters without a piece, in a line of the log
 _MANIFEST = "manifest.json"
 _SIDES: tuple[Side, Side] = ("source", "target")
 
@@ -84,7 +85,31 @@ def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) 
             with appears_whole(path) as folder:
                 log(f"preparing {path}")
                 _build(folder, config, corpus, sources, data_dir / "downloads", log)
-    return open_prepared(path)
+    data = open_prepared(path)
+    check_unknown(data.manifest["splits"], config.max_unknown)
+    return data
+
+
+def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
+    """UserError where more of a side's tokens than this share are <unk>: the model could neither read nor write it."""
+    for split, counts in splits.items():
+        for side in _SIDES:
+            if (share := counts[f"{side}_unknown"] / counts[f"{side}_tokens"]) > most:
+                raise UserError(
+                    f"{split} {side}: {share:.1%} of the tokens are <unk>, more than data.max_unknown = {most:.1%} "
+                    f"({_unread(counts, side)}): check the text, take a vocabulary of {BYTES_FROM:,} pieces or more, "
+                    f"which spells them in bytes (--data.vocab-size), or raise --data.max-unknown"
+                )
+
+
+def _unread(counts: dict[str, Any], side: Side) -> str:
+    """What of a side's text has no piece of the vocabulary, in words; nothing where all has one."""
+    if not (uncovered := counts[f"{side}_uncovered"]):
+        return ""
+    named = ", ".join(f"{character!r} {count:,} times" for character, count in list(uncovered.items())[:_NAMED])
+    more = " and others" if len(uncovered) > _NAMED else ""
+    unknown, tokens = counts[f"{side}_unknown"], counts[f"{side}_tokens"]
+    return f"characters without a piece: {named}{more}; {unknown:,} of {tokens:,} tokens are <unk>"
 
 
 def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | None:
@@ -161,6 +186,9 @@ def _build(
     for split in SPLITS:
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
         log(f"{split}: {counts[split]}")
+        for side in _SIDES:
+            if told := _unread(counts[split].facts(), side):
+                log(f"warning: {split} {side}: {told}")
     files = sorted(folder.iterdir())
     manifest = {
         "format": FORMAT,
@@ -170,7 +198,7 @@ def _build(
         "sources": {role: source._asdict() for role, source in sources.items()},
         **_settings(config),
         "vocab_sha256": tokenizer.sha256,
-        "splits": {split: asdict(counts[split]) for split in SPLITS},
+        "splits": {split: counts[split].facts() for split in SPLITS},
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -3,32 +3,34 @@
 import multiprocessing
 import os
 import signal
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data.text import Pair
 from data.tokenizer import Tokenizer
-from transformer.config import UserError
+from transformer.config import UNK, UserError
 
 Ragged = tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]  # flat ids, and the length of each sentence
 
 _CHUNK = 10_000  # pairs encoded at a time: a few MB
+_MOST_NAMED = 20  # characters without a piece: text in another script has thousands
 _PARALLEL_FROM = 200_000  # pairs; below, processes take longer to start than they save
 
 
 class Chunk(NamedTuple):
-    """Encoded pairs: (source, target), and how many were dropped as too long."""
+    """Encoded pairs: (source, target), how many were dropped as too long, and what of a side's text has no piece."""
 
     sides: tuple[Ragged, Ragged]
     too_long: int
+    uncovered: tuple[Counter[str], Counter[str]]
 
 
 @dataclass
@@ -41,6 +43,12 @@ class Counts:
     kept: int = 0
     source_tokens: int = 0
     target_tokens: int = 0
+    source_unknown: int = 0
+    """Tokens that are <unk>."""
+    target_unknown: int = 0
+    source_uncovered: Counter[str] = field(default_factory=Counter)
+    """The characters that the vocabulary has no piece for (Tokenizer.characters), and how often each stands there."""
+    target_uncovered: Counter[str] = field(default_factory=Counter)
 
     def add(self, chunk: Chunk) -> None:
         (source, lengths), (target, _) = chunk.sides
@@ -48,6 +56,17 @@ class Counts:
         self.kept += len(lengths)
         self.source_tokens += len(source)
         self.target_tokens += len(target)
+        self.source_unknown += int((source == UNK).sum())
+        self.target_unknown += int((target == UNK).sum())
+        self.source_uncovered += chunk.uncovered[0]
+        self.target_uncovered += chunk.uncovered[1]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON: of the characters without a piece the most frequent, the first one first."""
+        return vars(self) | {
+            f"{side}_uncovered": dict(vars(self)[f"{side}_uncovered"].most_common(_MOST_NAMED))
+            for side in ("source", "target")
+        }
 
     def __str__(self) -> str:
         dropped = f"{self.blank:,} blank and {self.too_long:,} too long dropped"
@@ -73,9 +92,18 @@ def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> Chunk:
     both = [tokenizer.encode([pair[side] for pair in pairs]) for side in (0, 1)]
-    rows = list(zip(*both, strict=True))
-    kept = [row for row in rows if max_length is None or max(map(len, row)) <= max_length]
-    return Chunk((_ragged([s for s, _ in kept]), _ragged([t for _, t in kept])), len(rows) - len(kept))
+    rows = [row for row in zip(pairs, *both, strict=True) if max_length is None or max(map(len, row[1:])) <= max_length]
+    sides = _ragged([source for _, source, _ in rows]), _ragged([target for _, _, target in rows])
+    source, target = (_uncovered(tokenizer, (pair[side] for pair, _, _ in rows)) for side in (0, 1))
+    return Chunk(sides, len(pairs) - len(rows), (source, target))
+
+
+def _uncovered(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for line in lines:
+        if missing := set(line) - tokenizer.characters:
+            found.update(character for character in line if character in missing)
+    return found
 
 
 def _ragged(sentences: list[list[int]]) -> Ragged:

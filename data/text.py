@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
+from unicodedata import category
 
 from transformer.config import UserError
 
@@ -15,6 +16,7 @@ Pair = tuple[str, str]
 
 LONGEST_LINE = 1_000_000
 
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode's categories of spaces, control and format characters
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -56,10 +58,13 @@ def read_lines(path: Path) -> Generator[str, None, None]:
 def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
     """The lines of a binary file, with their ends. UserError for one of more than LONGEST_LINE bytes.
 
-    An archive of a few kilobytes can unpack to one line of a hundred gigabytes.
+    An archive of a few kilobytes can unpack to one line of a hundred gigabytes. UserError also for a file whose line
+    ends are carriage returns alone: it would be one line.
     """
     number = 1
     while raw := file.readline(LONGEST_LINE + 2):
+        if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
+            raise UserError(f"{name}: its line ends are CR alone: convert them, as with tr '\\r' '\\n'")
         if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
             raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
         yield raw
@@ -98,5 +103,13 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
 
 
 def is_blank(pair: Pair) -> bool:
-    """Whether either side holds nothing but white space."""
-    return not pair[0].strip() or not pair[1].strip()
+    """Whether either side is blank."""
+    return is_blank_line(pair[0]) or is_blank_line(pair[1])
+
+
+def is_blank_line(text: str) -> bool:
+    """Whether a line shows nothing: white space, control and format characters (a lone byte order mark), "▁" alone.
+
+    U+2581 "▁" is how sentencepiece writes a space, so to the model a line of it is a line of spaces.
+    """
+    return all(c == "\u2581" or category(c) in _INVISIBLE for c in text)

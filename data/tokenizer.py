@@ -3,21 +3,30 @@
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
 import sentencepiece
 
+from data.text import is_blank_line
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 # 256 pieces, one for each byte, spell characters that have no piece of their own, so that no text is lost. In
 # a vocabulary of this size that is at most every 16th piece (8,000 pieces on Multi30k: 0.4 % more tokens); of
 # a small one it would be most, and there a character that training has not seen becomes <unk>.
-_BYTE_FALLBACK_FROM = 4096
+BYTES_FROM = 4096
 # With bytes to spell them, characters rarer than 1 in 100,000 need no piece: crawled text has thousands.
 _COVERAGE_WITH_BYTES = 0.99999
+
+# sentencepiece learns nothing, and says nothing, of a line with U+2585, which it writes for unknown characters itself,
+# and of a line of more than 4,192 bytes. So it is shown lines of at most 1,000 characters, ended at a space if there
+# is one, which makes no difference (no piece spans a space), and a space for each U+2585.
+_RESERVED = "▅"
+_SHORT = re.compile(r".{1,1000}(?: |\Z)|.{1,1000}", re.DOTALL)
+_SHORT_FROM = 4192 // 4  # characters of at most 4 bytes each
 
 _MAX_LINES = 2_000_000  # more lines cost memory and hardly change the pieces
 
@@ -81,6 +90,15 @@ class Tokenizer:
             raise UserError(f"not valid text: {error}") from error
         return ids
 
+    @cached_property
+    def characters(self) -> frozenset[str]:
+        """The characters that come back from the ids because they have a piece of their own, and the space.
+
+        Another one reads as unk, or as its bytes where the vocabulary has those; and "▁" reads as a space.
+        """
+        pieces: list[str] = self._processor.id_to_piece(list(range(self.size)))
+        return frozenset(piece for piece in pieces if len(piece) == 1) - {"▁"} | {" "}
+
     def decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
         """Text of each sequence up to its first eos. pad and bos are dropped; unknown ids read as unk."""
         sequences = [self._clean(ids) for ids in batch]
@@ -104,7 +122,7 @@ def train_tokenizer(
 
     UserError when the text has not that many pieces, or more characters than that, with the possible number.
     """
-    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= _BYTE_FALLBACK_FROM)
+    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM)
     tokenizer = Tokenizer(model)
     tokenizer.save(path)
     return tokenizer
@@ -126,13 +144,23 @@ def _sample(lines: Iterable[str], most: int) -> list[str]:
     return kept
 
 
+def _shown(lines: list[str]) -> Iterator[str]:
+    """All of the text, as lines that sentencepiece learns from."""
+    for line in lines:
+        whole = line.replace(_RESERVED, " ")
+        if len(whole) <= _SHORT_FROM:
+            yield whole
+        else:
+            yield from _SHORT.findall(whole)
+
+
 def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool) -> bytes:
-    if not any(line.strip() for line in lines):
+    if all(map(is_blank_line, _shown(lines))):
         raise UserError("there is no text to learn a vocabulary from")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=_shown(lines),
             model_writer=model,
             model_type=vocab_type,
             vocab_size=vocab_size,
@@ -156,7 +184,7 @@ def _explain(error: RuntimeError, lines: list[str], vocab_type: str, vocab_size:
     """sentencepiece's refusal of a size as a UserError with the size that would do."""
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         possible = int(most[1])
-        if byte_fallback and possible < _BYTE_FALLBACK_FROM:
+        if byte_fallback and possible < BYTES_FROM:
             # This number counts the 256 bytes, which a vocabulary that small would not have.
             _train(lines, vocab_type, vocab_size, byte_fallback=False)
         raise UserError(

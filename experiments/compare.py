@@ -2,21 +2,22 @@
 
 Two questions, two answers. Over the sentences of the test set: paired bootstrap resampling and approximate
 randomisation, sacrebleu's. Over training runs, where several seeds of a system are given: the mean and its 95%
-interval.
+interval. Neither says why: so whatever differs in how the two were scored is named, and scores of different tokens are
+not compared at all.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import CHRF
 from sacrebleu.significance import PairedTest, Result
 
-from data.corpora import SplitName
 from data.fetch import sha256_of
 from data.text import read_lines
-from experiments.records import read_evaluation
+from experiments.records import language_of, read_evaluation
 from experiments.render import interval
+from experiments.scoring import bleu, tokens_of
 from experiments.workdir import WorkDir, changed_parts, differences, find_workdir
 from transformer.config import UserError
 
@@ -28,44 +29,73 @@ class Scored(NamedTuple):
     settings: dict[str, Any]
     parts: dict[str, dict[str, str]]
     """The user's own that it was trained with."""
+    protocol: dict[str, Any]
+    """How it was translated and scored."""
+    language: str | None
+    """What it was translated into."""
     outputs: list[str]
     references: list[str]
 
 
-def scored(name: str, split: SplitName) -> Scored:
+def scored(name: str, test_set: str) -> Scored:
     """What `evaluate` left in a run. UserError if it did not, or if a file was changed since."""
     run = find_workdir(name)
-    path = run.evaluation / f"{split}.json"
+    path = run.evaluation / f"{test_set}.json"
     if not path.exists():
-        raise UserError(f"{run.path} has no scored {split} set: python -m experiments evaluate {name} --split {split}")
+        there = ", ".join(sorted(p.stem for p in run.evaluation.glob("*.json"))) or "none"
+        raise UserError(
+            f"{run.path} has no scored test set {test_set!r} (scored: {there}): python -m experiments evaluate {name}"
+        )
     record = read_evaluation(path)
-    texts = {role: run.evaluation / f"{split}.{role}.txt" for role in ("source", "output", "reference")}
+    texts = {role: run.evaluation / f"{test_set}.{role}.txt" for role in ("source", "output", "reference")}
     for role, file in texts.items():
         if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
             raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
     parts = record.get("parts", {}).get("train", {})
     lines = (list(read_lines(texts[role])) for role in ("output", "reference"))
-    return Scored(run, record["settings"], parts, *lines)
+    return Scored(run, record["settings"], parts, protocol_of(record), language_of(record), *lines)
 
 
-def compare(first: list[str], second: list[str], split: SplitName) -> Iterator[str]:
+def protocol_of(record: dict[str, Any]) -> dict[str, Any]:
+    """How an output was made and its words counted, by what the reader of a difference has to know."""
+    decode, count = record["settings"]["decode"], len(record["checkpoints"])
+    signatures = {score["name"]: score["signature"] for score in record["scores"]}
+    selection = record.get("selection", "not said")
+    return {
+        "tokens": tokens_of(signatures.get("BLEU", "")),
+        "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
+        **{name: decode[name] for name in ("beam", "alpha", "extra_length")},
+        "parts": sorted(record.get("parts", {}).get("evaluate", {})),
+    }
+
+
+def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]:
     """Lines to print. Each system is one run, or runs of several seeds, compared pair by pair.
 
-    UserError if a run is not scored, or not on the text of the others.
+    UserError if a run is not scored, or not on the text of the others, or if BLEU counted other tokens.
     """
     if len(first) != len(second):
         raise UserError(f"{len(first)} runs of one system and {len(second)} of the other: pairs need as many of both")
-    pairs = [(scored(a, split), scored(b, split)) for a, b in zip(first, second, strict=True)]
-    references = pairs[0][0].references
+    pairs = [(scored(a, test_set), scored(b, test_set)) for a, b in zip(first, second, strict=True)]
+    base = pairs[0][0]
+    references, tokens = base.references, base.protocol["tokens"]
     for member in (member for pair in pairs for member in pair):
         if member.references != references:
-            raise UserError(f"{member.run.path} and {pairs[0][0].run.path} were not scored on the same text")
+            raise UserError(f"{member.run.path} and {base.run.path} were not scored on the same text")
+        if (other := member.protocol["tokens"]) != tokens:
+            raise UserError(
+                f"{member.run.path} and {base.run.path} have BLEU of other tokens ({other} and {tokens}), which cannot "
+                f"be compared: evaluate both with the same --data.languages"
+            )
     for system in ([a for a, _ in pairs], [b for _, b in pairs]):
         check_seeds(system)
     results: dict[str, list[Paired]] = {}
     for a, b in pairs:
-        yield f"{a.run.path} and {b.run.path}, {split} set, {len(references):,} lines"
-        for metric, found in paired(a.outputs, b.outputs, references).items():
+        yield f"{a.run.path} and {b.run.path}, {test_set} set, {len(references):,} lines"
+        if differing := [name for name in a.protocol if a.protocol[name] != b.protocol[name]]:
+            how = "; ".join(f"{name}: {a.protocol[name]} and {b.protocol[name]}" for name in differing)
+            yield f"  warning: not scored the same way, which the difference includes ({how})"
+        for metric, found in paired(a.outputs, b.outputs, references, a.language).items():
             results.setdefault(metric, []).append(found)
             yield f"  {metric:6} {found}"
     seeds = "n = 1: no interval" if len(pairs) == 1 else f"n = {len(pairs)} seeds, 95% interval"
@@ -84,6 +114,7 @@ def check_seeds(system: list[Scored]) -> None:
                 if not name.startswith(("train.seed", "data.languages", "mesh"))
             ]
             differing += changed_parts(other.parts, run.parts)
+            differing += ["the choice of checkpoints"] * (other.protocol["checkpoints"] != run.protocol["checkpoints"])
             if differing:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
@@ -107,11 +138,13 @@ class Paired(NamedTuple):
         )
 
 
-def paired(first: list[str], second: list[str], references: list[str]) -> dict[str, Paired]:
-    """Both tests for each metric."""
+def paired(
+    first: list[str], second: list[str], references: list[str], language: str | None = None
+) -> dict[str, Paired]:
+    """Both tests for each metric; BLEU with the tokens of the language."""
 
     def results(test: str, metric: str) -> list[Result]:
-        metrics = {metric: BLEU() if metric == "BLEU" else CHRF()}
+        metrics = {metric: bleu(language) if metric == "BLEU" else CHRF()}
         found = PairedTest([("A", first), ("B", second)], metrics, [references], test_type=test)()[1][metric]
         return [result for result in found if isinstance(result, Result)]
 

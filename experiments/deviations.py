@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from data.corpora import languages_of
+from data.languages import primary
 from experiments.wmt14 import EXPERIMENTS as PRESETS
 from experiments.workdir import differences, value_of
 from transformer.config import Experiment
@@ -20,6 +21,7 @@ _SILENT = (
     "note",
     "data.languages",
     "data.max_length",
+    "data.max_unknown",
     "data.train_pairs",
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
     "model.max_positions",
@@ -69,9 +71,10 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     paper has them.
     """
     languages = languages_of(experiment.data)
+    pair = "-".join(map(primary, languages or ()))
     ours = asdict(experiment)
     papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
-    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{languages}"] or papers
+    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{pair}"] or papers
     counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
     differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")
@@ -80,7 +83,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         f"{name}: {value_of(ours, name)}; the paper's {label}: {value_of(theirs, name)} ({section_of(name)})"
         for name in differing
     ]
-    if f"wmt14-{languages}" not in PAIRS:
+    if f"wmt14-{pair}" not in PAIRS:
         lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr (5.1)")
     rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
     lines.append(f"{rows:,} rows in the embedding for {pieces:,} pieces; the paper's sizes fit 40,960 for 37,000 (3.4)")

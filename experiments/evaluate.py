@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from data.corpora import SplitName, languages_of
-from data.dataset import prepare
-from experiments.records import make_record, write_record
-from experiments.scoring import Score, Translated, score
+from data.corpora import SplitName
+from data.dataset import check_unknown
+from data.encoding import Counts, encode_pairs
+from experiments.records import make_record, outputs_of, write_record
+from experiments.scoring import Score, Translated, check_language, score
+from experiments.testsets import TestSet, own_split
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError
@@ -26,39 +28,56 @@ class Evaluation(NamedTuple):
     record: Path
 
 
-def evaluate(run: WorkDir, translator: Translator, split: SplitName, log: Callable[[str], None]) -> Evaluation:
-    """Translates a split, and leaves text and record under <run>/evaluation/.
+def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, log: Callable[[str], None]) -> Evaluation:
+    """Translates a split of the run's corpus, or a further test set; leaves it with its record under <run>/evaluation/.
 
     The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
     UserError, but with a record of the others, for a metric of the user's own that fails.
     """
-    data = prepare(translator.experiment.data, log=log)
-    if data.tokenizer.sha256 != translator.tokenizer.sha256:
-        raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
-    files = {role: facts for role, facts in data.manifest["sources"].items() if role.split(".")[0] == split}
-    run.evaluation.mkdir(exist_ok=True)
-    sources, references = data.text(split, "source"), data.text(split, "target")
-    if len(sources) != len(references):
-        raise UserError(
-            f"{len(sources)} sources and {len(references)} references in {data.path}: it has to be made anew"
-        )
+    test_set = text if isinstance(text, TestSet) else own_split(run, translator, text, log)
+    sources, references = test_set.sources, test_set.references
+    language = test_set.languages.target if test_set.languages else None
+    if wrong := check_language(references, language):
+        log(f"warning: {wrong}")
+    counts = counted(translator, test_set)
+    what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
+    log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
     outputs = translator.translate(sources)
     seconds = time.monotonic() - start
     log(f"translated {len(sources)} sentences in {seconds:.1f} s")
 
-    path = run.evaluation / f"{split}.json"
+    run.evaluation.mkdir(exist_ok=True)
+    path = run.evaluation / f"{test_set.name}.json"
     path.unlink(missing_ok=True)  # it is of the texts that are replaced now
     texts = {}
     for role, lines in (("source", sources), ("output", outputs), ("reference", references)):
         content = "".join(line + "\n" for line in lines).encode()
-        write_whole(run.evaluation / f"{split}.{role}.txt", content)
+        write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    languages = languages_of(translator.experiment.data)
-    scores, failed = score(Translated(sources, outputs, references, languages and languages.split("-")[1]))
+    scores, failed = score(Translated(sources, outputs, references, language))
     decode = asdict(translator.experiment.decode)
-    record = make_record(translator.meta, scores, split, translator.steps, files, decode, seconds)
+    record = make_record(
+        translator.meta, scores, test_set, counts, translator.selection, translator.steps, decode, seconds
+    )
     write_record(path, record | {"texts": texts})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
     return Evaluation(sources, outputs, references, scores, path)
+
+
+def counted(translator: Translator, test_set: TestSet) -> dict[str, Any]:
+    """The tokens of a text, and what of it the vocabulary has no piece for. UserError where that is too much."""
+    counts = Counts(read=len(test_set.sources))
+    pairs = zip(test_set.sources, test_set.references, strict=True)
+    for chunk in encode_pairs(pairs, translator.tokenizer, None):
+        counts.add(chunk)
+    check_unknown({test_set.name: counts.facts()}, translator.experiment.data.max_unknown)
+    return counts.facts()
+
+
+def publish(record: Path, path: Path) -> None:
+    """Copies a run's record to where it is kept, and its outputs beside it, so that other metrics can be computed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(outputs_of(path), outputs_of(record).read_bytes())
+    write_whole(path, record.read_bytes())

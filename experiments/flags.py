@@ -89,10 +89,17 @@ class Decoding(Searching):
 class Evaluating(Decoding):
     """Flags of `evaluate`."""
 
-    split: Literal["test", "dev"] = "test"
-    """Which text of the run's corpus."""
+    test_set: str = "test"
+    """Which text: test or dev of the run's corpus; a further test set of the corpus (test_2017_flickr of Multi30k), or
+    one of sacreBLEU's (wmt17)."""
+    test_src: Annotated[Path | None, tyro.conf.arg(name="data.test-src")] = None
+    """A further test text of your own, source side, in place of --test-set."""
+    test_tgt: Annotated[Path | None, tyro.conf.arg(name="data.test-tgt")] = None
+    """Its translation."""
+    languages: Annotated[str | None, tyro.conf.arg(name="data.languages")] = None
+    """As in en-zh: decides how BLEU counts words. None: as the run's experiment says."""
     record: Path | None = None
-    """Also write the record here, e.g. experiments/results/NAME.json."""
+    """Also write the record here, e.g. experiments/results/NAME.json, and the outputs beside it."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,8 @@ class Averaging:
 class Comparing:
     """Flags of `compare`."""
 
-    split: Literal["test", "dev"] = "test"
-    """Which scored text of the runs."""
+    test_set: str = "test"
+    """Which scored text of the runs: test, dev, or the name that `evaluate` printed."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import jax
 from experiments.deviations import deviations
 from experiments.parts import own_metrics, own_parts, published
 from experiments.progress import perplexity
-from experiments.scoring import Score
+from experiments.scoring import Score, target_language
+from experiments.testsets import TestSet
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError
@@ -28,9 +29,10 @@ RESULTS = Path(__file__).parent / "results"
 def make_record(
     meta: dict[str, Any],
     scores: list[Score],
-    split: str,
+    test_set: TestSet,
+    counts: dict[str, Any],
+    selection: str,
     steps: list[int],
-    sources: dict[str, Any],
     decode: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
@@ -38,8 +40,9 @@ def make_record(
 
     Args:
         meta: of the newest checkpoint used.
-        split: which text was translated.
-        sources: its files and their hashes, as they are now.
+        test_set: the text that was translated.
+        counts: its tokens, and what of them the vocabulary has no piece for.
+        selection: how the checkpoints were chosen, as in Translator.load; what names steps was chosen by hand.
         steps: the checkpoints used; several were averaged.
         decode: the settings it was translated with.
         seconds: what translating took.
@@ -54,9 +57,13 @@ def make_record(
         "note": experiment.get("note", ""),
         "parameters": count_parameters(Experiment.from_dict(experiment).model),
         "corpus": meta["data"]["corpus"],
-        "split": split,
-        "sources": sources,
+        "split": test_set.name,
+        "test_set": test_set.label,
+        "language": test_set.languages and test_set.languages.target,
+        "sources": test_set.files,
+        "counts": counts,
         "scores": [score._asdict() for score in scores],
+        "selection": selection,
         "checkpoints": steps,
         "steps": meta["step"],
         "target_tokens": meta["target_tokens"],
@@ -116,6 +123,11 @@ def commit() -> str:
     return result.stdout.decode("ascii").strip()  # git's complaints may be in any language and encoding
 
 
+def outputs_of(record: Path) -> Path:
+    """The text of the outputs, which stands beside a record."""
+    return record.with_suffix(".output.txt")
+
+
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Writes it whole or not at all, with a hash of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +152,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return record
 
 
+def language_of(record: dict[str, Any]) -> str | None:
+    """What a text was translated into; by its corpus, where an older record does not say."""
+    return record.get("language") or target_language(Experiment.from_dict(record["settings"]).data)
+
+
 def content_hash(record: dict[str, Any]) -> str:
     """SHA-256 of all of a record but the hash itself."""
     content = {key: value for key, value in record.items() if key != "sha256"}
@@ -148,6 +165,8 @@ def content_hash(record: dict[str, Any]) -> str:
 
 def test_set(record: dict[str, Any]) -> str:
     """What was translated: a corpus and its split, or the user's own file by its name."""
+    if "test_set" in record:
+        return str(record["test_set"])
     if record["corpus"] != "files":
         return f"{record['corpus']} {record['split']}"
     file = Path(record["sources"][f"{record['split']}.source"]["name"]).name.split(".")[0]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data.corpora import SplitName
-from experiments.evaluate import evaluate
+from experiments.evaluate import evaluate, publish
 from experiments.paper import TABLE2, TABLE3, Change
-from experiments.records import read_evaluation, write_record
+from experiments.records import read_evaluation
 from experiments.scales import SCALES
 from experiments.train import train
 from experiments.translator import Translator
@@ -67,10 +67,10 @@ def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, res
             path = runs / (experiment.name + (f"-seed{seed}" if seed else ""))
             check_finished(WorkDir(path), seeded)
             run = train(seeded, path, log)
-            result = evaluate(run, Translator.load(run.path, checkpoint, log), split, log)
-            made = read_evaluation(result.record)
-            check_record(table, result.record, made, seeded, seed)
-            write_record(record, made)
+            translator = Translator.load(run.path, checkpoint, log)
+            result = evaluate(run, translator, split, log)
+            check_record(table, result.record, read_evaluation(result.record), seeded, seed)
+            publish(result.record, record)
 
 
 def check_finished(run: WorkDir, experiment: Experiment) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from sacrebleu.metrics import BLEU
 
 from data.batching import Batches, BatchPlan, make_shape, stream
 from data.dataset import PreparedData, Split, prepare
 from experiments.fit import check_room, compile_step
-from experiments.parts import Own, check_parts, own_parts
+from experiments.parts import Made, check_made_of, check_parts, made_of, own_parts
 from experiments.preemption import Preempted, Preemption
 from experiments.progress import SAMPLE, Meter, Progress, View, minutes, perplexity
 from experiments.records import commit
 from experiments.rehearsal import rehearse
+from experiments.scoring import bleu, check_language, target_language
 from experiments.streams import visible
 from experiments.translator import Translator
 from experiments.views import TensorBoard
@@ -41,7 +41,7 @@ from transformer.parallel import (
     state_on,
 )
 from transformer.processes import by_first, check_same, is_first
-from transformer.train import Params, TrainState, make_eval_step
+from transformer.train import Params, TrainState, make_eval_step, outline
 
 Log = Callable[[str], None]
 
@@ -61,10 +61,12 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     """
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
-    check_parts(parts_of(run), log)
+    check_parts(newest_meta(run).get("parts", {}), log)
     rehearse(experiment)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
+    made = made_of(model := outline(experiment.model))
+    hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
     data = checked(by_first(lambda: prepare(experiment.data, log=log)) or prepare(experiment.data, log=log))
     check_same(text=data.hash)
@@ -73,10 +75,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
+    # Before the first step: what BLEU needs and is not here would end the run at its first validation.
+    if wrong := check_language(data.text("dev", "target"), target_language(experiment.data)):
+        log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
         if lock := by_first(lambda: run.claim(experiment, data.tokenizer)):
             open_now.enter_context(lock)
+        check_made_of(newest_meta(run), model, log)
         checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
         open_now.callback(checkpoints.close)
         restored, meta = checkpoints.restore_state(template) or (None, {})
@@ -120,14 +126,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                                 f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
                             )
                         with meter.saving():
-                            checkpoints.save(state, provenance(experiment, data, step, dev_loss, meter))
+                            checkpoints.save(state, provenance(experiment, data, made, step, dev_loss, meter))
                         params = everywhere(mesh, state.params)
                         if is_first():
                             translate_some(experiment, data, params, step, progress)
                 if preemption.after(step) and step < end:
                     with meter.paused():
                         if not due:  # and no validation: there may not be the time for it
-                            checkpoints.save(state, provenance(experiment, data, step, None, meter))
+                            checkpoints.save(state, provenance(experiment, data, made, step, None, meter))
                         checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command goes on from there")
         except KeyboardInterrupt:
@@ -142,10 +148,10 @@ def checked(data: PreparedData) -> PreparedData:
     return data
 
 
-def parts_of(run: WorkDir) -> Own:
-    """The user's own that a run was trained with, by its newest checkpoint."""
+def newest_meta(run: WorkDir) -> dict[str, Any]:
+    """What the newest checkpoint of a run says of itself; empty without one."""
     try:
-        return read_meta(run.checkpoints, "last").get("parts", {})
+        return read_meta(run.checkpoints, "last")
     except UserError:  # there is none yet; or it is damaged, and restoring will say so
         return {}
 
@@ -243,9 +249,9 @@ def translate_some(experiment: Experiment, data: PreparedData, params: Params, s
     greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=count))
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = Translator(params, greedy, data.tokenizer, log=lambda _: None).translate(sources)
-    bleu = BLEU().corpus_score(outputs, [references]).score
-    progress.log(f"step {step}: BLEU {bleu:.2f} on {len(sources)} validation sentences, greedy")
-    progress.write(step, dev_bleu=bleu)
+    value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
+    progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")
+    progress.write(step, dev_bleu=value)
     for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
         sample = dict(zip(SAMPLE, texts, strict=True))
         progress.write(step, **sample)
@@ -253,12 +259,13 @@ def translate_some(experiment: Experiment, data: PreparedData, params: Params, s
 
 
 def provenance(
-    experiment: Experiment, data: PreparedData, step: int, dev_loss: float | None, meter: Meter
+    experiment: Experiment, data: PreparedData, made: Made, step: int, dev_loss: float | None, meter: Meter
 ) -> dict[str, Any]:
     """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
     return {
         "experiment": asdict(experiment),
         "parts": own_parts(experiment),
+        "made_of": made,
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
         "commit": commit(),

@@ -12,13 +12,13 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
-from experiments.parts import check_parts, classes_of
+from experiments.parts import check_made_of, check_parts, classes_of
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
 from transformer.config import PAD, DecodeConfig, Experiment, ModelConfig, UserError
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
-from transformer.train import Params, graph_of, init_params
+from transformer.train import Params, graph_of, outline
 
 # A longer line is refused: attention takes memory with the square of the length.
 MAX_TOKENS = 4096
@@ -63,6 +63,8 @@ class Translator:
         """What the checkpoint says about itself, when it was loaded from one."""
         self.steps: list[int] = []
         """The checkpoints' steps; several were averaged."""
+        self.selection = ""
+        """How they were chosen, as in `load`."""
 
     @classmethod
     def load(
@@ -88,10 +90,13 @@ class Translator:
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
             )
         run.check_mixable(choose(run.checkpoints, checkpoint, experiment.train.keep))
-        shapes = jax.eval_shape(lambda: init_params(experiment.model, 0))
+        model = outline(experiment.model)
+        check_made_of(meta, model, log)
+        shapes = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
         translator = cls(loaded.params, experiment, tokenizer, log)
         translator.meta, translator.steps = loaded.meta, loaded.meta.get("averaged", loaded.steps)
+        translator.selection = loaded.meta.get("selection", checkpoint)
         return translator
 
     @property

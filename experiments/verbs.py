@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from data.corpora import SplitName, languages_of
 from data.dataset import adopt, prepare
+from data.languages import Languages
 from experiments import EXPERIMENTS, find
 from experiments.arguments import Arguments, experiment_of, no_more, parse, run_of
 from experiments.attention import merged, pair_of, to_json, to_page
 from experiments.average import average_run
 from experiments.compare import compare, runs_of
 from experiments.complexity import fill_table1
-from experiments.evaluate import evaluate
+from experiments.evaluate import evaluate, publish
 from experiments.explain import explain
 from experiments.figures import draw_attention, draw_curves
 from experiments.flags import (
@@ -42,10 +44,11 @@ from experiments.render import render_table, render_table1
 from experiments.screen import Screen, has_screen, watch
 from experiments.streams import check_output, chunks, opened, written
 from experiments.tables import Number, experiments_of, fill
+from experiments.testsets import TestSet, find_test_set, own_split, read_files
 from experiments.train import train
 from experiments.translator import Translator, log_to_stderr
 from experiments.views import WeightsAndBiases
-from experiments.workdir import WorkDir, find_workdir, write_whole
+from experiments.workdir import WorkDir, find_workdir
 from transformer.config import UserError
 from transformer.processes import is_first, join
 
@@ -205,12 +208,29 @@ def run_evaluate(arguments: Arguments) -> None:
             raise UserError(f"{given.record} is a directory: --record wants a file")
         if given.record.exists():
             read_evaluation(given.record)  # only a record is overwritten
-    result = evaluate(find_workdir(name), loaded(name, given), given.split, log_to_stderr)
+    run, translator = find_workdir(name), loaded(name, given)
+    result = evaluate(run, translator, test_set_of(run, translator, given), log_to_stderr)
     for score in result.scores:
         print(score)
     print(f"record {result.record}")
     if given.record:
-        write_whole(given.record, result.record.read_bytes())
+        publish(result.record, given.record)
+
+
+def test_set_of(run: WorkDir, translator: Translator, given: Evaluating) -> TestSet:
+    """The text that the flags name."""
+    data = translator.experiment.data
+    languages = Languages.parse(given.languages) if given.languages else languages_of(data)
+    if given.test_src or given.test_tgt:
+        if not (given.test_src and given.test_tgt):
+            raise UserError("a further test text has two sides: --data.test-src FILE and --data.test-tgt FILE")
+        if given.test_set != "test":
+            raise UserError("--test-set and --data.test-src name two texts: give one of them")
+        return read_files(given.test_src, given.test_tgt, languages)
+    own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
+    if own:
+        return own_split(run, translator, own, log_to_stderr)._replace(languages=languages)
+    return find_test_set(given.test_set, data, languages, log_to_stderr)
 
 
 def run_average(arguments: Arguments) -> None:
@@ -261,7 +281,7 @@ def run_compare(arguments: Arguments) -> None:
     first, rest = run_of("compare", arguments)
     second, flags = run_of("compare", rest)
     given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
-    for line in compare(runs_of(first), runs_of(second), given.split):
+    for line in compare(runs_of(first), runs_of(second), given.test_set):
         print(line)
 
 

@@ -16,6 +16,7 @@ from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
 MAY_CHANGE = (
+    "data.max_unknown",
     "train.steps",
     "train.log_every",
     "train.eval_every",
@@ -110,6 +111,8 @@ class WorkDir:
             ]
             differing += ["vocabulary"] * (meta["vocabulary"] != newest["vocabulary"])
             differing += changed_parts(meta.get("parts", {}), newest.get("parts", {}))
+            if "made_of" in meta and "made_of" in newest and not differing:
+                differing += changed_classes(meta["made_of"], newest["made_of"])
             if differing:
                 raise UserError(
                     f"{self.checkpoints}: checkpoint {step} is not of the experiment of checkpoint {steps[-1]} "
@@ -142,6 +145,16 @@ def changed_parts(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]
     """In words, the settings whose parts of the user's own are not of one file in both."""
     both = [setting for setting in old if setting in new]
     return [f"the file of {setting}" for setting in both if old[setting].get("sha256") != new[setting].get("sha256")]
+
+
+def changed_classes(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:
+    """In words, the modules of two models that are not of one class, by its name and file."""
+    places = sorted(old.keys() | new.keys())
+    return [f"the class of {place}" for place in places if _identity(old.get(place)) != _identity(new.get(place))]
+
+
+def _identity(made: dict[str, str] | None) -> tuple[str | None, ...]:
+    return tuple((made or {}).get(name) for name in ("class", "sha256"))
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

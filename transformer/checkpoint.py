@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +106,7 @@ class Checkpoints:
             problem = None
             try:
                 meta = read_meta(self.directory, str(step))
+                check_shapes(self.directory, step, template.params)
                 items = {"params": shapes.params, "rest": shapes._replace(params={})}
                 args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
                 restored = self.manager.restore(step, args=ocp.args.Composite(**args))
@@ -173,8 +175,8 @@ def told_of_time() -> Iterator[None]:
 def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint:
     """Parameters of "last", "best", a step number, several with commas between, or "average".
 
-    "average" is the mean of the newest `keep`, several numbers the mean of those. UserError for one that there is
-    not, that cannot be read, or that is named twice.
+    "average" is the mean of the newest `keep` that were validated, several numbers the mean of those. UserError for
+    one that there is not, that cannot be read, or that is named twice.
     """
     chosen = choose(directory, which, keep)
     params = average(_read_params(directory, step, template) for step in chosen)
@@ -199,7 +201,9 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
     if not steps:
         raise UserError(f"no checkpoint in {directory}")
     if which == "average":
-        return steps[-keep:]
+        # One that a preemption left between two validations stands at no regular distance from the others.
+        validated = (step for step in reversed(steps) if _read_meta(directory, step)[LOSS] is not None)
+        return sorted(islice(validated, keep)) or steps[-1:]
     if which == "last":
         return steps[-1:]
     if which == "best":
@@ -263,12 +267,30 @@ def _read_params(directory: Path, step: int, template: Params) -> Params:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # wherever they lived when they were saved
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
     try:
+        check_shapes(directory, step, template)
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore((directory / str(step) / "params").absolute(), shapes)
         check(params, read_meta(directory, str(step)), "params")
         return params
     except Exception as error:
         raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
+
+
+def check_shapes(directory: Path, step: int, template: Params) -> None:
+    """UserError names a parameter of the checkpoint that the model has not, or has in another shape, or the reverse."""
+    saved = _shapes(ocp.PyTreeCheckpointHandler().metadata((directory / str(step) / "params").absolute()).tree)
+    model = _shapes(template)
+    for name in sorted(saved.keys() | model.keys()):
+        if (there := saved.get(name)) != (here := model.get(name)):
+            shapes = [list(shape) if shape is not None else "missing" for shape in (there, here)]
+            raise UserError(
+                f"its {name} is {shapes[0]}, this model's is {shapes[1]}: was it trained with other code, or --parts?"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def read_arrays(directory: Path, step: int) -> dict[str, Any]:

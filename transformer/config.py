@@ -5,7 +5,6 @@ The string below a field is its help text on the command line. Defaults are the 
 """
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self
@@ -93,7 +92,8 @@ class DataConfig:
     test_tgt: str | None = None
     """Its translation."""
     languages: str | None = None
-    """Of your own text, as in "en-fr" (optional): into de and fr, the paper's BLEU is computed too."""
+    """Of your own text: BCP 47 codes, as in en-fr, nds-de or zh-Hans-en (optional). The target's decides how words are
+    counted in BLEU; into German, the paper's BLEU is computed too."""
     train_pairs: int | None = None
     """Take only this many training pairs, from the top. None: all (the endless grammar: 100,000)."""
     vocab_type: Literal["bpe", "unigram"] = "bpe"
@@ -102,6 +102,8 @@ class DataConfig:
     """Pieces in the vocabulary shared by both languages."""
     max_length: int = 128
     """Training pairs with more tokens than this on either side are dropped, and counted."""
+    max_unknown: float = 0.01
+    """Text of which a greater part of the tokens is <unk>, on either side of any split, is refused."""
     batch_tokens: int = 25_000
     """Token slots of one batch, on the larger side, padding included."""
 
@@ -115,8 +117,8 @@ class DataConfig:
             )
         if not 8 <= self.vocab_size < 2**16:
             raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
-        if self.languages is not None and not re.fullmatch("[a-z]{2}-[a-z]{2}", self.languages):
-            raise UserError(f"data.languages must be two codes of two letters, as in en-fr, not {self.languages!r}")
+        if not 0.0 <= self.max_unknown <= 1.0:
+            raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
 
 
 @dataclass(frozen=True)

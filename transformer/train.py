@@ -47,9 +47,14 @@ class Metrics(NamedTuple):
         return Metrics(*(a + b for a, b in zip(self, other, strict=True)))
 
 
+def outline(config: ModelConfig) -> Transformer:
+    """The model with shapes in the place of its numbers: nothing is computed."""
+    return nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+
+
 def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
     """The model without its numbers: `nnx.merge(graph_of(config), params)` is a Transformer."""
-    return nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))[0]
+    return nnx.split(outline(config))[0]
 
 
 def init_params(config: ModelConfig, seed: int) -> Params:

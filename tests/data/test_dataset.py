@@ -99,6 +99,7 @@ def test_the_manifest_says_what_is_there(prepared: PreparedData) -> None:
     tokens = int(prepared.dev.lengths("target").sum())
     assert manifest["splits"]["dev"] | {"source_tokens": 0} == {
         "read": 20, "blank": 0, "too_long": 0, "kept": 20, "source_tokens": 0, "target_tokens": tokens,
+        "source_unknown": 0, "target_unknown": 0, "source_uncovered": {}, "target_uncovered": {},
     }  # fmt: skip
     assert manifest["vocab_sha256"] == prepared.tokenizer.sha256
     assert set(manifest["files"]) | {"manifest.json"} == {p.name for p in prepared.path.iterdir()}
@@ -141,7 +142,7 @@ def test_blank_and_long_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
     train[3] = ("", "x")
     train[4] = ("x", " \t ")
     train[5] = (" ".join(WORDS * 5), "short")
-    config = _config(tmp_path / "text", train, max_length=40)
+    config = _config(tmp_path / "text", train, max_length=40, max_unknown=1.0)
     Path(config.dev_src).write_text("\n" + " ".join(WORDS * 5) + "\n")  # type: ignore[arg-type]
     Path(config.dev_tgt).write_text("not blank\nlong\n")  # type: ignore[arg-type]
     prepared = prepare(config, tmp_path / "data", _quiet)
@@ -151,6 +152,24 @@ def test_blank_and_long_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
     assert [counts["dev"][k] for k in ("read", "blank", "too_long", "kept")] == [2, 1, 0, 1]
     assert prepared.dev.lengths("source")[0] > 40  # what is scored is never dropped for its length
     assert prepared.text("dev", "target") == ["long"]
+
+
+def test_text_that_would_be_read_as_unknown_is_refused_and_the_characters_are_named(tmp_path: Path) -> None:
+    """A character on each line that the vocabulary cannot have, and one that only the test text has."""
+    config = _config(tmp_path / "text", [(_line(i), _line(i + 1).upper() + " ▅") for i in range(300)])
+    with pytest.raises(UserError, match=r"train target: \d+\.\d% of the tokens are <unk>.*'▅' 300 times.*--data\."):
+        prepare(config, tmp_path / "data", _quiet)
+    Path(config.test_src).write_text("the dog é▁é\n" * 10)  # type: ignore[arg-type]
+    said: list[str] = []
+    prepared = prepare(replace(config, max_unknown=0.5), tmp_path / "data", said.append)
+    counts = prepared.manifest["splits"]
+    assert counts["train"]["source_uncovered"] == {} and counts["train"]["target_uncovered"] == {"▅": 300}
+    assert counts["train"]["target_unknown"] == 300
+    assert counts["test"]["source_uncovered"] == {"é": 20, "▁": 10} and counts["test"]["source_unknown"] == 20
+    assert len([line for line in said if "warning: test source" in line and "'é' 20 times" in line]) == 1
+    assert not [line for line in said if "train source" in line]
+    with pytest.raises(UserError, match="max_unknown"):  # it was written, and is refused all the same
+        prepare(config, tmp_path / "data", _quiet)
 
 
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
@@ -284,7 +303,7 @@ def test_damage_is_refused_by_the_name_of_the_file(prepared: PreparedData) -> No
 
 def test_other_formats_and_other_folders_are_refused(prepared: PreparedData, tmp_path: Path) -> None:
     _damage_manifest(prepared.path, format=0)
-    with pytest.raises(UserError, match="has format 0, not 1"):
+    with pytest.raises(UserError, match=f"has format 0, not {dataset.FORMAT}"):
         open_prepared(prepared.path)
     _damage_manifest(prepared.path, format=dataset.FORMAT, vocab_sha256=None)
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):

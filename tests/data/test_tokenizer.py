@@ -134,7 +134,39 @@ def test_too_small_a_vocabulary_names_one_that_works(tmp_path: Path) -> None:
 
 def test_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text"):
-        train_tokenizer(["", "  "], tmp_path / "v", "bpe", 50)
+        train_tokenizer(["", "  ", "▅", "▁▅"], tmp_path / "v", "bpe", 50)
+
+
+def test_lines_that_sentencepiece_would_leave_out_count_as_others_do(tmp_path: Path) -> None:
+    """Those with the character that it keeps for itself, and those that are too long for it."""
+    plain, english = _lines(500), ["the man sees a dog"] * 500
+    expected = train_tokenizer(english + plain, tmp_path / "v", "bpe", 100).to_bytes()
+    marked = [line + "▅" for line in plain]
+    assert train_tokenizer(english + marked, tmp_path / "v", "bpe", 100).to_bytes() == expected
+    long = [" ".join(plain)]
+    assert len(long[0]) > 2 * 4192
+    assert train_tokenizer(english + long, tmp_path / "v", "bpe", 100).to_bytes() == expected
+
+
+def test_a_long_line_without_a_space_counts_too(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["ü€" * 5000, "ab"], tmp_path / "v", "bpe", 12)
+    assert {"ü", "€", "a", "b"} <= tokenizer.characters
+
+
+@pytest.mark.parametrize("character", "ab z\t\0\x07\r\xa0\u3000\u2028\u200b\ufeff\ufffd⁇▁▅")
+@pytest.mark.parametrize("name", ["seen", "with_bytes"])
+def test_the_characters_of_a_vocabulary_are_those_that_come_back(
+    name: str, character: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also of those that Unicode or sentencepiece has another use for, where training has seen them."""
+    lines = _lines(500) + [f"a{character}b c{character}d"] * 20
+    seen = train_tokenizer(lines, tmp_path / "v", "bpe", 100)
+    tokenizer = seen if name == "seen" else request.getfixturevalue(name)
+    text = f"a{character}b"
+    ids = tokenizer.encode([text])
+    spelled = UNK in ids[0] or any(piece.startswith("<0x") for piece in tokenizer.pieces(ids[0]))
+    assert (character in tokenizer.characters) == (tokenizer.decode(ids) == [text] and not spelled)
+    assert name != "seen" or (character in tokenizer.characters) == (character not in "\0▁▅")
 
 
 def test_text_that_is_not_unicode_is_refused(small: Tokenizer) -> None:

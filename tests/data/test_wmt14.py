@@ -119,7 +119,7 @@ def small(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def config(language: str) -> DataConfig:
-    return DataConfig(corpus=f"wmt14-en-{language}", vocab_size=150, max_length=300, batch_tokens=1000)
+    return DataConfig(corpus=f"wmt14-en-{language}", vocab_size=150, max_length=300, batch_tokens=1000, max_unknown=1.0)
 
 
 def expected(language: str, split: str) -> set[tuple[str, str]]:

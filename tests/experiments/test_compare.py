@@ -31,20 +31,53 @@ def evaluated(run, tmp_path_factory):
     return paths
 
 
+def edited(path, copy, change):
+    """A copy of a scored run whose record says something else."""
+    shutil.copytree(path, copy)
+    record = json.loads((copy / "evaluation" / "test.json").read_text())
+    change(record)
+    write_record(copy / "evaluation" / "test.json", record)
+    return WorkDir(copy), record
+
+
 def test_a_system_is_as_good_as_itself(evaluated):
     lines = list(compare([str(evaluated[0])], [str(evaluated[0])], "test"))
     assert "+0.00" in lines[1] and "p = 1.0000 (bootstrap), 1.0000" in lines[1]
     assert lines[-1].startswith("chrF2") and "n = 1: no interval" in lines[-1]
 
 
+def test_what_differs_in_how_two_were_scored_is_named(evaluated, tmp_path):
+    a, b = map(str, evaluated)
+    lines = list(compare([a], [b], "test"))
+    assert "warning: not scored the same way" in lines[1] and "checkpoints: 40 and 20" in lines[1]
+    assert not any("warning" in line for line in compare([a], [a], "test"))
+
+    def change(record):
+        record["settings"]["decode"]["beam"] = 1
+        record.update(selection="average", checkpoints=[20, 30, 40])
+
+    greedy, _ = edited(a, tmp_path / "greedy", change)
+    lines = list(compare([a], [str(greedy.path)], "test"))
+    assert "checkpoints: 40 and average (3 averaged); beam: 4 and 1" in lines[1]
+
+
+def test_scores_of_other_tokens_are_not_compared(evaluated, tmp_path):
+    def change(record):
+        record["scores"][0]["signature"] = record["scores"][0]["signature"].replace("tok:13a", "tok:zh")
+
+    other, _ = edited(evaluated[0], tmp_path / "other", change)
+    with pytest.raises(UserError, match=r"BLEU of other tokens \(zh and 13a\)"):
+        next(compare([str(evaluated[0])], [str(other.path)], "test"))
+
+
 def test_seeds_are_compared_pair_by_pair(evaluated, tmp_path):
     a, b = map(str, evaluated)
     with pytest.raises(UserError, match="have the same seed"):
+        next(compare([a, a], [b, b], "test"))
+    with pytest.raises(UserError, match="not of one system: the choice of checkpoints differ"):
         next(compare([a, b], [b, a], "test"))
-    other = WorkDir(tmp_path / "other")
-    shutil.copytree(b, other.path)
-    record = json.loads((other.evaluation / "test.json").read_text())
-    record["settings"]["train"]["seed"] = 1
+    other, record = edited(b, tmp_path / "other", lambda record: record["settings"]["train"].update(seed=1))
+    record["selection"] = "40"
     write_record(other.evaluation / "test.json", record)
     c = str(other.path)
     lines = list(compare([a, c], [c, a], "test"))
@@ -80,8 +113,8 @@ def test_a_text_that_is_not_what_was_scored_is_refused(evaluated, tmp_path):
     output.write_text("another line\n" + "\n".join(list(read_lines(output))[1:]) + "\n")
     with pytest.raises(UserError, match=r"test\.output\.txt is not what .*test\.json was made from"):
         next(compare([str(evaluated[1])], [str(copy)], "test"))
-    with pytest.raises(UserError, match="has no scored dev set"):
-        next(compare([str(copy)], [str(copy)], "dev"))
+    with pytest.raises(UserError, match=r"has no scored test set 'unheard-of' \(scored: .*test"):
+        next(compare([str(copy)], [str(copy)], "unheard-of"))
 
 
 def test_runs_of_several_seeds_have_commas_between(tmp_path):

@@ -3,16 +3,19 @@
 import shutil
 import types
 from dataclasses import asdict, replace
+from functools import partial
 
+import jax
 import numpy as np
 import optax
 import pytest
 
+import transformer.layers
 from data.corpora import CORPORA, find_corpus
 from data.fetch import sha256_of
 from experiments.cli import main
 from experiments.evaluate import evaluate
-from experiments.parts import TABLES, own_parts, run_file, take_parts
+from experiments.parts import TABLES, check_made_of, made_of, own_parts, run_file, take_parts
 from experiments.records import read_evaluation
 from experiments.scoring import METRICS, Translated, score
 from experiments.train import check_rates, train
@@ -23,6 +26,7 @@ from tests.examples import EXAMPLES
 from transformer.config import DataConfig, UserError
 from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
 from transformer.positions import POSITIONS, Positions
+from transformer.train import outline
 
 MODEL = {"positions": "rotary", "attention": "cosine", "norm_type": "rms"}
 FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
@@ -208,6 +212,77 @@ def test_the_command_line_takes_files_anywhere(text, data_flags, tmp_path, capsy
     (tmp_path / "in.txt").write_text("the dog\n")
     main(["translate", "run", f"--parts={rotary}", "--input", "in.txt", "--output", "out.txt"])
     assert len((tmp_path / "out.txt").read_text().splitlines()) == 1
+
+
+SQUARED = """
+import jax
+import transformer.layers
+
+class Squared(transformer.layers.FeedForward):
+    def __call__(self, x):
+        return self.outer(jax.nn.relu(self.inner(x)) ** 2)
+
+transformer.layers.FeedForward = Squared
+"""
+
+
+def test_a_class_that_was_replaced_by_assignment_is_known_to_the_checkpoint(run, micro, tmp_path, monkeypatch):
+    """It has no name in any table, and the parameters of the one that it replaced."""
+    original = transformer.layers.FeedForward
+    monkeypatch.setattr(transformer.layers, "FeedForward", original)  # put back after the test
+    file = tmp_path / "squared.py"
+    file.write_text(SQUARED)
+    run_file(file)
+    short = replace(micro, train=replace(micro.train, steps=1))
+    mine = train(short, tmp_path / "run", lambda line: None)
+    with pytest.raises(
+        UserError, match=r"FeedForward as .*, which is Squared of .*squared\.py now"
+    ):
+        Translator.load(run.path)
+    said = []
+    assert Translator.load(mine.path, log=said.append).meta["made_of"]["encoder.*.feed_forward"]["file"] == str(file)
+    assert not said
+    transformer.layers.FeedForward = original
+    needed = rf"trained with Squared of {file} as .*\.feed_forward, .* now: --parts {file}"
+    with pytest.raises(UserError, match=needed):
+        Translator.load(mine.path)
+    with pytest.raises(UserError, match=needed):
+        train(replace(short, train=replace(micro.train, steps=2)), mine.path, lambda line: None)
+    file.write_text(SQUARED.replace("** 2", "** 3"))
+    run_file(file)
+    Translator.load(mine.path, log=said.append)
+    assert len(said) == 1 and "warning" in said[0] and str(file) in said[0] and "changed" in said[0]
+
+
+class Instance:
+    def __call__(self, length):
+        return length
+
+
+def plain(length):
+    return length
+
+
+@pytest.mark.parametrize("value", [plain, jax.jit(plain), partial(plain), Instance(), Positions], ids=str)
+def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, value):
+    model = outline(micro.model)
+    before = made_of(model)
+    assert all(each.keys() == {"class"} and each["class"].startswith("transformer.") for each in before.values())
+    monkeypatch.setattr("transformer.model.causal_mask", value)
+    monkeypatch.setattr("transformer.attention.MultiHeadAttention.project", value)
+    found = {place: each for place, each in made_of(model).items() if before.get(place) != each}
+    if value is Positions:  # of this code itself
+        assert not found
+        return
+    assert list(found) == ["transformer.attention.MultiHeadAttention.project", "transformer.model.causal_mask"]
+    assert all(each["file"] == __file__ for each in found.values())
+    check_made_of({}, model, print)  # one from before this was noted
+    check_made_of({"made_of": before | found}, model, print)
+    with pytest.raises(UserError, match=r"the original as transformer.* now: start again without"):
+        check_made_of({"made_of": before}, model, print)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=f"now: --parts {__file__}"):
+        check_made_of({"made_of": before | found}, model, print)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pytest
 
 from experiments.evaluate import evaluate
 from experiments.records import results_table
-from experiments.scoring import Translated, score
+from experiments.scoring import Translated, bleu, check_language, score
 from experiments.translator import Translator
+from transformer.config import UserError
 
 
 def sacrebleu_command(reference, hypothesis, metric):
@@ -61,3 +62,48 @@ def test_the_table_has_a_row_for_each_record_and_nothing_else(run, tmp_path):
     (tmp_path / "one.json").write_bytes(result.record.read_bytes())
     last = results_table(tmp_path).splitlines()[-1]
     assert "[micro]" in last and f"| {result.scores[0].value:.1f} |" in last
+
+
+def bleu_of(outputs, references, language):
+    scores = {score.name: score for score in score_all(outputs, references, language)}
+    return scores["BLEU"]
+
+
+def score_all(outputs, references, language):
+    return score(Translated([], outputs, references, language))[0]
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-Hant", "yue"])
+def test_chinese_is_counted_by_characters(language):
+    references = ["这是一个很好的例子。", "我们明天去北京。"]
+    found = bleu_of(["这是一个好例子。", "我们明天去上海。"], references, language)
+    assert "tok:zh" in found.signature and 20 < found.value < 100
+    assert bleu_of(references, references, language).value == pytest.approx(100)
+    names = [s.name for s in score_all(references, references, language)]
+    assert names == ["BLEU", "BLEU-lc", "chrF2"]  # "intl" would split nothing
+
+
+def test_words_that_nothing_separates_are_not_scored_in_silence():
+    text = ["这是一个很好的例子。", "我们明天去北京。"]
+    assert "--data.languages" in check_language(text, None)
+    assert "into de" in check_language(text, "de")
+    assert check_language(text, "zh") is None
+    assert check_language(["Das ist gut.", "这"], "de") is None
+    assert check_language(["어제 비가 왔다."], None) is None  # Korean has spaces, though sacreBLEU does better
+
+
+@pytest.mark.parametrize(("language", "package"), [("ja", "MeCab"), ("ko", "mecab_ko")])
+def test_a_tokenizer_that_is_not_installed_is_named(language, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in [name for name in sys.modules if name.startswith("sacrebleu.tokenizers.tokenizer_")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(UserError, match=rf'into {language}.*pip install "sacrebleu\[{language}\]"'):
+        bleu(language)
+
+
+def test_languages_without_spaces_are_counted_in_the_pieces_of_flores(monkeypatch):
+    asked = []
+    monkeypatch.setattr("experiments.scoring.BLEU", lambda **settings: asked.append(settings))
+    for language in ("th", "lo", "km-KH", "my"):
+        bleu(language)
+    assert {settings["tokenize"] for settings in asked} == {"flores200"}

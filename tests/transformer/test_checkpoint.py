@@ -127,6 +127,30 @@ def test_what_is_said_beside_the_arrays_is_checked_too(tmp_path, state):
     assert restored.step == 1 and meta["number"] == 1
 
 
+def test_the_average_is_of_those_that_were_validated(tmp_path, state):
+    """One that a preemption left is the newest, but no part of the mean; alone it is all there is."""
+    saved(tmp_path, state, [3.0, 2.0, None]).close()
+    assert load(tmp_path, "average", 3, state.params).steps == [1, 2]
+    assert load(tmp_path, "last", 3, state.params).steps == [3]
+    assert read_meta(tmp_path, "average")["number"] == 2
+    saved(tmp_path / "preempted", state, [None]).close()
+    assert load(tmp_path / "preempted", "average", 3, state.params).steps == [1]
+
+
+def test_another_shape_is_told_by_its_name(tmp_path, state, config):
+    saved(tmp_path, state, [1.0]).close()
+    experiment = Experiment("test", model=replace(config, d_ff=config.d_ff + 8), data=small_data())
+    wider = init_state(experiment)
+    found = rf"its decoder\.0\.feed_forward\.inner\.bias is \[{config.d_ff}\], this model's is \[{config.d_ff + 8}\]"
+    with pytest.raises(UserError, match=found):
+        load(tmp_path, "last", 3, wider.params)
+    with pytest.raises(UserError, match=found):
+        Checkpoints(tmp_path).restore_state(wider)
+    deeper = init_state(replace(experiment, model=replace(config, num_layers=config.num_layers + 1)))
+    with pytest.raises(UserError, match=r"decoder\.\d\.\S+ is missing, this model's is \["):
+        load(tmp_path, "last", 3, deeper.params)
+
+
 def test_which_are_kept_does_not_depend_on_the_steps_between_them(tmp_path, state):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, loss in ((7, 1.0), (14, 3.0), (20, None), (21, 2.5), (24, 2.0), (25, None)):

@@ -1,0 +1,57 @@
+"""The records of the repository hold what experiments/results/README.md says of them."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.evaluate import evaluate, publish
+from experiments.records import RESULTS, outputs_of, read_evaluation
+from experiments.translator import Translator
+from transformer.config import UserError
+
+OLDER = (RESULTS / "README.md").read_text(encoding="utf-8").split("## Older records")[1].split("\n## ")[0]
+
+FIELDS = (
+    "experiment", "note", "parameters", "corpus", "split", "test_set", "language", "sources", "counts", "scores",
+    "selection", "checkpoints", "steps", "target_tokens", "train_hours", "dev_ppl", "decode_seconds", "settings",
+    "parts", "deviations", "vocabulary", "data", "hardware", "software", "commit", "command", "date", "texts", "sha256",
+)  # fmt: skip
+
+
+def is_older(path: Path) -> bool:
+    """Whether the README names it, or its table, among those from before outputs were kept."""
+    named = re.findall(r"\]\(([\w-]+)\.\w+\)", OLDER)
+    return path.stem in named or path.parent.name in named
+
+
+EVALUATIONS = [path for path in sorted(RESULTS.rglob("*.json")) if path.parent.name != "table1"]
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_record_has_all_that_is_promised(path):
+    record = read_evaluation(path)
+    assert record["commit"]["train"].isalnum() and record["commit"]["evaluate"].isalnum()  # no "-dirty"
+    if is_older(path):
+        assert "BLEU-split" not in {score["name"] for score in record["scores"]}
+        assert "selection" not in record  # else it is no older one
+        return
+    assert not [field for field in FIELDS if field not in record]
+    outputs = outputs_of(path).read_bytes()
+    assert hashlib.sha256(outputs).hexdigest() == record["texts"]["output"]
+    assert all(score["signature"] for score in record["scores"])
+
+
+def test_a_published_record_has_its_outputs_beside_it(run, tmp_path):
+    result = evaluate(run, Translator.load(run.path), "dev", lambda line: None)
+    publish(result.record, tmp_path / "new" / "mine.json")
+    record = read_evaluation(tmp_path / "new" / "mine.json")
+    assert not [field for field in FIELDS if field not in record]
+    assert outputs_of(tmp_path / "new" / "mine.json").read_text() == "".join(line + "\n" for line in result.outputs)
+    assert record["selection"] == "average" and record["checkpoints"] == [20, 30, 40]
+
+
+def test_what_is_no_evaluation_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not the record of an evaluation"):
+        read_evaluation(RESULTS / "table1" / "measured.json")
