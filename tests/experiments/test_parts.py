@@ -235,9 +235,7 @@ def test_a_class_that_was_replaced_by_assignment_is_known_to_the_checkpoint(run,
     run_file(file)
     short = replace(micro, train=replace(micro.train, steps=1))
     mine = train(short, tmp_path / "run", lambda line: None)
-    with pytest.raises(
-        UserError, match=r"FeedForward as .*, which is Squared of .*squared\.py now"
-    ):
+    with pytest.raises(UserError, match=r"FeedForward as .*, which is Squared of .*squared\.py now"):
         Translator.load(run.path)
     said = []
     assert Translator.load(mine.path, log=said.append).meta["made_of"]["encoder.*.feed_forward"]["file"] == str(file)
