@@ -57,13 +57,13 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow and not faults"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m "slow and not faults"
 
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.mutants
 
 test-faults: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m faults --dist load tests/faults
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults --dist load tests/faults
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

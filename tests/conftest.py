@@ -21,7 +21,13 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The worker processes, which start after this, compile nothing twice: a third of the time of all tests."""
+    """Most of the time of all tests is the compiler's, on programs that run for milliseconds.
+
+    So it leaves LLVM's optimizations out, unless the environment says otherwise (`make test-slow` does: those train),
+    and the worker processes, which start after this, compile nothing twice.
+    """
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
     if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         compiled = tempfile.TemporaryDirectory(prefix="compiled-")
         config.add_cleanup(compiled.cleanup)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.evaluate import evaluate, publish
-from experiments.records import RESULTS, outputs_of, read_evaluation
+from experiments.records import RESULTS, outputs_of, read_evaluation, read_record, write_record
 from experiments.translator import Translator
 from transformer.config import UserError
 
@@ -55,3 +55,12 @@ def test_a_published_record_has_its_outputs_beside_it(run, tmp_path):
 def test_what_is_no_evaluation_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not the record of an evaluation"):
         read_evaluation(RESULTS / "table1" / "measured.json")
+
+
+def test_a_record_that_was_edited_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, {"scores": [{"name": "BLEU", "value": 27.3}], "note": "—"})
+    assert read_record(path)["scores"][0]["value"] == 27.3
+    path.write_text(path.read_text(encoding="utf-8").replace("27.3", "28.4"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"record\.json was edited"):
+        read_record(path)

@@ -285,7 +285,8 @@ TRANSFORMER = [
            "tests/transformer/test_checkpoint.py::test_the_average_of_one_is_itself"),
     Change("the average is of the last one", "transformer/checkpoint.py", "jax.tree.map(jnp.add, total, params)",
            "params", "tests/transformer/test_checkpoint.py::test_average_is_the_mean_of_the_newest"),
-    Change("the oldest are averaged", "transformer/checkpoint.py", "return steps[-keep:]", "return steps[:keep]",
+    Change("the oldest are averaged", "transformer/checkpoint.py", "validated = (step for step in reversed(steps)",
+           "validated = (step for step in (steps)",
            "tests/transformer/test_checkpoint.py::test_average_is_the_mean_of_the_newest"),
     Change("the worst is the best", "transformer/checkpoint.py", "return [min(steps, key=", "return [max(steps, key=",
            "tests/transformer/test_checkpoint.py::test_the_newest_and_the_best_are_kept"),
@@ -356,8 +357,9 @@ DATA = [
            "if len(ids) != 4:", TOKENIZER),
     # Text
     Change("a byte order mark is text", "data/text.py", "if number == 1:", "if number == 0:", CORPORA),
-    Change("a pair with one blank side is kept", "data/text.py", "not pair[0].strip() or not pair[1].strip()",
-           "not pair[0].strip() and not pair[1].strip()", DATASET),
+    Change("a pair with one blank side is kept", "data/text.py", 
+           "is_blank_line(pair[0]) or is_blank_line(pair[1])", "is_blank_line(pair[0]) and is_blank_line(pair[1])",
+           DATASET),
     Change("files of different lengths are taken", "data/text.py", "in zip_longest(left, right)",
            "in zip(left, right, strict=False)", CORPORA),
     Change("empty files are taken", "data/text.py", "if count == 0:", "if count < 0:", CORPORA),
@@ -375,4 +377,56 @@ DATA = [
            'if manifest["format"] is None:', DATASET),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *DATA]
+RUN = "tests/experiments/test_scoring.py::test_scores_equal_the_sacrebleu_command_on_the_same_files"
+MOSES = "tests/experiments/test_moses.py"
+LANGUAGES = (
+    "tests/experiments/test_scoring.py::test_chinese_is_counted_by_characters "
+    "tests/experiments/test_scoring.py::test_words_that_nothing_separates_are_not_scored_in_silence "
+    "tests/experiments/test_scoring.py::test_languages_without_spaces_are_counted_in_the_pieces_of_flores"
+)
+COMPARE = "tests/experiments/test_compare.py"
+COMPARED = f"{COMPARE}::test_chance_and_a_difference_are_told_apart"
+
+SCORES = [
+    Change("the score to publish is lowercased", "experiments/scoring.py", '"BLEU": by_bleu,',
+           '"BLEU": partial(by_bleu, lowercase=True),',
+           "tests/experiments/test_scoring.py::test_a_perfect_translation_scores_100_and_case_counts"),
+    Change("outputs and references change places", "experiments/scoring.py",
+           "return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())\n\n\n"
+           "def by_bleu_intl", "return metric.corpus_score(text.references, [text.outputs]).score, "
+           "str(metric.get_signature())\n\n\ndef by_bleu_intl", RUN),
+    Change("Chinese is counted by words", "experiments/scoring.py", 'trg_lang=code', 'trg_lang="de"', LANGUAGES),
+    Change("Cantonese is counted by words", "experiments/scoring.py", '"zh" if code in _CHINESE else code', "code",
+           LANGUAGES),
+    Change("Thai is counted by words", "experiments/scoring.py", "if code in _WITHOUT_SPACES else None",
+           "if code in () else None", LANGUAGES),
+    Change("text without spaces is scored in silence", "experiments/scoring.py",
+           'if tokens != "13a" or not letters:', "if True:", LANGUAGES),
+    Change("the paper's score is smoothed", "experiments/scoring.py", 'smooth_method="none", ', "", MOSES),
+    Change("the paper's score is of French too", "experiments/scoring.py",
+           'if primary(text.language or "") != "de":', 'if primary(text.language or "") not in ("de", "fr"):', MOSES),
+    Change("the reference's punctuation is replaced too", "experiments/scoring.py",
+           "list(map(reference_tokens, text.references))", "list(map(hypothesis_tokens, text.references))", MOSES),
+    Change("the output's punctuation stays", "experiments/moses.py",
+           "reference_tokens(_normaliser().replace_unicode_punct(line))", "reference_tokens(line)", MOSES),
+    Change("compounds stay whole", "experiments/moses.py", "return split_compounds(tokens)", "return tokens", MOSES),
+    Change("a dash between words makes a compound", "experiments/moses.py", r'r"(\S)-(\S)"', r'r"(\S) ?- ?(\S)"',
+           MOSES),
+    Change("special characters are escaped", "experiments/moses.py", "escape=False", "escape=True", MOSES),
+    Change("the abbreviations of English", "experiments/moses.py", 'MosesTokenizer("de")', 'MosesTokenizer("en")',
+           MOSES),
+    Change("the first system is compared with itself", "experiments/compare.py", '("B", second)', '("B", first)',
+           COMPARED),
+    Change("equal systems differ by chance", "experiments/compare.py", "if a.score == b.score:", "if False:",
+           f"{COMPARE}::test_a_system_is_as_good_as_itself"),
+    Change("two runs of one seed are two seeds", "experiments/compare.py",
+           'if other.settings["train"]["seed"] == run.settings["train"]["seed"]:', "if other is run:",
+           f"{COMPARE}::test_seeds_are_compared_pair_by_pair"),
+    Change("a changed output is compared", "experiments/compare.py",
+           'if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):', "if not file.exists():",
+           f"{COMPARE}::test_a_text_that_is_not_what_was_scored_is_refused"),
+    Change("an edited record is read", "experiments/records.py", 'if record.get("sha256") != content_hash(record):',
+           "if False:", "tests/experiments/test_records.py::test_a_record_that_was_edited_is_refused"),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *DATA, *SCORES]

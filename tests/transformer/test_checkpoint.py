@@ -12,7 +12,8 @@ from transformer.train import init_state
 
 @pytest.fixture(scope="module")
 def state(config):
-    return init_state(Experiment("test", model=config, data=small_data(), train=TrainConfig()))
+    experiment = Experiment("test", model=replace(config, num_layers=1), data=small_data(), train=TrainConfig())
+    return jax.jit(lambda: init_state(experiment))()
 
 
 def small_data():

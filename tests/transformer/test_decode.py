@@ -18,7 +18,7 @@ EXTRA = 6
 @pytest.fixture(scope="module")
 def sharp(config) -> Transformer:
     """Random, but with opinions: an untrained model's probabilities are nearly flat."""
-    model = Transformer(config, rngs=nnx.Rngs(3))
+    model = Transformer(replace(config, num_layers=1), rngs=nnx.Rngs(3))
     model.embedding[...] = model.embedding[...] * 4
     return model
 
@@ -26,7 +26,7 @@ def sharp(config) -> Transformer:
 @pytest.fixture(scope="module")
 def tiny(config) -> Transformer:
     """A vocabulary of six, of which four can be written: all translations can be tried."""
-    model = Transformer(replace(config, vocab_size=6), rngs=nnx.Rngs(1))
+    model = Transformer(replace(config, vocab_size=6, num_layers=1), rngs=nnx.Rngs(1))
     model.embedding[...] = model.embedding[...] * 3
     return model
 
@@ -43,9 +43,14 @@ def test_length_penalty_is_the_papers():
 
 def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
     sources = jax.random.randint(jax.random.key(0), (16, 5), 4, 29).at[::2, 3:].set(PAD)
-    found = greedy_search(sharp, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
+    search = jax.jit(lambda model: greedy_search(model, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0])
+    # EOS is made a little likelier than what the model writes fourth, so that some outputs end by it.
+    written = search(sharp)[0, 3]
+    model = nnx.clone(sharp)
+    model.embedding[...] = model.embedding[...].at[EOS].set(1.01 * model.embedding[...][written])
+    found = search(model)
     # Each token follows from those before it: one forward pass has what the model would write at every place.
-    likeliest = np.array(sharp(sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
+    likeliest = np.array(model(sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
     limits = (sources != PAD).sum(axis=1) + EXTRA
     ended = 0
     for tokens, guesses, limit in zip(np.array(found), likeliest, limits, strict=True):
