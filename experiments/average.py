@@ -34,12 +34,13 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
     loss = validation_loss(mean, dev)
     log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
     say_if_worse(mean, loss, log)
+    meta = mean.meta | {"dev_loss": loss, "selection": mean.selection}
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(output.parent)
     with appears_whole(output) as folder:
         new = WorkDir(folder)
         with new.claim(experiment, mean.tokenizer):
-            save_averaged(new.checkpoints, Checkpoint(mean.params, mean.meta | {"dev_loss": loss}, mean.steps))
+            save_averaged(new.checkpoints, Checkpoint(mean.params, meta, mean.steps))
     return output
 
 

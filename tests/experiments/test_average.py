@@ -29,6 +29,7 @@ def test_the_mean_is_a_run_that_translates_as_the_checkpoints_averaged(run, tmp_
     for name in ("one", "two"):
         mean = Translator.load(tmp_path / name)
         assert mean.steps == [20, 30, 40] and mean.experiment == expected.experiment
+        assert mean.selection == {"one": "average", "two": "40,20,30"}[name]
         jax.tree.map(np.testing.assert_array_equal, mean.params, expected.params)
     told = [line.split(": validation loss ") for line in lines]
     assert [what for what, *_ in told] == ["step 20", "step 30", "step 40", "mean of 3"]
