@@ -75,8 +75,9 @@ def wanted(kind: type, flag: str) -> str:
     found: Any = kind
     for name in flag.removeprefix("--").replace("-", "_").split("."):
         fields = get_type_hints(found)
-        # An experiment's flags begin with the names of its parts.
-        found = fields[name] if name in fields else get_type_hints(fields["experiment"])[name]
+        # An experiment's flags begin with the names of its parts; `evaluate` has some of these, and no experiment.
+        if name in fields or "experiment" in fields:
+            found = fields[name] if name in fields else get_type_hints(fields["experiment"])[name]
     types = [one for one in (get_args(found) or [found]) if one is not NoneType]
     if get_origin(found) is Literal or get_origin(types[0]) is Literal:
         choices = get_args(found if get_origin(found) is Literal else types[0])

@@ -442,6 +442,7 @@ def test_a_flag_without_its_value_says_what_it_wants(program, run):
         ("attention", ("A dog.", "--html"), "--html wants a path"),
         ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
         ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src wants a path"),
         ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
         ("translate", ("--beam",), "--beam wants a whole number"),
         ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
