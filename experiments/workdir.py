@@ -212,5 +212,8 @@ def value_of(settings: dict[str, Any], name: str) -> Any:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that its name never stands for half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # of a disk that is full

@@ -81,7 +81,7 @@ def test_sets_of_sacrebleu_are_found_by_name(run, tmp_path, monkeypatch):
 
 def test_multi30k_has_a_second_test_set(run, tmp_path, monkeypatch):
     translator = Translator.load(run.path)
-    translator.experiment = replace(translator.experiment, data=DataConfig(corpus="multi30k-en-de"))
+    translator.experiment = replace(translator.experiment, data=DataConfig(corpus="multi30k-en-de", vocab_size=200))
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="nowhere"):
