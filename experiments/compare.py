@@ -18,7 +18,7 @@ from data.text import read_lines
 from experiments.records import language_of, read_evaluation
 from experiments.render import interval
 from experiments.scoring import bleu, tokens_of
-from experiments.workdir import WorkDir, changed_parts, differences, find_workdir
+from experiments.workdir import PATHS, WorkDir, changed_parts, differences, find_workdir
 from transformer.config import UserError
 
 
@@ -33,6 +33,8 @@ class Scored(NamedTuple):
     """How it was translated and scored."""
     language: str | None
     """What it was translated into."""
+    text: str
+    """The hash of what it was trained on, and how that was prepared."""
     outputs: list[str]
     references: list[str]
 
@@ -53,7 +55,9 @@ def scored(name: str, test_set: str) -> Scored:
             raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
     parts = record.get("parts", {}).get("train", {})
     lines = (list(read_lines(texts[role])) for role in ("output", "reference"))
-    return Scored(run, record["settings"], parts, protocol_of(record), language_of(record), *lines)
+    return Scored(
+        run, record["settings"], parts, protocol_of(record), language_of(record), record["data"]["hash"], *lines
+    )
 
 
 def protocol_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +115,9 @@ def check_seeds(system: list[Scored]) -> None:
             differing = [
                 name
                 for name in differences(other.settings, run.settings)
-                if not name.startswith(("train.seed", "data.languages", "mesh"))
+                if not name.startswith(("train.seed", "data.languages", "mesh", *PATHS))
             ]
+            differing += ["the text"] * (other.text != run.text)
             differing += changed_parts(other.parts, run.parts)
             differing += ["the choice of checkpoints"] * (other.protocol["checkpoints"] != run.protocol["checkpoints"])
             if differing:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from experiments.deviations import deviations
-from experiments.parts import own_metrics, own_parts, published
+from experiments.parts import of_users, own_metrics, own_parts, published
 from experiments.progress import perplexity
 from experiments.scoring import Score, target_language
 from experiments.testsets import TestSet
@@ -70,7 +70,7 @@ def make_record(
         "decode_seconds": round(seconds, 1),
         "settings": experiment | {"decode": decode},
         "parts": {
-            "train": published(meta.get("parts", {})),
+            "train": published(meta.get("parts", {}) | of_users(meta.get("made_of", {}))),
             "evaluate": published(own_parts(trained) | own_metrics()),
         },
         "deviations": deviations(trained, meta["data"]["splits"]),
@@ -144,7 +144,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """The record of a scored translation, as `make_record` makes it. UserError for anything else."""
     record = read_record(path)
-    missing = {"experiment", "settings", "scores", "checkpoints", "sources"} - set(record)
+    missing = {"experiment", "settings", "scores", "checkpoints", "sources", "data"} - set(record)
     if missing or not record["scores"]:
         raise UserError(f"{path} is not the record of an evaluation: it has no {min(missing, default='score')}")
     return record

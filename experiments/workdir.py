@@ -15,9 +15,13 @@ from data.tokenizer import Tokenizer
 from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
+# Where the user's own text was found last. What it is, its hash says.
+PATHS = tuple(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt"))
+
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
 MAY_CHANGE = (
-    *(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt")),  # by its hash it is the same text
+    *PATHS,
+    "data.languages",
     "data.max_unknown",
     "train.steps",
     "train.log_every",
