@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-faults mutants lint bench docs clean
+.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-all test-faults mutants lint bench docs clean
 
 help:
 	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
@@ -22,6 +22,7 @@ help:
 	@echo "make notebooks-quick  whether their cells run: each training is cut to 60 steps"
 	@echo "make test      the tests: about seven minutes on two cores"
 	@echo "make test-slow  those that take a minute or more each: devices, processes, kills, convergence"
+	@echo "make test-all  both"
 	@echo "make mutants   breaks the code in a hundred ways, one after the other, and counts those that no test sees"
 	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
 	@echo "make lint      ruff and mypy"
@@ -58,6 +59,8 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m "slow and not faults"
+
+test-all: test test-slow
 
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.mutants

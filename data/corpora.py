@@ -106,13 +106,20 @@ class FilesCorpus:
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
+    known: dict[str, Source] = field(default_factory=dict)
+    """By role, what the files were once: one that is gone is taken to be the same still."""
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         result = {}
         for split, files in self.files.items():
             for side, path in zip(("source", "target"), files, strict=True):
+                role = f"{split}.{side}"
+                if role in self.known and not path.exists():
+                    log(f"{path} is not there: going on with what was prepared of {self.known[role].name}")
+                    result[role] = self.known[role]
+                    continue
                 check_file(path)
-                result[f"{split}.{side}"] = Source(str(path), sha256_of(path))
+                result[role] = Source(str(path), sha256_of(path))
         return result
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:

@@ -15,11 +15,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.corpora import SPLITS, WMT14, Corpus, Log, Source, SplitName, find_corpus
+from data.corpora import SPLITS, WMT14, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import appears_whole, remove_abandoned
@@ -32,7 +32,7 @@ FORMAT = 2  # raise it when the files or their meaning change: older folders are
 
 _NAMED = 5  # characters without a piece, in a line of the log
 _MANIFEST = "manifest.json"
-_SIDES: tuple[Side, Side] = ("source", "target")
+SIDES: tuple[Side, Side] = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class PreparedData:
         """SHA-256 of what decided the content: sources and settings."""
         return str(self.manifest["hash"])
 
-    def check(self) -> None:
-        """UserError names a file that does not have the content that it was written with. Reads all of them."""
+    def check(self, split: str = "") -> None:
+        """UserError names a file that has not the content that it was written with. Reads all of them, or a split's."""
         for name, facts in self.manifest["files"].items():
-            if sha256_of(self.path / name) != facts["sha256"]:
+            if name.startswith(split) and sha256_of(self.path / name) != facts["sha256"]:
                 raise UserError(f"{self.path / name} is damaged: remove the folder and prepare again")
 
     def text(self, split: SplitName, side: Side) -> list[str]:
@@ -67,19 +67,26 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("DATA_DIR") or "prepared")
 
 
-def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) -> PreparedData:
+def prepare(
+    config: DataConfig, data_dir: Path | None = None, log: Log = print, known: dict[str, Any] | None = None
+) -> PreparedData:
     """Tokenise a corpus, or open what an earlier call with the same text and settings has made.
 
-    UserError for anything the user can put right: the corpus, its files, the vocabulary size, a full disk.
+    Args:
+        known: the "sources" of a manifest. A file of the user's own that is gone is taken to be the one of these.
+
+    Raises:
+        UserError: anything the user can put right: the corpus, its files, the vocabulary size, a full disk.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    with _explained(data_dir):
+    if isinstance(corpus, FilesCorpus):
+        corpus = replace(corpus, known={role: Source(**facts) for role, facts in (known or {}).items()})
+    with explained(data_dir):
         sources = corpus.sources(data_dir / "downloads", log)
-    digest = _digest(config, sources)
-    path = data_dir / f"{corpus.name}-{config.vocab_type}{config.vocab_size}-{digest[:8]}"
+    path = _folder(config, corpus, sources, data_dir)
     if not path.exists():
-        with _explained(data_dir):
+        with explained(data_dir):
             data_dir.mkdir(parents=True, exist_ok=True)
             remove_abandoned(data_dir)
             with appears_whole(path) as folder:
@@ -93,7 +100,7 @@ def prepare(config: DataConfig, data_dir: Path | None = None, log: Log = print) 
 def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
     """UserError where more of a side's tokens than this share are <unk>: the model could neither read nor write it."""
     for split, counts in splits.items():
-        for side in _SIDES:
+        for side in SIDES:
             if (share := counts[f"{side}_unknown"] / counts[f"{side}_tokens"]) > most:
                 raise UserError(
                     f"{split} {side}: {share:.1%} of the tokens are <unk>, more than data.max_unknown = {most:.1%} "
@@ -112,19 +119,40 @@ def _unread(counts: dict[str, Any], side: Side) -> str:
     return f"characters without a piece: {named}{more}; {unknown:,} of {tokens:,} tokens are <unk>"
 
 
+def _folder(config: DataConfig, corpus: Corpus, sources: dict[str, Source], data_dir: Path) -> Path:
+    return data_dir / f"{corpus.name}-{config.vocab_type}{config.vocab_size}-{_digest(config, sources)[:8]}"
+
+
 def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | None:
-    """The folder that an earlier `prepare` made of this corpus and these settings, without a look at its sources."""
+    """The folder that an earlier `prepare` made of this corpus and these settings; WMT14 is not built for it."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
-    corpus, own = find_corpus(config), _own_sources(config)
-    for path in sorted(data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")):
-        try:
-            manifest = _read_manifest(path / _MANIFEST)
-        except UserError:
-            continue
-        names = {source["name"] for source in manifest["sources"].values()}
-        if all(manifest[name] == value for name, value in _settings(config).items()) and own <= names:
+    corpus = find_corpus(config)
+    if isinstance(corpus, WMT14):  # what its text hashes to is known where it was built, which may be elsewhere
+        for path in sorted(data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")):
+            manifest = _manifest_if_readable(path)
+            if manifest and all(manifest[name] == value for name, value in _settings(config).items()):
+                return path
+        return None
+    if isinstance(corpus, FilesCorpus) and not all(path.is_file() for pair in corpus.files.values() for path in pair):
+        return None
+    path = _folder(config, corpus, corpus.sources(data_dir / "downloads", print), data_dir)
+    return path if _manifest_if_readable(path) else None
+
+
+def prepared_of_hash(digest: str, data_dir: Path) -> Path | None:
+    """The folder of prepared data that has this hash (PreparedData.hash), wherever its text may be now."""
+    for path in sorted(data_dir.glob(f"*-{digest[:8]}")):
+        manifest = _manifest_if_readable(path)
+        if manifest and manifest["hash"] == digest:
             return path
     return None
+
+
+def _manifest_if_readable(path: Path) -> dict[str, Any] | None:
+    try:
+        return _read_manifest(path / _MANIFEST)
+    except UserError:
+        return None
 
 
 def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Log = print) -> None:
@@ -133,7 +161,7 @@ def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Lo
     corpus = find_corpus(config)
     if not isinstance(corpus, WMT14):
         raise UserError(f"{corpus.name} is not made from a folder: WMT14 is; other text has --data.train-src and so on")
-    with _explained(data_dir):
+    with explained(data_dir):
         corpus.adopt(given, data_dir / "downloads", log)
 
 
@@ -153,14 +181,8 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _own_sources(config: DataConfig) -> set[str]:
-    """The names of the user's own files, as the manifest has them; none for a named corpus."""
-    given = (getattr(config, f"{split}_{side}") for split in SPLITS for side in ("src", "tgt"))
-    return {str(Path(path)) for path in given if path is not None}
-
-
 @contextmanager
-def _explained(data_dir: Path) -> Iterator[None]:
+def explained(data_dir: Path) -> Iterator[None]:
     """An error of the file system as a UserError that names the place."""
     try:
         yield
@@ -186,7 +208,7 @@ def _build(
     for split in SPLITS:
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
         log(f"{split}: {counts[split]}")
-        for side in _SIDES:
+        for side in SIDES:
             if told := _unread(counts[split].facts(), side):
                 log(f"warning: {split} {side}: {told}")
     files = sorted(folder.iterdir())
@@ -212,8 +234,8 @@ def _write_split(
     counts = Counts()
     training = split == "train"
     with ExitStack() as stack:
-        writers = [stack.enter_context(TokenWriter(folder, split, side)) for side in _SIDES]
-        names = [] if training else [f"{split}.{side}.txt" for side in _SIDES]
+        writers = [stack.enter_context(TokenWriter(folder, split, side)) for side in SIDES]
+        names = [] if training else [f"{split}.{side}.txt" for side in SIDES]
         texts = [stack.enter_context((folder / name).open("wb")) for name in names]
 
         def kept() -> Iterator[Pair]:
@@ -262,7 +284,7 @@ def open_prepared(path: Path) -> PreparedData:
     if tokenizer.sha256 != manifest["vocab_sha256"]:
         raise UserError(f"{path / 'vocab.model'} is not the vocabulary of {_MANIFEST}: prepare again")
     size = tokenizer.size
-    train, dev, test = (Split(*(Tokens.open(path, split, side, size) for side in _SIDES)) for split in SPLITS)
+    train, dev, test = (Split(*(Tokens.open(path, split, side, size) for side in SIDES)) for split in SPLITS)
     return PreparedData(path, manifest, tokenizer, train, dev, test)
 
 

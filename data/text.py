@@ -17,18 +17,25 @@ Pair = tuple[str, str]
 LONGEST_LINE = 1_000_000
 
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode's categories of spaces, control and format characters
+
+DAMAGED = EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError
+"""What a damaged archive raises when it is read."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
 def check_file(path: Path) -> None:
-    """UserError, naming the path, unless it is a file."""
+    """UserError, naming the path, unless it is a file, which can be read as often as is needed."""
     if path.is_dir():
         raise UserError(f"{path} is a directory, not a text file")
     if not path.exists():
         raise UserError(f"{path}: no such file")
+    if not path.is_file():
+        raise UserError(f"{path} is a pipe or a device, and this text is read more than once: write it to a file first")
 
 
-def _open(path: Path) -> BinaryIO:
+def open_unpacked(path: Path) -> BinaryIO:
+    """The bytes of a file, those of a .gz or .xz unpacked."""
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".xz":
@@ -44,12 +51,12 @@ def read_lines(path: Path) -> Generator[str, None, None]:
     """
     check_file(path)
     try:
-        with _open(path) as file:
+        with open_unpacked(path) as file:
             # A binary file is split at \n alone. str.splitlines would also split at U+2028, U+0085 and others
             # that stand inside of sentences, and shift every pair after them.
             for number, raw in enumerate(raw_lines(file, path), start=1):
                 yield decode_line(raw, path, number)
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged or truncated archive ({error})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -114,6 +114,21 @@ class Tokenizer:
         """The piece of each id, special ones included, for people to look at."""
         return [str(self._processor.id_to_piece(int(i) if 0 <= i < self.size else UNK)) for i in ids]
 
+    def ids(self, pieces: Iterable[str]) -> list[int]:
+        """The inverse of `pieces`. UserError for what is no piece of this vocabulary."""
+        named = list(pieces)
+        ids = [int(self._processor.piece_to_id(piece)) for piece in named]
+        for piece, back in zip(named, self.pieces(ids), strict=True):
+            if piece != back:
+                raise UserError(f"{piece!r} is no piece of the vocabulary")
+        return ids
+
+    def unknown(self, line: str) -> list[str]:
+        """The characters of a line that no piece spells, each once: they read as unk. None, if bytes have pieces."""
+        if UNK not in self.encode([line])[0]:
+            return []
+        return [c for c in dict.fromkeys(line) if c != " " and self._processor.piece_to_id(c) == UNK]
+
 
 def train_tokenizer(
     lines: Iterable[str], path: Path, vocab_type: Literal["bpe", "unigram"], vocab_size: int

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.sentences import Target
 from experiments.translator import Attention, Translator
 from transformer.config import UserError
 from transformer.model import AttentionWeights
@@ -52,15 +53,20 @@ def pair_of(translator: Translator, run: str, sentence: str, target: str | None)
     UserError if either is longer than MAX_PIECES.
     """
     check_length(translator, "the sentence", sentence)
-    translation = translator.translate([sentence])[0] if target is None else target
-    check_length(translator, "the translation", translation)
-    attention = translator.attention(sentence, translation)
-    return Pair(sentence, translation, run, translator.experiment.name, translator.steps, attention)
+    given: Target
+    if target is None:
+        found = translator.n_best([sentence], 1)[0][0]
+        target, given = found.text, found.pieces
+    else:
+        given = target
+    check_length(translator, "the translation", given)
+    attention = translator.attention(sentence, given)
+    return Pair(sentence, target, run, translator.experiment.name, translator.steps, attention)
 
 
-def check_length(translator: Translator, what: str, text: str) -> None:
-    """UserError for a text whose weights would not fit a page, and for what is no text."""
-    count = len(translator.encode([text])[0])
+def check_length(translator: Translator, what: str, given: Target) -> None:
+    """UserError for a text, or pieces, whose weights would not fit a page."""
+    count = len(translator.encode([given])[0])
     if count > MAX_PIECES:
         raise UserError(f"{what} has {count} tokens; {MAX_PIECES} is the most whose attention is shown")
 

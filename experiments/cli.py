@@ -1,10 +1,12 @@
 """`python -m experiments VERB [NAME] [--flags]`: the command line.
 
-Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C, 143 for SIGTERM.
+Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C, 141 where
+the reader of the output went away, 143 for SIGTERM.
 """
 
 import errno
 import logging
+import os
 import signal
 import sys
 import time
@@ -22,6 +24,8 @@ from experiments.verbs import VERBS
 from transformer.checkpoint import brief
 from transformer.config import UserError
 from transformer.processes import HEARTBEAT_SECONDS, first_listens, leave
+
+BROKEN_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 FULL = "the disk is full; what was written before is whole"
 
@@ -42,45 +46,77 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+def say(message: str) -> None:
+    """One line on stderr, if that can be written to."""
+    if sys.stderr is not None:  # where print would take stdout
+        try:
+            print(f"error: {message}", file=sys.stderr)
+        except OSError:
+            discard_output()
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on stderr, and out."""
-    print(f"error: {message}", file=sys.stderr)
+    say(message)
     leave(code)
 
 
-def main(arguments: Arguments | None = None) -> None:
+def discard_output() -> None:
+    """What cannot be written is forgotten: Python would try again as it ends, and fail with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def run(arguments: Arguments) -> None:
     """Runs a verb."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    for name in ("absl", "asyncio"):  # Orbax reports every step of a save, and asyncio what a failed one leaves
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, preempt)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
+    set_up_streams()
+    keep_compiled()
     try:
-        set_up_streams()
-        keep_compiled()
         arguments = take_parts(arguments)
         if not arguments or arguments[0] in ("-h", "--help"):
             raise UsageError(asked=bool(arguments))
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])
-        if preemption.asked.is_set():
-            raise Preempted("stopped by SIGTERM")
     except UsageError as wanted:
         print(usage())
         sys.exit(0 if wanted.asked else 2)
+    if preemption.asked.is_set():
+        raise Preempted("stopped by SIGTERM")
+
+
+def main(arguments: Arguments | None = None) -> None:
+    """Runs a verb, and says in one line what went wrong."""
+    for name in ("absl", "asyncio"):  # Orbax reports every step of a save, and asyncio what a failed one leaves
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, preempt)
+    try:
+        try:
+            run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # where it fails, while there is someone to say so
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted", 130)
     except Preempted as stopped:  # all processes at once
-        print(f"error: {stopped}", file=sys.stderr)
+        say(str(stopped))
         sys.exit(EXIT_CODE)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: nothing to say, and no one to say it to
+    except BrokenPipeError:  # nothing to say, and no one to say it to
+        discard_output()
+        leave(BROKEN_PIPE)
     except OSError as error:
+        discard_output()
         if error.errno == errno.ENOSPC:
             fail(FULL)
         fail(": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error))
@@ -92,11 +128,11 @@ def main(arguments: Arguments | None = None) -> None:
         if "RESOURCE_EXHAUSTED" in str(error):
             fail(
                 "out of memory: train with a lower --data.batch-tokens or a higher --train.accumulate, "
-                "translate with a lower --batch-size or --beam"
+                "translate with a lower --batch-size, --beam or --max-tokens"
             )
         if (count := jax.process_count()) > 1:
             me, other = jax.process_index(), "another one" if first_listens() else "process 0, which is gone"
-            print(f"error: process {me} of {count} lost touch with {other}: {brief(error)}", file=sys.stderr)
+            say(f"process {me} of {count} lost touch with {other}: {brief(error)}")
             # JAX's runtime ends this process when it knows which other one that is, and says so.
             time.sleep(2 * HEARTBEAT_SECONDS)
             leave(1)

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.corpora import SplitName
 from data.dataset import check_unknown
-from data.encoding import Counts, encode_pairs
+from experiments.average import warn_if_worse
 from experiments.records import make_record, outputs_of, write_record
 from experiments.scoring import Score, Translated, check_language, score
 from experiments.testsets import TestSet, own_split
@@ -34,12 +34,13 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
     UserError, but with a record of the others, for a metric of the user's own that fails.
     """
-    test_set = text if isinstance(text, TestSet) else own_split(run, translator, text, log)
+    test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None
     if wrong := check_language(references, language):
         log(f"warning: {wrong}")
-    counts = counted(translator, test_set)
+    check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
+    warn_if_worse(translator, log)
     what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
     log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
@@ -57,23 +58,11 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         texts[role] = hashlib.sha256(content).hexdigest()
     scores, failed = score(Translated(sources, outputs, references, language))
     decode = asdict(translator.experiment.decode)
-    record = make_record(
-        translator.meta, scores, test_set, counts, translator.selection, translator.steps, decode, seconds
-    )
+    record = make_record(translator.meta, scores, test_set, translator.selection, translator.steps, decode, seconds)
     write_record(path, record | {"texts": texts})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
     return Evaluation(sources, outputs, references, scores, path)
-
-
-def counted(translator: Translator, test_set: TestSet) -> dict[str, Any]:
-    """The tokens of a text, and what of it the vocabulary has no piece for. UserError where that is too much."""
-    counts = Counts(read=len(test_set.sources))
-    pairs = zip(test_set.sources, test_set.references, strict=True)
-    for chunk in encode_pairs(pairs, translator.tokenizer, None):
-        counts.add(chunk)
-    check_unknown({test_set.name: counts.facts()}, translator.experiment.data.max_unknown)
-    return counts.facts()
 
 
 def publish(record: Path, path: Path) -> None:

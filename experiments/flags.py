@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.records import RESULTS
+from experiments.sentences import BadLines
+from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
+Needed = tyro.conf.arg(help_behavior_hint="(needed)")
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,20 @@ class Translating(Decoding):
     """Flags of `translate`."""
 
     input: Path | None = None
-    """A text file, one sentence a line. None: standard input."""
+    """A text, one sentence a line: a file (.gz and .xz are unpacked) or a pipe. None: standard input."""
     output: Path | None = None
     """Where the translations go, one line for each line. None: standard output."""
     n_best: int = 1
-    """Print this many translations of each line, as "line number ||| score ||| text"; 1: the plain text alone."""
+    """Print up to so many translations of each line, of different texts, as "line number ||| score ||| text": finished
+    ones first, the best first, then those that their length limit cut off, with " ||| cut off" after them. 1: the
+    plain text alone."""
+    pieces: bool = False
+    """Print the pieces that the search found, with spaces between and </s> at the end, and not the text."""
+    bad_lines: BadLines = "skip"
+    """A line that is no UTF-8, or too long. skip: an empty line in its place, and a warning. refuse: the end, with an
+    error; what is printed before it stands, but no --output file is written."""
+    max_tokens: int = MAX_TOKENS
+    """A line of more is too long: memory grows with the square of the length."""
     interactive: bool = False
     """Ask for one sentence after another."""
 
@@ -186,7 +198,15 @@ class Scoring(Loading):
 
     batch_size: int | None = None
     """Sentences at a time. None: as the run's experiment says."""
-    source: Path | None = None
-    """Source text, one sentence a line. Needed."""
-    target: Path | None = None
-    """The translations whose log-probability is asked for, line by line. Needed."""
+    source: Annotated[Path | None, Needed] = None
+    """Source text, one sentence a line: a file (.gz and .xz are unpacked) or a pipe."""
+    target: Annotated[Path | None, Needed] = None
+    """The translations whose log-probability is asked for, line by line."""
+    pieces: bool = False
+    """The lines of --target are pieces with spaces between, as `translate --pieces` prints them, and are scored as they
+    are: the same text may be spelled by other pieces too, with another probability."""
+    bad_lines: BadLines = "skip"
+    """A line that is no UTF-8, or too long. skip: the number of its pair is nan, and there is a warning. refuse: an
+    error."""
+    max_tokens: int = MAX_TOKENS
+    """A line of more is too long: memory grows with the square of the length."""

@@ -144,6 +144,11 @@ def made_of(model: Transformer) -> Made:
     return made | replaced()
 
 
+def of_users(made: Made) -> Made:
+    """Those that are not of this code."""
+    return {place: each for place, each in made.items() if not each["class"].startswith("transformer.")}
+
+
 def replaced() -> Made:
     """The functions, classes and methods of transformer/ that were put in the place of those that stand there."""
     found = {}

@@ -30,7 +30,6 @@ def make_record(
     meta: dict[str, Any],
     scores: list[Score],
     test_set: TestSet,
-    counts: dict[str, Any],
     selection: str,
     steps: list[int],
     decode: dict[str, Any],
@@ -41,7 +40,6 @@ def make_record(
     Args:
         meta: of the newest checkpoint used.
         test_set: the text that was translated.
-        counts: its tokens, and what of them the vocabulary has no piece for.
         selection: how the checkpoints were chosen, as in Translator.load; what names steps was chosen by hand.
         steps: the checkpoints used; several were averaged.
         decode: the settings it was translated with.
@@ -61,7 +59,7 @@ def make_record(
         "test_set": test_set.label,
         "language": test_set.languages and test_set.languages.target,
         "sources": test_set.files,
-        "counts": counts,
+        "counts": test_set.counts,
         "scores": [score._asdict() for score in scores],
         "selection": selection,
         "checkpoints": steps,

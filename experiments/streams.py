@@ -1,28 +1,49 @@
 """Text that is read and written line by line: files, pipes and the terminal."""
 
 import os
+import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 from unicodedata import category
 
-from data.text import decode_line, raw_lines
+from data.text import DAMAGED, LONGEST_LINE, decode_line, open_unpacked
+from experiments.sentences import BadLines, warnings_of
 from transformer.config import UserError
 
 # Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
 CHUNK = 4096
 
+# Who writes into a pipe gets so many seconds for the next lines before those that came are translated.
+PATIENCE = 0.1
+
+BLOCK = 1 << 16
+
+Group = tuple[int, list[str | None]]
+"""The number of the first line, and the lines. None: one that is skipped."""
+
+NO_TEXT = {
+    b"\x1f\x8b": "a gzip archive: unpack it first, or give a file that ends in .gz",
+    b"\xfd7zXZ": "an xz archive: unpack it first, or give a file that ends in .xz",
+    b"\xff\xfe": "UTF-16 text: convert it to UTF-8 first",
+    b"\xfe\xff": "UTF-16 text: convert it to UTF-8 first",
+}
+"""How an input begins that is no UTF-8 in any line."""
+
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """The bytes of a file, or of standard input."""
+    """The bytes of a file (.gz and .xz are unpacked), of a pipe, or of standard input. UserError as it is read."""
     if path is None:
         yield sys.stdin.buffer
-    else:
-        with path.open("rb") as file:
+        return
+    try:
+        with open_unpacked(path) as file:
             yield file
+    except DAMAGED as error:
+        raise UserError(f"{path}: damaged or truncated archive ({error})") from error
 
 
 def check_output(path: Path) -> None:
@@ -31,6 +52,8 @@ def check_output(path: Path) -> None:
         raise UserError("- is no file: say /dev/stdout for standard output")
     if path.is_dir():
         raise UserError(f"{path} is a directory: the output wants a file")
+    if path.suffix in (".gz", ".xz"):
+        raise UserError(f"{path}: no output is packed: give a name without {path.suffix}, or pipe standard output on")
     if not path.exists() and not (folder := path.resolve().parent).is_dir():
         raise UserError(f"{folder}: no such folder")
 
@@ -66,17 +89,73 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Decodes lines of UTF-8 in groups: (number of the first line, the lines)."""
-    chunk: list[str] = []
+def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None]) -> Iterator[Group]:
+    """Lines of UTF-8 in groups, as they come.
+
+    A group is full, or what there is when the input ends or stands still. A line that is no UTF-8 or has more
+    than LONGEST_LINE bytes is skipped with a warning.
+
+    Raises:
+        UserError: there is such a line, and bad lines are refused, or the input is of another kind.
+    """
     number = 0
-    for number, line in enumerate(raw_lines(file, name), start=1):
-        chunk.append(decode_line(line, name, number))
-        if len(chunk) == CHUNK:
-            yield number - CHUNK + 1, chunk
-            chunk = []
-    if chunk:
-        yield number - len(chunk) + 1, chunk
+    chunk: list[str | None] = []
+    bad: list[str] = []
+    for raw in lines_as_they_come(file):
+        if raw is not None:
+            number += 1
+            if number == 1:
+                check_kind(raw, name)
+            try:
+                chunk.append(text_of(raw, name, number))
+            except UserError as error:
+                if bad_lines == "refuse":
+                    raise
+                bad.append(f"{error}: skipped")
+                chunk.append(None)
+        if chunk and (raw is None or len(chunk) == CHUNK):
+            for warning in warnings_of(bad):
+                log(warning)
+            yield number - len(chunk) + 1, chunk
+            chunk, bad = [], []
+
+
+def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines, without their ends, and None where the input stands still or ends.
+
+    Of one that is too long there is no more than that takes to see it.
+    """
+    rest = b""
+    while block := file.read1(BLOCK):  # type: ignore[attr-defined]  # all have it, but typing's BinaryIO
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+        rest = rest[: LONGEST_LINE + 2]  # one of them may be the \r of its end
+        if stands_still(file):
+            yield None
+    if rest:
+        yield rest
+    yield None
+
+
+def stands_still(file: BinaryIO) -> bool:
+    """Whether nothing comes for a while. Never of a file."""
+    with suppress(OSError, ValueError):  # it has no number, or is of a kind that the system cannot wait for
+        return file.isatty() or not select.select([file], [], [], PATIENCE)[0]
+    return False
+
+
+def check_kind(first: bytes, name: str) -> None:
+    """UserError for what is no UTF-8 in any line, by the first one."""
+    for start, kind in NO_TEXT.items():
+        if first.startswith(start):
+            raise UserError(f"{name} is {kind}")
+
+
+def text_of(raw: bytes, name: str, number: int) -> str:
+    """A line's text. UserError for what is none."""
+    if len(raw.rstrip(b"\r")) > LONGEST_LINE:
+        raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
+    return decode_line(raw, name, number)
 
 
 def set_up_streams() -> None:

@@ -117,6 +117,7 @@ def check_record(table: Number, path: Path, record: Record, experiment: Experime
         "split": (record["split"], wanted.split),
         "steps": (record["steps"], experiment.train.steps),
         "checkpoints": (len(record["checkpoints"]), count),
+        "selection": (record.get("selection", wanted.checkpoint), wanted.checkpoint),  # older records do not say
         **{name: (record["settings"]["decode"][name], decode[name]) for name in ("beam", "alpha", "extra_length")},
     }
     for name, (has, wants) in facts.items():

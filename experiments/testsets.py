@@ -3,19 +3,21 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sacrebleu.utils import get_reference_files, get_source_file
 
 from data.corpora import HostedCorpus, SplitName, find_corpus, languages_of
-from data.dataset import default_data_dir, prepare
+from data.dataset import default_data_dir
+from data.encoding import Counts, encode_pairs
 from data.fetch import fetch, sha256_of
+from data.held_out import held_out
 from data.languages import Languages
 from data.text import read_pairs
+from data.tokenizer import Tokenizer
 from experiments.translator import Translator
-from experiments.workdir import WorkDir
 from transformer.checkpoint import brief
-from transformer.config import DataConfig, UserError
+from transformer.config import UserError
 
 Log = Callable[[str], object]
 
@@ -31,37 +33,31 @@ class TestSet(NamedTuple):
     references: list[str]
     files: dict[str, dict[str, str]]
     """What they were read from, by role ("test.source"): name and SHA-256."""
+    counts: dict[str, Any]
+    """Its lines and tokens, and what of it the vocabulary has no piece for (data.encoding.Counts.facts)."""
     languages: Languages | None
 
 
-def own_split(run: WorkDir, translator: Translator, split: SplitName, log: Log) -> TestSet:
+def own_split(translator: Translator, split: SplitName, log: Log) -> TestSet:
     """A split of the corpus that a run was trained on."""
-    data = prepare(translator.experiment.data, log=log)
-    if data.tokenizer.sha256 != translator.tokenizer.sha256:
-        raise UserError(f"the vocabulary of {data.path} is not the one that {run.path} was trained with")
-    files = {role: facts for role, facts in data.manifest["sources"].items() if role.split(".")[0] == split}
-    sources, references = data.text(split, "source"), data.text(split, "target")
-    if len(sources) != len(references):
-        raise UserError(
-            f"{len(sources)} sources and {len(references)} references in {data.path}: it has to be made anew"
-        )
-    languages, corpus = languages_of(translator.experiment.data), translator.meta["data"]["corpus"]
-    label = f"{corpus} {split}"
-    if corpus == "files":
-        label = label_of(Path(files[f"{split}.source"]["name"]), languages)
-    return TestSet(split, label, sources, references, files, languages)
+    data, trained = translator.experiment.data, translator.meta["data"]
+    found = held_out(data, split, translator.tokenizer, trained, log=log)
+    languages, label = languages_of(data), f"{trained['corpus']} {split}"
+    if trained["corpus"] == "files":
+        label = label_of(Path(found.files[f"{split}.source"]["name"]), languages)
+    return TestSet(split, label, found.sources, found.references, found.files, found.counts, languages)
 
 
-def find_test_set(name: str, data: DataConfig, languages: Languages | None, log: Log) -> TestSet:
+def find_test_set(name: str, translator: Translator, languages: Languages | None, log: Log) -> TestSet:
     """A further test set: of the run's corpus (test_2017_flickr of Multi30k), or of sacreBLEU's (wmt17, wmt14/full).
 
     UserError if there is none of that name in these languages, or if it cannot be had.
     """
-    corpus = find_corpus(data)
+    corpus = find_corpus(translator.experiment.data)
     further = corpus.test_sets if isinstance(corpus, HostedCorpus) else {}
     if name in further:
         source, target = (fetch(file, default_data_dir() / "downloads", log) for file in further[name])
-        return read_files(source, target, languages, name, f"{corpus.name} {name}")
+        return read_files(source, target, translator.tokenizer, languages, name, f"{corpus.name} {name}")
     if languages is None:
         raise UserError(f"test set {name!r} is of two languages: say which with --data.languages")
     try:
@@ -73,11 +69,18 @@ def find_test_set(name: str, data: DataConfig, languages: Languages | None, log:
             f"no test set {name!r} of {languages}: there are test, dev{own} and sacreBLEU's "
             f"(sacrebleu --list); {brief(error)}"
         ) from error
-    return read_files(source, target, languages, re.sub(r"[^\w-]", "-", name), f"{name}, {languages}")
+    return read_files(
+        source, target, translator.tokenizer, languages, re.sub(r"[^\w-]", "-", name), f"{name}, {languages}"
+    )
 
 
 def read_files(
-    source: Path, target: Path, languages: Languages | None, name: str | None = None, label: str | None = None
+    source: Path,
+    target: Path,
+    tokenizer: Tokenizer,
+    languages: Languages | None,
+    name: str | None = None,
+    label: str | None = None,
 ) -> TestSet:
     """Two files, line by line: every line of theirs is scored, blank ones too.
 
@@ -86,6 +89,9 @@ def read_files(
     pairs = list(read_pairs(source, target))
     hashes = sha256_of(source), sha256_of(target)
     name = name or f"{source.name.split('.')[0]}-{hashes[0][:8]}"
+    counts = Counts(read=len(pairs))
+    for chunk in encode_pairs(iter(pairs), tokenizer, None):
+        counts.add(chunk)
     sides = zip(("source", "target"), (source, target), hashes, strict=True)
     return TestSet(
         name,
@@ -93,6 +99,7 @@ def read_files(
         [a for a, _ in pairs],
         [b for _, b in pairs],
         {f"{name}.{side}": {"name": str(path), "sha256": sha256} for side, path, sha256 in sides},
+        counts.facts(),
         languages,
     )
 

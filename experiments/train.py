@@ -25,7 +25,7 @@ from experiments.translator import Translator
 from experiments.views import TensorBoard
 from experiments.watchdog import Watchdog
 from experiments.workdir import WorkDir
-from transformer.checkpoint import Checkpoints, read_meta
+from transformer.checkpoint import Checkpoints
 from transformer.config import DataConfig, Experiment, UserError
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
@@ -61,14 +61,16 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     """
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
-    check_parts(newest_meta(run).get("parts", {}), log)
+    check_parts(run.newest_meta().get("parts", {}), log)
     rehearse(experiment)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
     made = made_of(model := outline(experiment.model))
     hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
-    data = checked(by_first(lambda: prepare(experiment.data, log=log)) or prepare(experiment.data, log=log))
+    known = run.newest_meta().get("data", {}).get("sources")
+    prepared = partial(prepare, experiment.data, log=log, known=known)
+    data = checked(by_first(prepared) or prepared())
     check_same(text=data.hash)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
@@ -80,15 +82,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
-        if lock := by_first(lambda: run.claim(experiment, data.tokenizer)):
+        if lock := by_first(lambda: run.claim(experiment, data.tokenizer, data.manifest)):
             open_now.enter_context(lock)
-        check_made_of(newest_meta(run), model, log)
+        check_made_of(run.newest_meta(), model, log)
         checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
         open_now.callback(checkpoints.close)
         restored, meta = checkpoints.restore_state(template) or (None, {})
         start, end = int(restored.step) if restored else 0, experiment.train.steps
-        if meta and meta["data"]["hash"] != data.hash:
-            raise UserError(f"the text is not the one that {run.path} was trained on: choose another --workdir")
+        run.check_text(meta.get("data"), data.manifest)  # of an older one, where the newest cannot be read
         check_rates(experiment, meta, log)
         by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
@@ -146,14 +147,6 @@ def checked(data: PreparedData) -> PreparedData:
     """The same. UserError if a token file is not what it was when it was written."""
     data.check()
     return data
-
-
-def newest_meta(run: WorkDir) -> dict[str, Any]:
-    """What the newest checkpoint of a run says of itself; empty without one."""
-    try:
-        return read_meta(run.checkpoints, "last")
-    except UserError:  # there is none yet; or it is damaged, and restoring will say so
-        return {}
 
 
 def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:

@@ -1,7 +1,8 @@
 """A trained model that takes and gives text: translate, list the n best, score, look at the attention."""
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,26 +14,31 @@ from flax import nnx
 
 from data.tokenizer import Tokenizer
 from experiments.parts import check_made_of, check_parts, classes_of
+from experiments.sentences import (
+    BLANK,
+    EOS_PIECE,
+    SKIPPED,
+    BadLines,
+    Target,
+    Translation,
+    one_line,
+    targets_of,
+    texts_of,
+    warnings_of,
+)
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import PAD, DecodeConfig, Experiment, ModelConfig, UserError
+from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig, UserError
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, graph_of, outline
 
-# A longer line is refused: attention takes memory with the square of the length.
+# What a longer line takes is much: memory with the square of its length.
 MAX_TOKENS = 4096
 
 
-class Translation(NamedTuple):
-    """One hypothesis and its score, log P / ((5 + length) / 6)^alpha."""
-
-    text: str
-    score: float
-
-
 class Attention(NamedTuple):
-    """The pieces of a sentence pair, EOS included, and the weights between them."""
+    """The pieces of a sentence pair, EOS included, and the weights between them. A target cut off has no EOS."""
 
     source: list[str]
     target: list[str]
@@ -65,6 +71,8 @@ class Translator:
         """The checkpoints' steps; several were averaged."""
         self.selection = ""
         """How they were chosen, as in `load`."""
+        self.max_tokens = MAX_TOKENS
+        """A sentence of more is too long, EOS counted."""
 
     @classmethod
     def load(
@@ -104,87 +112,165 @@ class Translator:
         """The model itself, to look inside."""
         return nnx.merge(graph_of(self.experiment.model), self.params)
 
-    def translate(self, sentences: list[str]) -> list[str]:
+    def translate(self, sentences: Iterable[str]) -> list[str]:
         """The best translation of each sentence, in the same order. A blank sentence stays blank."""
         return [best[0].text for best in self.n_best(sentences, 1)]
 
-    def n_best(self, sentences: list[str], count: int, first: int = 1) -> list[list[Translation]]:
-        """For each sentence the `count` best translations, best first. At most decode.beam.
+    def n_best(
+        self, sentences: Iterable[str], count: int, first: int = 1, bad_lines: BadLines = "refuse"
+    ) -> list[list[Translation]]:
+        """For each sentence the `count` best translations of different texts; fewer, if the beam holds fewer.
 
-        Warnings number the sentences from `first` on.
+        Finished ones come first, the best first, then those that were cut off at their length limit, likewise. Where
+        hypotheses of different pieces are one text, the first of them stands for it.
+
+        Args:
+            count: decode.beam at most.
+            first: the number of the first sentence, for what is said of it.
+            bad_lines: whether a sentence of more than max_tokens is an error, or is skipped.
         """
         self.check_count(count)
-        sources = self.warned(self.encode(sentences, first), first)
-        results = [[Translation("", 0.0)] * count for _ in sentences]
-        model = self.experiment.model
-        search = compiled_search(model, self.experiment.decode, count, classes_of(model))
-        waiting = [i for i, sentence in enumerate(sentences) if sentence.strip()]
+        sources = self.read(texts_of(sentences, "line", first), "line", first, bad_lines)
+        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
+        model, decode = self.experiment.model, self.experiment.decode
+        # Some hypotheses may be one text, so a list is chosen from all that the beam holds.
+        search = compiled_search(model, decode, 1 if count == 1 else decode.beam, classes_of(model))
+        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         done = 0
-        for rows, width, height in batches(waiting, sources, self.experiment.decode.batch_size):
+        for rows, width, height in batches(waiting, sources, decode.batch_size):
             found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height)))
             for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                texts = map(one_line, self.tokenizer.decode(tokens.tolist()))
-                results[i] = [Translation(*both) for both in zip(texts, scores.tolist(), strict=True)]
+                results[i] = self.distinct(tokens, scores)[:count]
             done += len(rows)
             if len(waiting) > len(rows):
                 self.log(f"translated {done} of {len(waiting)} sentences")
+        self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
         return results
+
+    def distinct(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
+        """The hypotheses [K, L] and [K] of a sentence in their order, the first of each text."""
+        found: dict[str, Translation] = {}
+        for text, ids, score in zip(self.tokenizer.decode(tokens.tolist()), tokens, scores.tolist(), strict=True):
+            line = one_line(text)
+            if line not in found and (score > -math.inf or not found):  # an empty place of the beam has -inf
+                found[line] = Translation(line, score, tuple(self.tokenizer.pieces(ids[ids != PAD])))
+        return list(found.values())
 
     def check_count(self, count: int) -> None:
         """UserError unless the beam holds that many translations."""
         if not 1 <= count <= self.experiment.decode.beam:
             raise UserError(f"cannot give {count} best of a beam of {self.experiment.decode.beam}")
 
-    def score(self, sources: list[str], targets: list[str]) -> list[float]:
-        """log P(target | source) / ((5 + length) / 6)^alpha of each given pair, its EOS counted.
+    def score(
+        self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
+    ) -> list[float]:
+        """log P(target | source) / ((5 + length) / 6)^alpha of each given pair, the length in pieces.
 
-        It is the score that `n_best` gives, but for a translation that its length limit cut off: that has no EOS.
+        A text is scored in the pieces that sentencepiece splits it into, and EOS. The same text can be spelled by
+        other pieces, with another probability, and a search may find these: so the score in a Translation is that of
+        its own `pieces`, and `score` gives the same for them, finished or not.
+
+        A blank source has the blank translation with certainty: 0, and -inf for any other. nan: a pair was skipped.
+
+        Args:
+            first: the number of the first pair, for what is said of it.
+            bad_lines: whether a side of more than max_tokens is an error, or has the pair skipped.
         """
-        if len(sources) != len(targets):
-            raise UserError(f"{len(sources)} sources but {len(targets)} targets")
-        source_ids, target_ids = self.warned(self.encode(sources)), self.warned(self.encode(targets))
+        texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
+        if len(texts) != len(given):
+            raise UserError(f"{len(texts)} sources but {len(given)} targets")
+        self.warn(
+            [
+                f"target line {number} does not end in {EOS_PIECE}: it is scored as a beginning"
+                for number, target in enumerate(given, start=first)
+                if target and not isinstance(target, str) and target[-1] != EOS_PIECE
+            ]
+        )
+        source_ids = self.read(texts, "source line", first, bad_lines)
+        target_ids = self.read(given, "target line", first, bad_lines)
+        pairs = list(zip(source_ids, target_ids, strict=True))
+        scores = np.array([certain(*pair) for pair in pairs], np.float64)
+        waiting = [i for i, (source, target) in enumerate(pairs) if len(source) > 1 and target]
         run = compiled_scoring(self.experiment.model, classes_of(self.experiment.model))
-        scores = np.zeros(len(sources))
-        longer = [max(a, b, key=len) for a, b in zip(source_ids, target_ids, strict=True)]
-        for rows, width, height in batches(list(range(len(sources))), longer, self.experiment.decode.batch_size):
+        longer = [max(*pair, key=len) for pair in pairs]
+        for rows, width, height in batches(waiting, longer, self.experiment.decode.batch_size):
             batch = pad(source_ids, rows, width, height), pad(target_ids, rows, width, height)
             log_probs = np.asarray(run(self.params, *batch)).sum(axis=1)[: len(rows)]
             lengths = np.array([len(target_ids[i]) for i in rows])
             scores[rows] = log_probs / np.asarray(length_penalty(lengths, self.experiment.decode.alpha))
         return scores.tolist()
 
-    def attention(self, source: str, target: str | None = None) -> Attention:
-        """All attention weights for a sentence and a target (None: its own translation)."""
-        target = self.translate([source])[0] if target is None else target
-        ids = self.encode([source, target])
-        weights = self.model.attention_weights(jnp.array([ids[0]]), jnp.array([ids[1]]))
+    def attention(self, source: str, target: Target | None = None) -> Attention:
+        """All attention weights for a sentence and a target (None: its own translation, in the pieces found)."""
+        (text,) = texts_of([source], "source line", 1)
+        if not text:
+            raise UserError("attention wants a sentence, not a blank one")
+        if target is None:
+            target = self.n_best([text], 1)[0][0].pieces  # which says what is to be said of the source
+            source_ids = self.encode([text])[0]
+        else:
+            source_ids = self.read([text], "source line")[0]
+        target_ids = self.read(targets_of([target], "target line", 1), "target line")[0]
+        if not target_ids:
+            raise UserError("attention wants a target, not an empty list of pieces")
+        weights = self.model.attention_weights(jnp.array([source_ids]), jnp.array([target_ids]))
         first = jax.device_get(jax.tree.map(lambda w: w[:, 0], weights))
-        return Attention(self.tokenizer.pieces(ids[0]), self.tokenizer.pieces(ids[1]), first)
+        return Attention(self.tokenizer.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
 
-    def encode(self, sentences: list[str], first: int = 1) -> list[list[int]]:
-        """Ids with EOS. UserError for what cannot fit, or is no text; sentences are numbered from `first` on."""
-        for number, text in enumerate(sentences, start=first):
+    def encode(self, given: Sequence[Target]) -> list[list[int]]:
+        """Ids: of a text those of its pieces and EOS, of pieces their own. UserError for what is no piece."""
+        return [self.tokenizer.encode([one])[0] if isinstance(one, str) else self.tokenizer.ids(one) for one in given]
+
+    def read(
+        self, given: Sequence[Target], what: str, first: int = 1, bad_lines: BadLines = "refuse"
+    ) -> list[list[int]]:
+        """As `encode`, but [] for what is too long and skipped. Warns of what the model cannot know.
+
+        `what` and a number from `first` on say in messages which one it is.
+        """
+        ids = []
+        unknown, skipped, long = [], [], []
+        for number, one in enumerate(given, start=first):
             try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(f"line {number} is not valid text: {error.reason}") from error
-        ids = self.tokenizer.encode(sentences)
-        for number, sentence in enumerate(ids, start=first):
-            if len(sentence) > MAX_TOKENS:
-                raise UserError(
-                    f"line {number} has {len(sentence)} tokens; {MAX_TOKENS} is the most that is translated"
+                found = self.encode([one])[0]
+            except UserError as error:
+                raise UserError(f"{what} {number}: {error}") from error
+            ids.append(found)
+            if len(found) > self.max_tokens:
+                message = f"{what} {number} has {len(found)} tokens; {self.max_tokens} is the most that is taken"
+                if bad_lines == "refuse":
+                    raise UserError(message)
+                skipped.append(f"{message}: skipped")
+                found.clear()
+            elif len(found) > self.experiment.data.max_length:
+                trained = self.experiment.data.max_length
+                long.append(f"{what} {number} has {len(found)} tokens; the model was trained on {trained} at most")
+            if UNK in found and isinstance(one, str):
+                characters = ", ".join(map(repr, self.tokenizer.unknown(one)[:8]))
+                unknown.append(
+                    f"{what} {number} has what the vocabulary cannot spell, and reads as <unk>: {characters}"
                 )
+        for messages in (skipped, unknown, long):
+            self.warn(messages)
         return ids
 
-    def warned(self, ids: list[list[int]], first: int = 1) -> list[list[int]]:
-        """The same. Warns of sentences longer than any in training."""
-        trained = self.experiment.data.max_length
-        for number, sentence in enumerate(ids, start=first):
-            if len(sentence) > trained:
-                self.log(
-                    f"warning: line {number} has {len(sentence)} tokens; the model was trained on {trained} at most"
-                )
-        return ids
+    def warn_of_outputs(self, found: list[Translation], numbers: list[int]) -> None:
+        """Warns of translations without an end, and with unknown pieces."""
+        both = list(zip(numbers, found, strict=True))
+        self.warn([f"line {i}: its translation was cut off at the length limit" for i, one in both if not one.finished])
+        self.warn([f"line {i}: its translation has <unk>, written ⁇" for i, one in both if "<unk>" in one.pieces])
+
+    def warn(self, messages: list[str]) -> None:
+        """Warns of things of one kind."""
+        for message in warnings_of(messages):
+            self.log(message)
+
+
+def certain(source: list[int], target: list[int]) -> float:
+    """The score of a pair that no model is asked for. nan: it has to be asked, or the pair is skipped."""
+    if source != [EOS] or not target:
+        return math.nan
+    return 0.0 if target == [EOS] else -math.inf
 
 
 @cache
@@ -205,11 +291,6 @@ def compiled_scoring(model: ModelConfig, classes: tuple[Any, ...]) -> Callable[.
     """(params, source, target) -> token log-probabilities."""
     graph = graph_of(model)
     return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))
-
-
-def one_line(text: str) -> str:
-    """A translation is one line, though a vocabulary with pieces for single bytes can spell a line break."""
-    return text.replace("\n", " ").replace("\r", " ")
 
 
 def width_for(length: int) -> int:

@@ -3,15 +3,17 @@
 A verb is a function of the arguments after its name; the first line of its docstring is its help.
 """
 
+import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from data.corpora import SplitName, languages_of
 from data.dataset import adopt, prepare
 from data.languages import Languages
+from data.text import is_blank_line
 from experiments import EXPERIMENTS, find
 from experiments.arguments import Arguments, experiment_of, no_more, parse, run_of
 from experiments.attention import merged, pair_of, to_json, to_page
@@ -42,7 +44,8 @@ from experiments.plan import plan
 from experiments.records import read_evaluation, results_table
 from experiments.render import render_table, render_table1
 from experiments.screen import Screen, has_screen, watch
-from experiments.streams import check_output, chunks, opened, written
+from experiments.sentences import SKIPPED, BadLines, Translation
+from experiments.streams import Group, check_output, chunks, opened, written
 from experiments.tables import Number, experiments_of, fill
 from experiments.testsets import TestSet, find_test_set, own_split, read_files
 from experiments.train import train
@@ -128,6 +131,10 @@ def loaded(name: str, given: Loading) -> Translator:
     decode = translator.experiment.decode
     flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
     translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
+    if isinstance(given, Translating | Scoring):
+        if given.max_tokens < 2:
+            raise UserError(f"--max-tokens must be at least 2, one and EOS, not {given.max_tokens}")
+        translator.max_tokens = given.max_tokens
     return translator
 
 
@@ -135,32 +142,39 @@ def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type"""
     name, flags = run_of("translate", arguments)
     given = parse(Translating, flags, Translating(), f"translate {name}")
-    if given.interactive and (given.input or given.output or given.n_best > 1):
-        raise UserError("--interactive asks for a line and shows one: no --input, --output or --n-best with it")
+    if given.interactive and (given.input or given.output):
+        raise UserError("--interactive asks for a line and shows its translation: no --input or --output with it")
+    if given.output:
+        check_output(given.output)
     translator = loaded(name, given)
-    if given.interactive:
-        return converse(translator)
     translator.check_count(given.n_best)
-    with opened(given.input) as lines, written(given.output) as output:
-        for first, chunk in chunks(lines, str(given.input or "standard input")):
-            results = translator.n_best(chunk, given.n_best, first)
-            for number, best in enumerate(results, start=first):
-                for text, score in best:
-                    print(text if given.n_best == 1 else f"{number} ||| {score:.4f} ||| {text}", file=output)
+    with opened(given.input) as file, written(given.output) as output:
+        groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
+        for first, chunk in prompted(groups) if given.interactive else groups:
+            results = translator.n_best([line or "" for line in chunk], given.n_best, first, given.bad_lines)
+            for number, (line, best) in enumerate(zip(chunk, results, strict=True), start=first):
+                for found in best if line is not None else [SKIPPED]:
+                    print(shown(found, number, given), file=output)
             output.flush()
 
 
-def converse(translator: Translator) -> None:
-    """Translates line by line until the end of the input."""
+def shown(found: Translation, number: int, given: Translating) -> str:
+    """A line of output."""
+    text = " ".join(found.pieces) if given.pieces else found.text
+    if given.n_best == 1:
+        return text
+    mark = " ||| cut off" if found.pieces and not found.finished else ""
+    return f"{number} ||| {found.score:.4f} ||| {text}{mark}"
+
+
+def prompted(groups: Iterator[Group]) -> Iterator[Group]:
+    """The same, each asked for: on stderr, since stdout has the translations."""
     while True:
+        print("> ", end="", file=sys.stderr, flush=True)
         try:
-            line = input("> ")
-        except EOFError:
+            yield next(groups)
+        except StopIteration:
             return
-        except UnicodeDecodeError:
-            print("this is not UTF-8", file=sys.stderr)
-            continue
-        print(translator.translate([line])[0])
 
 
 def run_attention(arguments: Arguments) -> None:
@@ -169,9 +183,9 @@ def run_attention(arguments: Arguments) -> None:
     # A sentence may begin with dashes too, but no flag has a space in its name.
     sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"--[\w-]+(=|$)", rest[0]) else ("", rest)
     given = parse(Attending, flags, Attending(), f"attention {name}")
-    if not sentence.strip():
+    if is_blank_line(sentence):
         raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
-    if given.target is not None and not given.target.strip():
+    if given.target is not None and is_blank_line(given.target):
         raise UserError("--target is empty")
     if given.target is not None and (given.beam, given.alpha) != (None, None):
         raise UserError("--beam and --alpha are for finding a translation: not with --target")
@@ -209,7 +223,7 @@ def run_evaluate(arguments: Arguments) -> None:
         if given.record.exists():
             read_evaluation(given.record)  # only a record is overwritten
     run, translator = find_workdir(name), loaded(name, given)
-    result = evaluate(run, translator, test_set_of(run, translator, given), log_to_stderr)
+    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr)
     for score in result.scores:
         print(score)
     print(f"record {result.record}")
@@ -217,20 +231,20 @@ def run_evaluate(arguments: Arguments) -> None:
         publish(result.record, given.record)
 
 
-def test_set_of(run: WorkDir, translator: Translator, given: Evaluating) -> TestSet:
+def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
     """The text that the flags name."""
-    data = translator.experiment.data
-    languages = Languages.parse(given.languages) if given.languages else languages_of(data)
+    own_languages = languages_of(translator.experiment.data)
+    languages = Languages.parse(given.languages) if given.languages else own_languages
     if given.test_src or given.test_tgt:
         if not (given.test_src and given.test_tgt):
             raise UserError("a further test text has two sides: --data.test-src FILE and --data.test-tgt FILE")
         if given.test_set != "test":
             raise UserError("--test-set and --data.test-src name two texts: give one of them")
-        return read_files(given.test_src, given.test_tgt, languages)
+        return read_files(given.test_src, given.test_tgt, translator.tokenizer, languages)
     own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
     if own:
-        return own_split(run, translator, own, log_to_stderr)._replace(languages=languages)
-    return find_test_set(given.test_set, data, languages, log_to_stderr)
+        return own_split(translator, own, log_to_stderr)._replace(languages=languages)
+    return find_test_set(given.test_set, translator, languages, log_to_stderr)
 
 
 def run_average(arguments: Arguments) -> None:
@@ -248,13 +262,22 @@ def run_score(arguments: Arguments) -> None:
     given = parse(Scoring, flags, Scoring(), f"score {name}")
     if not given.source or not given.target:
         raise UserError("`score` needs --source FILE and --target FILE")
-    with given.source.open("rb") as source, given.target.open("rb") as target:
-        sources = [line for _, chunk in chunks(source, str(given.source)) for line in chunk]
-        targets = [line for _, chunk in chunks(target, str(given.target)) for line in chunk]
+    sources, targets = (lines_of(path, given.bad_lines) for path in (given.source, given.target))
     if len(sources) != len(targets):
         raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
-    for value in loaded(name, given).score(sources, targets):
-        print(f"{value:.6f}")
+    # Not at every white space: a piece may hold a no-break space.
+    translations = [
+        list(filter(None, line.split(" "))) if given.pieces else line for line in (line or "" for line in targets)
+    ]
+    values = loaded(name, given).score([line or "" for line in sources], translations, bad_lines=given.bad_lines)
+    for value, *pair in zip(values, sources, targets, strict=True):
+        print(f"{math.nan if None in pair else value:.6f}")
+
+
+def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
+    """All lines of a file or pipe, None for one that is skipped."""
+    with opened(path) as file:
+        return [line for _, chunk in chunks(file, str(path), bad_lines, log_to_stderr) for line in chunk]
 
 
 def run_demo(arguments: Arguments) -> None:

@@ -10,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from data.corpora import SPLITS
 from data.tokenizer import Tokenizer
 from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
 # What may change between two starts of one run: none of it touches the numbers up to a given step.
 MAY_CHANGE = (
+    *(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt")),  # by its hash it is the same text
     "data.max_unknown",
     "train.steps",
     "train.log_every",
@@ -42,11 +44,11 @@ class WorkDir:
         self.figures = path / "figures"
         self.evaluation = path / "evaluation"
 
-    def claim(self, experiment: Experiment, tokenizer: Tokenizer) -> IO[bytes]:
+    def claim(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None = None) -> IO[bytes]:
         """Makes the directory this run's, and keeps other processes out until the file it returns is closed.
 
-        UserError if another process trains here, or if the directory's checkpoints are of another experiment or
-        vocabulary. Without a checkpoint there is nothing to lose, and the settings are written anew.
+        UserError if another process trains here, or if the directory's checkpoints are of another experiment, text (its
+        manifest) or vocabulary. Without a checkpoint there is nothing to lose, and the settings are written anew.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is not a directory")
@@ -59,7 +61,7 @@ class WorkDir:
             raise UserError(f"another process is training in {self.path}") from error
         try:
             if saved_steps(self.checkpoints):
-                self._check(experiment, tokenizer)
+                self._check(experiment, tokenizer, text)
             elif self.config.exists():
                 self._check_ours()
         except UserError:
@@ -75,7 +77,7 @@ class WorkDir:
         except UserError as error:
             raise UserError(f"{self.config} is not the settings of a run: choose another directory") from error
 
-    def _check(self, experiment: Experiment, tokenizer: Tokenizer) -> None:
+    def _check(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None) -> None:
         if self.is_mean():
             raise UserError(f"{self.path} is a mean of checkpoints: there is nothing to go on training from")
         if self.config.exists():
@@ -87,15 +89,29 @@ class WorkDir:
                 )
         else:
             raise UserError(f"{self.path} has checkpoints but no config.json: choose another --workdir")
+        if text:
+            self.check_text(self.newest_meta().get("data"), text)
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
 
+    def newest_meta(self) -> dict[str, Any]:
+        """What the newest checkpoint says of itself; empty without one."""
+        try:
+            return read_meta(self.checkpoints, "last")
+        except UserError:  # there is none yet; or it is damaged: for who reads it
+            return {}
+
     def is_mean(self) -> bool:
         """Whether `average` made this directory."""
-        try:
-            return "averaged" in read_meta(self.checkpoints, "last")
-        except UserError:  # a damaged checkpoint: for who reads it
-            return False
+        return "averaged" in self.newest_meta()
+
+    def check_text(self, trained: dict[str, Any] | None, text: dict[str, Any]) -> None:
+        """UserError if a run that was trained with one text would go on with another. Both as in a manifest."""
+        if trained and (changed := changed_text(trained, text)):
+            raise UserError(
+                f"the text is not the one that {self.path} was trained on ({', '.join(changed)}): "
+                f"choose another --workdir"
+            )
 
     def check_mixable(self, steps: list[int]) -> None:
         """UserError unless these checkpoints are of one experiment and vocabulary, so that their mean is a model."""
@@ -147,6 +163,24 @@ def changed_parts(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]
     return [f"the file of {setting}" for setting in both if old[setting].get("sha256") != new[setting].get("sha256")]
 
 
+def changed_text(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """In words, where two manifests are not of one training and validation text. What its files are called is nothing.
+
+    A test text may be another one: nothing is trained or chosen by it.
+    """
+    used = [role for role in new["sources"] if not role.startswith("test")]
+    changed = [
+        f"{new['sources'][role]['name']} differs, the {role}"
+        for role in used
+        if old["sources"].get(role, {}).get("sha256") != new["sources"][role]["sha256"]
+    ]
+    if changed:
+        return changed
+    counted = [(split, name) for split in ("train", "dev") for name in ("kept", "source_tokens", "target_tokens")]
+    differing = [split for split, name in counted if old["splits"][split][name] != new["splits"][split][name]]
+    return [f"the same files, but other tokens in {split}: another version of this code" for split in differing[:1]]
+
+
 def changed_classes(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:
     """In words, the modules of two models that are not of one class, by its name and file."""
     places = sorted(old.keys() | new.keys())
@@ -178,5 +212,8 @@ def value_of(settings: dict[str, Any], name: str) -> Any:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that its name never stands for half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # of a disk that is full

@@ -16,12 +16,13 @@ from transformer.model import Transformer
 
 
 class Hypotheses(NamedTuple):
-    """The best translations of each sentence, the best first."""
+    """The best translations of each sentence: finished ones, the best first, then those that the length limit cut off,
+    the best first. So the scores of all may not fall: what is cut off lacks the price of its end."""
 
     tokens: Array
     """[B, best, L] ids: EOS ends a hypothesis, PAD follows. One cut off by the length limit has no EOS."""
     scores: Array
-    """[B, best]: log P(target | source) / ((5 + length) / 6)^alpha, the EOS counted."""
+    """[B, best]: log P(tokens | source) / ((5 + length) / 6)^alpha, an EOS counted too. -inf: an empty place."""
 
 
 class Beams(NamedTuple):

@@ -187,7 +187,7 @@ for sentence, translation in zip(sentences, translator.translate(sentences), str
 
 # %%
 best = translator.n_best(sentences[:1], 4)[0]
-table(["score", "translation"], [[f"{score:.3f}", text] for text, score in best])
+table(["score", "translation"], [[f"{one.score:.3f}", one.text] for one in best])
 
 # %% [markdown]
 # ## Score it

@@ -300,3 +300,9 @@ def test_hosted_corpus_reads_what_it_fetched(server: str, tmp_path: Path) -> Non
     corpus = HostedCorpus("x", "free", "de", dict.fromkeys(corpora.SPLITS, (file, file)))
     assert list(corpus.pairs("dev", None, tmp_path, print)) == [("a man", "a man"), ("a dog", "a dog")]
     assert list(corpus.pairs("train", 1, tmp_path, print)) == [("a man", "a man")]
+
+
+@pytest.mark.parametrize("text", ["", " \t", "\u200b", "\ufeff \u2581", "\u00a0\u3000\u2028", "\0\x85", "\u200d\u202e"])
+def test_a_line_of_nothing_visible_is_blank(text: str) -> None:
+    assert is_blank_line(text)
+    assert not is_blank_line(text + "." + text)

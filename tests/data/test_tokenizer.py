@@ -91,6 +91,19 @@ def test_ids_outside_of_the_vocabulary_read_as_unknown(small: Tokenizer) -> None
     assert small.pieces([300]) == ["<unk>"]
 
 
+def test_pieces_go_back_to_ids_or_are_refused(small: Tokenizer) -> None:
+    (ids,) = small.encode(["abc é fgh"])
+    assert UNK in ids and small.ids(small.pieces(ids)) == ids
+    assert small.ids([]) == []
+    with pytest.raises(UserError, match="'é' is no piece"):
+        small.ids(["▁a", "é"])
+
+
+def test_characters_that_no_piece_spells_are_known(small: Tokenizer, with_bytes: Tokenizer) -> None:
+    assert small.unknown("aé b\u200bé") == ["é", "\u200b"]
+    assert small.unknown("abc ▁") == small.unknown("") == with_bytes.unknown("你") == []
+
+
 def test_save_load_and_hash(small: Tokenizer, tmp_path: Path) -> None:
     small.save(tmp_path / "copy.model")
     for copy in (Tokenizer.load(tmp_path / "copy.model"), Tokenizer.from_bytes(small.to_bytes())):

@@ -1,13 +1,15 @@
 """The mean of checkpoints, as a run of its own."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.average import average_run
+from experiments.average import average_run, warn_if_worse
 from experiments.train import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -27,6 +29,7 @@ def test_the_mean_is_a_run_that_translates_as_the_checkpoints_averaged(run, tmp_
     for name in ("one", "two"):
         mean = Translator.load(tmp_path / name)
         assert mean.steps == [20, 30, 40] and mean.experiment == expected.experiment
+        assert mean.selection == {"one": "average", "two": "40,20,30"}[name]
         jax.tree.map(np.testing.assert_array_equal, mean.params, expected.params)
     told = [line.split(": validation loss ") for line in lines]
     assert [what for what, *_ in told] == ["step 20", "step 30", "step 40", "mean of 3"]
@@ -66,6 +69,27 @@ def test_what_has_no_mean_is_refused(run, tmp_path):
 
 def run_experiment(run):
     return Experiment.from_dict(run.settings())
+
+
+def test_a_mean_that_is_worse_than_the_last_checkpoint_is_said(run, tmp_path, monkeypatch):
+    """While a run learns fast: of the first and the last checkpoint. A good mean, and no mean, pass without a word."""
+    lines = []
+    average_run(run, "20,40", tmp_path / "new", lines.append)
+    worse = r"warning: the mean of 2 checkpoints is worse than the last of them .*--checkpoint last"
+    assert len([line for line in lines if re.match(worse, line)]) == 1
+    mean, said = Translator.load(run.path, "20,40"), []
+    warn_if_worse(mean, said.append)
+    assert len(said) == 1 and re.match(worse, said[0])
+    for fine in (Translator.load(run.path, "last"), Translator.load(tmp_path / "new")):
+        warn_if_worse(fine, said.append)
+    mean.meta["dev_loss"] = 100.0
+    warn_if_worse(mean, said.append)
+    assert len(said) == 1
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "nothing"))
+    data = replace(mean.experiment.data, dev_src=str(tmp_path / "gone.en"))
+    mean.experiment = replace(mean.experiment, data=data)
+    warn_if_worse(mean, said.append)
+    assert len(said) == 2 and "is not compared" in said[1] and "gone.en: no such file" in said[1]
 
 
 def test_there_is_nothing_to_go_on_training_from(run, tmp_path):

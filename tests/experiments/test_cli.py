@@ -1,19 +1,43 @@
 """Bad input gets one clear line and exit code 2, before anything is overwritten."""
 
+import dataclasses
+import gzip
 import io
 import json
+import lzma
 import os
+import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from data.text import LONGEST_LINE
+from experiments import find
+from experiments.arguments import parse
 from experiments.cli import main
-from experiments.streams import written
-from experiments.verbs import VERBS
+from experiments.flags import (
+    Attending,
+    Averaging,
+    Comparing,
+    Evaluating,
+    Inspecting,
+    Planning,
+    Scoring,
+    Table,
+    Table1,
+    Translating,
+)
+from experiments.streams import CHUNK, chunks, written
+from experiments.verbs import VERBS, prompted
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
+from tests.experiments.launching import ROOT
+from transformer.config import UserError
 
 
 class Result:
@@ -72,7 +96,9 @@ def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "three" in refused(program("train", "demo", "--model.num-layers", "three"))
+    assert "--model.num-layers wants a whole number, not 'three'" in refused(
+        program("train", "demo", "--model.num-layers", "three")
+    )
     assert "unexpected --all" in refused(program("list", "--all"))
     assert "names come before flags" in refused(program("train", "--train.steps", "3"))
 
@@ -184,14 +210,94 @@ def test_translate_reads_and_writes_files(program, run, tmp_path, text):
     assert len(out.read_text(encoding="utf-8").splitlines()) == 20
 
 
-def test_bad_input_leaves_the_old_output_alone(program, run, tmp_path):
-    bad, out = tmp_path / "bad.txt", tmp_path / "out.txt"
-    bad.write_bytes(b"good\nbad \xff\n")
+def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
+    """It is skipped and named; where it is refused, what was in the output file stays."""
+    long = b"a" * (LONGEST_LINE + 1)
+    bad, good, out = tmp_path / "bad.txt", tmp_path / "good.txt", tmp_path / "out.txt"
+    bad.write_bytes(b"A dog.\nbad \xff\n" + b"the " * 100 + b"\n" + long + b"\nA house.\n")
+    good.write_bytes(b"A dog.\n\n\n\nA house.\n")
+    flags = ("--beam", "1", "--max-tokens", "50")
+    expected = program("translate", run.path, "--input", good, *flags)
+    result = program("translate", run.path, "--input", bad, *flags)
+    assert result.code == 0 and result.out == expected.out and result.out.count("\n") == 5
+    for warning in (
+        "bad.txt, line 2: byte 0xff at position 4 is not UTF-8: skipped",
+        "bad.txt, line 4 has more than 1,000,000 bytes: that is no sentence: skipped",
+    ):
+        assert warning in result.err
+    assert re.search(r"warning: line 3 has \d+ tokens; 50 is the most that is taken: skipped", result.err)
+    numbers = program("score", run.path, "--source", bad, "--target", good, *flags[2:])
+    assert numbers.code == 0 and [value == "nan" for value in numbers.out.split()] == [False, True, True, True, False]
+
     out.write_text("precious")
-    error = refused(program("translate", run.path, "--input", bad, "--output", out))
+    refuse = ("--bad-lines", "refuse")
+    error = refused(program("translate", run.path, "--input", bad, "--output", out, *refuse))
     assert "bad.txt, line 2: byte 0xff" in error
+    assert "line 2: byte 0xff" in refused(program("score", run.path, "--source", good, "--target", bad, *refuse))
     assert out.read_text() == "precious"
     assert "No such file" in refused(program("translate", run.path, "--input", tmp_path / "none.txt"))
+    assert "at least 2" in refused(program("translate", run.path, "--max-tokens", "1"))
+
+
+def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
+    text = "A dog.\nA house.\n"
+    plain = text.encode()
+    for content, kind in (
+        (gzip.compress(plain), "a gzip archive"),
+        (lzma.compress(plain), "an xz archive"),
+        (text.encode("utf-16"), "UTF-16 text"),
+    ):
+        assert f"standard input is {kind}" in refused(program("translate", run.path, stdin=content))
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_archives_are_read_and_not_written(program, run, tmp_path, suffix, pack):
+    plain, packed = tmp_path / "a.txt", tmp_path / f"a{suffix}"
+    plain.write_bytes(b"A dog.\nA house.\n")
+    packed.write_bytes(pack(plain.read_bytes()))
+    flags = ("--beam", "1", "--input")
+    assert program("translate", run.path, *flags, packed).out == program("translate", run.path, *flags, plain).out
+    assert len(program("score", run.path, "--source", packed, "--target", packed).out.split()) == 2
+    packed.write_bytes(packed.read_bytes()[:20])
+    assert "damaged or truncated archive" in refused(program("translate", run.path, "--input", packed))
+    assert "no output is packed" in refused(program("translate", run.path, "--output", tmp_path / f"out{suffix}"))
+    assert not (tmp_path / f"out{suffix}").exists()
+
+
+def test_pipes_by_name_are_read_where_once_is_enough(program, run, tmp_path, data_flags, text):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit((tmp_path / "pipe").write_bytes, b"A dog.\nA house.\n")
+        result = program("translate", run.path, "--beam", "1", "--input", tmp_path / "pipe")
+    assert result.code == 0 and result.out.count("\n") == 2
+    flags = [tmp_path / "pipe" if str(flag).endswith("train.en") else flag for flag in data_flags(text)]
+    assert "is a pipe or a device, and this text is read more than once" in refused(program("prepare", "small", *flags))
+
+
+def test_lines_are_given_when_the_input_stands_still():
+    there, here = os.pipe()
+    with os.fdopen(there, "rb") as reader, os.fdopen(here, "wb", buffering=0) as writer:
+        groups = chunks(reader, "pipe", "refuse", print)
+        writer.write(b"one\ntwo\nthr")
+        assert next(groups) == (1, ["one", "two"])  # and not only at the end
+        writer.write(b"ee\n")
+        assert next(groups) == (3, ["three"])
+        writer.write(b"".join(b"%d\n" % i for i in range(CHUNK + 5)))
+        assert [len(lines) for _, lines in (next(groups), next(groups))] == [CHUNK, 5]
+        writer.write(b"the end")
+        writer.close()
+        assert list(groups) == [(CHUNK + 9, ["the end"])]
+
+
+def test_lines_of_a_file_come_in_full_groups(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("".join(f"{'x' * 50}{i}\n" for i in range(3 * CHUNK + 1)))
+    with path.open("rb") as file:
+        found = list(chunks(file, "text", "refuse", print))
+    assert [(first, len(lines)) for first, lines in found] == [(1 + i * CHUNK, CHUNK) for i in range(3)] + [
+        (1 + 3 * CHUNK, 1)
+    ]
+    assert [line for _, lines in found for line in lines] == path.read_text().splitlines()
 
 
 def test_output_goes_where_it_is_told(program, run, tmp_path):
@@ -214,24 +320,41 @@ def test_output_goes_where_it_is_told(program, run, tmp_path):
 def test_n_best_lists(program, run):
     result = program("translate", run.path, "--n-best", "3", stdin=b"The man sees the dog.\n")
     rows = [line.split(" ||| ") for line in result.out.splitlines()]
-    assert [row[0] for row in rows] == ["1", "1", "1"]
-    scores = [float(row[1]) for row in rows]
-    assert scores == sorted(scores, reverse=True)
+    assert {row[0] for row in rows} == {"1"} and len({row[2] for row in rows}) == len(rows) <= 3
+    cut_off = [row[3:] == ["cut off"] for row in rows]
+    assert cut_off == sorted(cut_off)
     assert "9 best of a beam of 4" in refused(program("translate", run.path, "--n-best", "9", stdin=b""))
 
 
-def test_interactive_answers_line_by_line(program, run, monkeypatch):
-    lines = iter(["The man sees the dog.", "A house."])
+def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
+    source, pieces = tmp_path / "source.en", tmp_path / "pieces"
+    lines = b"The man sees the dog.\n", b"\n", b"A house.\n"
+    result = program("translate", run.path, "--n-best", "4", "--pieces", stdin=b"".join(lines))
+    rows = [line.split(" ||| ") for line in result.out.splitlines()]
+    source.write_bytes(b"".join(lines[int(row[0]) - 1] for row in rows))
+    pieces.write_text("".join(row[2] + "\n" for row in rows))
+    result = program("score", run.path, "--source", source, "--target", pieces, "--pieces")
+    assert len(rows) > 4
+    for row, score in zip(rows, result.out.split(), strict=True):
+        assert float(row[1]) == pytest.approx(float(score), abs=2e-4)
+    pieces.write_text("\n" * (len(rows) - 1) + "nopiece\n")
+    error = refused(program("score", run.path, "--source", source, "--target", pieces, "--pieces"))
+    assert f"target line {len(rows)}: 'nopiece' is no piece" in error
 
-    def typed(prompt: str) -> str:
-        try:
-            return next(lines)
-        except StopIteration:
-            raise EOFError from None
 
-    monkeypatch.setattr("builtins.input", typed)
-    result = program("translate", run.path, "--interactive")
-    assert result.code == 0 and len(result.out.splitlines()) == 2
+def test_interactive_asks_on_stderr_and_answers_on_stdout(program, run):
+    lines = b"The man sees the dog.\n\xff\nA house.\n"
+    result = program("translate", run.path, "--interactive", "--beam", "1", stdin=lines)
+    assert result.code == 0 and len(result.out.splitlines()) == 3 and ">" not in result.out
+    assert result.err.startswith("> ") and "not UTF-8" in result.err
+    assert "no --input" in refused(program("translate", run.path, "--interactive", "--input", "x"))
+
+
+def test_prompts_come_before_what_is_asked_for(capsys):
+    groups = prompted(iter([(1, ["a"]), (2, ["b"])]))
+    for expected in ("a", "b"):
+        assert next(groups)[1] == [expected] and capsys.readouterr().err == "> "
+    assert list(groups) == []
 
 
 def test_a_pipe_without_a_name_of_its_own_is_written_to():
@@ -262,9 +385,9 @@ def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, t
 def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.verbs.pair_of", None)
     assert "wants a sentence" in refused(program("attention", run.path))
-    assert "wants a sentence" in refused(program("attention", run.path, " "))
+    assert "wants a sentence" in refused(program("attention", run.path, " \u200b"))
     assert "wants a sentence" in refused(program("attention", run.path, "--words"))
-    assert "--target is empty" in refused(program("attention", run.path, "A dog.", "--target", ""))
+    assert "--target is empty" in refused(program("attention", run.path, "A dog.", "--target", "\ufeff"))
     assert "not with --target" in refused(program("attention", run.path, "A dog.", "--target", "Ja", "--alpha", "0"))
     assert "--png FILE" in refused(program("attention", run.path, "A dog.", "--png-of", "encoder"))
     assert "no run at nowhere" in refused(program("attention", "nowhere", "A dog."))
@@ -292,6 +415,7 @@ def test_score_gives_a_number_a_line(program, run, text, tmp_path):
     result = program("score", run.path, "--source", text / "test.en", "--target", text / "test.de")
     assert result.code == 0
     assert len([float(line) for line in result.out.splitlines()]) == 20
+    assert "(needed)" in " ".join(program("score", run.path, "--help").out.split())
     assert "needs --source FILE and --target FILE" in refused(program("score", run.path))
     shorter = tmp_path / "short.de"
     shorter.write_text("Haus.\n")
@@ -311,3 +435,82 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
 
     monkeypatch.setitem(VERBS, "list", full)
     assert "the disk is full" in refused(program("list"))
+
+
+def test_a_flag_without_its_value_says_what_it_wants(program, run):
+    for verb, flags, message in (
+        ("attention", ("A dog.", "--html"), "--html wants a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src wants a path"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam wants a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best wants a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint wants a value"),
+        ("score", ("--source", "--target"), "--source wants a path"),
+    ):
+        assert refused(program(verb, run.path, *flags)) == f"error: {message}"
+
+
+def test_every_flag_says_what_it_wants():
+    """Of every verb: without a value, in words that this program has for its type."""
+    kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
+    cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
+    small = find("small")
+    for part in ("model", "data", "optimizer", "train", "decode", "mesh"):
+        cases += [(Planning, Planning(small), f"{part}.{f.name}") for f in dataclasses.fields(getattr(small, part))]
+    asked = 0
+    for kind, default, name in cases:
+        flag = "--" + name.replace("_", "-")
+        with suppress(UserError):
+            parse(kind, [flag], default, "x")
+            continue  # a switch, or a list, which may be empty
+        with pytest.raises(UserError, match=rf"^{flag} wants (a value|a path|a whole number|a number|one of .*)$"):
+            parse(kind, [flag], default, "x")
+        asked += 1
+    assert asked > 60
+
+
+OUTPUTS_THAT_FAIL = """
+import json, os, sys
+from experiments.cli import main
+FAILING = {
+    "full": (["--help"], ["list"], ["train", "small", "--help"], ["nonsense"]),
+    "gone": (["--help"], ["list"], ["train", "small", "--help"]),
+    "full stderr": (["nonsense"],),
+    "gone stderr": (["nonsense"],),
+}
+for kind, commands in FAILING.items():
+    for words in commands:
+        if (child := os.fork()) == 0:
+            there, here = os.pipe()
+            os.close(there)
+            broken = here if "gone" in kind else os.open("/dev/full", os.O_WRONLY)
+            said = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(said if "stderr" in kind else broken, 1)
+            os.dup2(broken if "stderr" in kind else said, 2)
+            main(words)
+            sys.exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(" ".join(words), kind, code, json.dumps(open(sys.argv[1]).read()), sep="\t")
+        sys.stdout.flush()
+"""
+
+
+def test_output_that_cannot_be_written_ends_in_a_line_or_quietly(tmp_path):
+    """A full device: one line and 2. A reader that went away: nothing and 141. Nowhere a traceback."""
+    command = [sys.executable, "-W", "ignore", "-c", OUTPUTS_THAT_FAIL, str(tmp_path / "said")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == 9
+    for words, kind, code, said in rows:
+        if "stderr" in kind:
+            assert code == "2"
+        elif words == "nonsense":
+            assert code == "2" and json.loads(said).startswith("error: ") and said.count("\\n") == 1
+        elif kind == "full":
+            assert code == "2" and json.loads(said).startswith("error: the disk is full") and said.count("\\n") == 1
+        else:
+            assert (code, said) == ("141", '""'), (words, kind, code, said)

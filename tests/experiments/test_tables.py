@@ -120,6 +120,7 @@ def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
         (lambda r: r.update(split="test"), "split test, not dev"),
         (lambda r: r.update(steps=1), "steps 1, not 2"),
         (lambda r: r.update(checkpoints=[1, 2]), "checkpoints 2, not 1"),
+        (lambda r: r.update(selection="2"), "selection 2, not last"),
         (lambda r: r["settings"]["train"].update(seed=5), "is a record of seed 5, not of seed 0"),
         (lambda r: r.update(scores=[]), "is not the record of an evaluation"),
         (lambda r: r.pop("settings"), "is not the record of an evaluation: it has no settings"),

@@ -35,7 +35,7 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     own = evaluate(run, translator, "test", quiet)
     before = own.record.read_bytes()
     said = []
-    found = evaluate(run, translator, read_files(*news, EN_DE), said.append)
+    found = evaluate(run, translator, read_files(*news, translator.tokenizer, EN_DE), said.append)
     assert own.record.read_bytes() == before and found.record != own.record
     assert found.outputs[1] == ""  # every line of a file is scored
     record = json.loads(found.record.read_text())
@@ -45,43 +45,47 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     assert "mean of checkpoints 20, 30, 40 (average), news, en-de" in said
 
 
-def test_another_text_of_the_same_name_is_another_test_set(news):
-    first = read_files(*news, EN_DE)
+def test_another_text_of_the_same_name_is_another_test_set(run, news):
+    translator = Translator.load(run.path)
+    first = read_files(*news, translator.tokenizer, EN_DE)
     news[0].write_text(news[0].read_text().replace("dog", "cat"))
-    assert read_files(*news, EN_DE).name != first.name
+    assert read_files(*news, translator.tokenizer, EN_DE).name != first.name
 
 
 def test_flags_choose_the_text(run, news):
     translator = Translator.load(run.path)
-    assert chosen(run, translator, Evaluating()).name == "test"
-    dev = chosen(run, translator, Evaluating(test_set="dev", languages="en-zh-Hans"))
+    assert chosen(translator, Evaluating()).name == "test"
+    dev = chosen(translator, Evaluating(test_set="dev", languages="en-zh-Hans"))
     assert (dev.name, dev.languages) == ("dev", ("en", "zh-Hans"))
-    assert dev.sources == own_split(run, translator, "dev", quiet).sources
-    assert chosen(run, translator, Evaluating(test_src=news[0], test_tgt=news[1])).label == "news"
+    assert dev.sources == own_split(translator, "dev", quiet).sources
+    assert chosen(translator, Evaluating(test_src=news[0], test_tgt=news[1])).label == "news"
     with pytest.raises(UserError, match="two sides"):
-        chosen(run, translator, Evaluating(test_src=news[0]))
+        chosen(translator, Evaluating(test_src=news[0]))
     with pytest.raises(UserError, match="give one of them"):
-        chosen(run, translator, Evaluating(test_set="dev", test_src=news[0], test_tgt=news[1]))
+        chosen(translator, Evaluating(test_set="dev", test_src=news[0], test_tgt=news[1]))
     with pytest.raises(UserError, match=r"say which with --data\.languages"):
-        chosen(run, translator, Evaluating(test_set="wmt17"))
+        chosen(translator, Evaluating(test_set="wmt17"))
 
 
-def test_sets_of_sacrebleu_are_found_by_name(tmp_path, monkeypatch):
+def test_sets_of_sacrebleu_are_found_by_name(run, tmp_path, monkeypatch):
+    translator = Translator.load(run.path)
     monkeypatch.setattr(DATASETS["wmt14/full"], "_outdir", str(tmp_path))
     for field, line in {"src": "A dog.", "ref": "Ein Hund.", "docid": "1", "genre": "news", "origlang": "en"}.items():
         (tmp_path / f"wmt14_full.en-de.{field}").write_text(line + "\n")
-    found = find_test_set("wmt14/full", DataConfig(), EN_DE, quiet)
+    found = find_test_set("wmt14/full", translator, EN_DE, quiet)
     assert (found.name, found.label) == ("wmt14-full", "wmt14/full, en-de")
     assert (found.sources, found.references) == (["A dog."], ["Ein Hund."])
     with pytest.raises(UserError, match="no test set 'unheard-of' of en-de"):
-        find_test_set("unheard-of", DataConfig(), EN_DE, quiet)
+        find_test_set("unheard-of", translator, EN_DE, quiet)
 
 
-def test_multi30k_has_a_second_test_set(tmp_path, monkeypatch):
+def test_multi30k_has_a_second_test_set(run, tmp_path, monkeypatch):
+    translator = Translator.load(run.path)
+    translator.experiment = replace(translator.experiment, data=DataConfig(corpus="multi30k-en-de", vocab_size=200))
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="nowhere"):
-        find_test_set("test_2017_flickr", DataConfig(corpus="multi30k-en-de"), EN_DE, quiet)
+        find_test_set("test_2017_flickr", translator, EN_DE, quiet)
 
 
 def test_an_unknown_word_is_counted_and_too_many_are_refused(run, tmp_path):
@@ -90,8 +94,8 @@ def test_an_unknown_word_is_counted_and_too_many_are_refused(run, tmp_path):
         file.write_text("\u20ac\u20ac\u20ac \u2603\n")
     translator = Translator.load(run.path)
     with pytest.raises(UserError, match=r"of the tokens are <unk>.*'€' 3 times"):
-        evaluate(run, translator, read_files(*files, EN_DE), quiet)
+        evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet)
     data = replace(translator.experiment.data, max_unknown=1.0)
     translator.experiment = replace(translator.experiment, data=data)
-    result = evaluate(run, translator, read_files(*files, EN_DE), quiet)
+    result = evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet)
     assert json.loads(result.record.read_text())["counts"]["source_uncovered"] == {"€": 3, "☃": 1}

@@ -163,17 +163,41 @@ def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypa
     assert WorkDir(tmp_path / "run").settings()["data"]["batch_tokens"] == 256
 
 
-def test_a_run_does_not_go_on_with_other_text(micro, text, tmp_path):
-    for name in ("train.en", "train.de"):
-        shutil.copy(text / name, tmp_path / name)
-    files = {"train_src": str(tmp_path / "train.en"), "train_tgt": str(tmp_path / "train.de")}
-    own = replace(micro, data=replace(micro.data, **files), train=replace(micro.train, steps=1))
-    train(own, tmp_path / "run", lambda line: None)
+def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(micro, text, tmp_path, monkeypatch):
+    """Other paths, another folder, a work directory that was moved, without test text: it is the hash that counts."""
+    names = [f"{split}.{language}" for split in ("train", "dev", "test") for language in ("en", "de")]
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        for name in names:
+            shutil.copy(text / name, folder / name)
+    files = {f"{name.split('.')[0]}_{'src' if name.endswith('en') else 'tgt'}": name for name in names}
+
+    def own(steps, **changes):
+        return replace(micro, data=replace(micro.data, **files | changes), train=replace(micro.train, steps=steps))
+
+    monkeypatch.chdir(first)
+    monkeypatch.setenv("DATA_DIR", "prepared")
+    train(own(1), Path("run"), lambda line: None)
+    shutil.move(first / "run", second / "moved")
+    shutil.rmtree(first)
+    monkeypatch.chdir(second)
+    lines: list[str] = []
+    without_test = {"train_src": "./train.en", "test_src": None, "test_tgt": None}
+    run = train(own(2, **without_test), Path("moved"), lines.append)
+    assert "resuming after step 1" in lines
+    assert run.settings()["data"]["train_src"] == "./train.en"  # where it was found last
+    for name in names:  # what was prepared is enough
+        Path(name).rename(Path("kept-" + name))
+    train(own(3, **without_test), Path("moved"), lines.append)
+    assert "resuming after step 2" in lines and any("train.en is not there" in line for line in lines)
+    for name in names:
+        Path("kept-" + name).rename(Path(name))
     for name in ("train.en", "train.de"):  # the same lines, so the same vocabulary, in another order
-        lines = (tmp_path / name).read_text(encoding="utf-8").splitlines(keepends=True)
-        (tmp_path / name).write_text("".join(reversed(lines)), encoding="utf-8")
-    with pytest.raises(UserError, match=r"not the one that .* was trained on"):
-        train(replace(own, train=replace(own.train, steps=2)), tmp_path / "run", lambda line: None)
+        reverse = Path(name).read_text(encoding="utf-8").splitlines(keepends=True)[::-1]
+        Path(name).write_text("".join(reverse), encoding="utf-8")
+    with pytest.raises(UserError, match=r"not the one that moved was trained on \(train\.en differs, the train"):
+        train(own(4), Path("moved"), lambda line: None)
 
 
 def test_only_one_process_trains_in_a_directory(run, micro):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -6,9 +7,11 @@ import pytest
 
 import experiments
 from data.tokenizer import train_tokenizer
-from experiments.translator import MAX_TOKENS, Translator, batches, height_for, one_line, width_for
+from experiments.attention import pair_of
+from experiments.sentences import Translation, one_line
+from experiments.translator import MAX_TOKENS, Translator, batches, height_for, width_for
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import EOS, UserError
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +46,124 @@ def test_one_translation_for_each_sentence_and_blank_stays_blank(translator):
     assert translator.translate([]) == []
 
 
-def test_n_best_is_sorted_and_its_scores_are_those_of_forced_scoring(translator, sentences):
-    for sentence, best in zip(sentences[:5], translator.n_best(sentences[:5], 4), strict=True):
-        scores = [score for _, score in best]
-        assert len(best) == 4 and scores == sorted(scores, reverse=True)
-        assert best[0].text == translator.translate([sentence])[0]
+def test_n_best_gives_different_texts_finished_ones_first(translator, sentences):
+    wide, sources = with_decode(translator, beam=16, extra_length=1), ["A", *sentences[:3]]
+    found = wide.n_best(sources, 16)
+    assert {one.finished for best in found for one in best} == {True, False}  # else nothing is shown here
+    for best in found:
+        assert 1 <= len(best) <= 16 and len({one.text for one in best}) == len(best)
+        keys = [(not one.finished, -one.score) for one in best]
+        assert keys == sorted(keys)
+    assert [best[:3] for best in found] == wide.n_best(sources, 3)
     with pytest.raises(UserError, match="5 best of a beam of 4"):
         translator.n_best(sentences[:1], 5)
+
+
+def test_the_best_does_not_depend_on_how_many_are_asked_for(translator, sentences):
+    assert [best[0].text for best in translator.n_best(sentences[:4], 4)] == translator.translate(sentences[:4])
+
+
+def test_a_score_is_that_of_the_pieces_that_were_found(translator, sentences):
+    wide, sources = with_decode(translator, beam=16, extra_length=1), ["A", *sentences[:3]]
+    found = [(source, one) for source, best in zip(sources, wide.n_best(sources, 16), strict=True) for one in best]
+    scores = wide.score([source for source, _ in found], [one.pieces for _, one in found])
+    np.testing.assert_allclose(scores, [one.score for _, one in found], atol=1e-4)
+    assert any(not one.finished for _, one in found) and any(one.finished for _, one in found)
+
+
+def test_a_text_of_several_hypotheses_is_given_once(translator):
+    tokenizer = translator.tokenizer
+    whole = tokenizer.encode(["The man"])[0]
+    letters = [*tokenizer.ids(["▁", *"The", "▁", *"man"]), EOS]
+    other = tokenizer.encode(["The dog"])[0]
+    rows = np.zeros((4, 16), np.int32)
+    for row, ids in zip(rows, (letters, whole, other, []), strict=True):
+        row[: len(ids)] = ids
+    found = translator.distinct(rows, np.array([-1.0, -2.0, -3.0, -np.inf]))
+    assert [(one.text, one.score) for one in found] == [("The man", -1.0), ("The dog", -3.0)]
+    assert tokenizer.ids(found[0].pieces) == letters != whole
+    # And each is scored as it is spelled.
+    source = ["Der Mann"]
+    spelled, split = (translator.score(source, [given])[0] for given in (found[0].pieces, "The man"))
+    assert spelled != pytest.approx(split, abs=0.1)
+    assert translator.score(source, [tokenizer.pieces(whole)]) == translator.score(source, ["The man"])
+
+
+def test_pieces_that_cannot_be_scored_are_refused(translator):
+    for pieces, message in (
+        (["nopiece"], "'nopiece' is no piece of the vocabulary"),
+        (["<pad>"], "only </s>, at the end"),
+        (["</s>", "e"], "only </s>, at the end"),
+        ([3], "no list of pieces"),
+        (Translation("e", -1.0, ("e",)), "give its .pieces"),
+    ):
+        with pytest.raises(UserError, match=f"target line 2.*{message}"):
+            translator.score(["a", "b"], ["c", pieces])
+
+
+@pytest.mark.parametrize("given", ["a text", b"bytes", None, 3, [None], ["a", 3], [["a"]]])
+def test_what_is_no_list_of_sentences_is_refused(translator, given):
+    calls = [
+        translator.translate,
+        lambda given: translator.n_best(given, 2),
+        lambda given: translator.score(given, ["b"]),
+    ]
+    if given != [["a"]]:
+        calls.append(lambda given: translator.score(["a"], given))
+    for call in calls:
+        with pytest.raises(UserError, match=r"list of sentences is wanted|line [12] is no text"):
+            call(given)
+    if not isinstance(given, str):
+        with pytest.raises(UserError, match="is no text"):
+            translator.attention(given)
+        if given is not None:
+            with pytest.raises(UserError, match=r"is no text|list of pieces|no piece"):
+                translator.attention("a", given)
+
+
+def test_any_iterable_of_sentences_will_do(translator, sentences):
+    expected = translator.translate(sentences[:3])
+    assert translator.translate(tuple(sentences[:3])) == expected
+    assert translator.translate(f"{line}\r\n" for line in sentences[:3]) == expected  # as a file gives them
+    assert translator.score(iter(sentences[:2]), iter(expected[:2])) == translator.score(sentences[:2], expected[:2])
+
+
+@pytest.mark.parametrize("blank", ["", " \t", "\u200b", "\ufeff", "\u2581 \u2581", "\u00a0\u200d\n"])
+def test_what_cannot_be_seen_stays_blank(translator, blank):
+    (best,) = translator.n_best([blank], 4)
+    assert [(one.text, one.score, one.finished) for one in best] == [("", 0.0, True)]
+    assert translator.score([blank, blank], [blank, "Haus"]) == [0.0, -math.inf]
+    assert translator.score(["A dog."], [blank]) == translator.score(["A dog."], [["</s>"]])  # log P(EOS | source)
+    with pytest.raises(UserError, match="blank"):
+        translator.attention(blank)
+
+
+def test_characters_without_a_piece_are_named_line_by_line_and_then_counted(translator):
+    said: list[str] = []
+    quick = Translator(translator.params, translator.experiment, translator.tokenizer, log=said.append)
+    quick.read(["A dog.", "A café \u200b.", *["你"] * 9], "line")
+    assert said[0] == f"warning: line 2 has what the vocabulary cannot spell, and reads as <unk>: 'é', {chr(0x200B)!r}"
+    assert len(said) == 6 and said[-1] == "warning: and 5 more of this kind"
+    said.clear()
+    quick.score(["A dog.", "你"], ["你", "Haus"], first=7)
+    assert [line.split(" has ")[0] for line in said] == ["warning: source line 8", "warning: target line 7"]
+
+
+def test_a_translation_with_unknown_pieces_or_no_end_is_warned_of():
+    said: list[str] = []
+    translator = Translator.__new__(Translator)
+    translator.log = said.append
+    cut, odd, fine = (Translation("", -1.0, pieces) for pieces in (("e",), ("<unk>", "</s>"), ("e", "</s>")))
+    translator.warn_of_outputs([fine, cut, odd], [1, 3, 4])
+    assert [line.split(":")[1] for line in said] == [" line 3", " line 4"]
+    assert "cut off" in said[0] and "⁇" in said[1]
+
+
+def test_attention_without_a_target_is_that_of_the_pieces_found(translator, monkeypatch):
+    letters = ("▁", *"Hund", "</s>")
+    monkeypatch.setattr(translator, "n_best", lambda *_, **__: [[Translation("Hund", -1.0, letters)]])
+    assert translator.attention("A dog.").target == list(letters)
+    assert pair_of(translator, "micro", "A dog.", None).attention.target == list(letters)
 
 
 def test_scoring_prefers_the_true_translation_of_a_memorised_pair(translator):
@@ -79,12 +193,26 @@ def test_a_line_longer_than_the_training_lines_translates_with_a_warning(run):
     assert any("warning: line 1 has" in line and "trained on 40" in line for line in warnings)
     warnings.clear()
     translator.attention("dog " * 50)
-    assert sum("warning: line 1" in line for line in warnings) == 1
+    assert sum("warning: line 1 has" in line for line in warnings) == 1
 
 
-def test_an_absurdly_long_line_is_refused_by_number(translator):
+def test_a_sentence_that_is_too_long_is_refused_or_skipped_by_number(translator):
+    said: list[str] = []
+    quick = Translator(translator.params, translator.experiment, translator.tokenizer, log=said.append)
+    assert quick.max_tokens == MAX_TOKENS
     with pytest.raises(UserError, match=rf"line 2 has \d+ tokens; {MAX_TOKENS} is the most"):
-        translator.translate(["short", "word " * MAX_TOKENS])
+        quick.translate(["short", "word " * MAX_TOKENS])
+    quick.max_tokens = 12
+    lines = ["A dog.", "word " * 12, "A man."]
+    before, skipped, after = quick.n_best(lines, 1, first=7, bad_lines="skip")
+    assert [before, after] == translator.n_best(["A dog.", "A man."], 1)
+    assert skipped[0].text == "" and math.isnan(skipped[0].score)
+    assert any(line.startswith("warning: line 8 has") and line.endswith("skipped") for line in said)
+    for pair in ((lines, ["Haus."] * 3), (["Haus."] * 3, lines)):
+        scores = quick.score(*pair, bad_lines="skip")
+        assert np.isnan(scores).tolist() == [False, True, False]
+        with pytest.raises(UserError, match=r"line 2 has \d+ tokens; 12 is"):
+            quick.score(*pair)
 
 
 def test_widths_are_few_and_never_too_small():

@@ -251,18 +251,21 @@ def test_a_hundred_thousand_lines(undisturbed, count):
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "line, message",
     [
-        (b"fine\n\xed\xa0\x80\n", b"line 2: byte 0xed"),
-        (b"fine\n\xff\xfe\n", b"line 2: byte 0xff"),
-        (b"fine\n" + b"a" * 1_000_001, b"line 2 has more than 1,000,000 bytes"),
-        (b"fine\n" + b"a " * 499_999, b"line 2 has"),
+        (b"\xed\xa0\x80", b"line 2: byte 0xed"),
+        (b"\xff\xfe", b"line 2: byte 0xff"),
+        (b"a" * 1_000_001, b"line 2 has more than 1,000,000 bytes"),
+        (b"a" * 300_000_000, b"line 2 has more than 1,000,000 bytes"),
+        (b"a " * 499_999, b"line 2 has"),
     ],
 )
-def test_lines_that_cannot_be_translated_are_named(undisturbed, count, content, message):
-    done = translate(undisturbed, content)
-    assert done.returncode == 2 and message in done.stderr and b"Traceback" not in done.stderr
-    count("hostile line refused by its number")
+def test_lines_that_cannot_be_translated_are_named_and_cost_no_other(undisturbed, count, line, message):
+    done = translate(undisturbed, b"fine\n" + line + b"\nfine\n")
+    assert done.returncode == 0 and message in done.stderr and b"Traceback" not in done.stderr
+    before, skipped, after = done.stdout.splitlines()
+    assert before == after and not skipped
+    count("hostile line skipped by its number")
 
 
 def test_arrays_are_never_pickles(tmp_path):

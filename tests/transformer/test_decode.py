@@ -200,3 +200,15 @@ def test_forced_scoring_gives_the_models_own_odds(tiny):
     logits = tiny(source, target)[0]
     other = token_log_probs(tiny, source, jnp.array([[5, 2]]))[0]
     np.testing.assert_allclose(scored[0] - other[0], logits[0, 4] - logits[0, 5], rtol=1e-4)
+
+
+def test_finished_hypotheses_come_first_and_each_kind_is_sorted(tiny):
+    # Of at most two tokens there are 4 finished ones, and 9 beginnings.
+    source = jnp.array([[4, 2], [5, 2]])
+    found = beam_search(tiny, source, beam=12, alpha=0.6, extra_length=0, best=12)
+    for tokens, scores in zip(found.tokens, np.array(found.scores), strict=True):
+        cut_off = ~np.array((tokens == EOS).any(axis=1))
+        count = int((~cut_off).sum())
+        assert count == 4 and not cut_off[:count].any()
+        assert np.all(np.diff(scores[:count]) <= 0) and np.all(np.diff(scores[count:]) <= 0)
+        assert scores[count] > scores[count - 1]  # so the order is not that of the scores alone

@@ -1,0 +1,107 @@
+"""Text to validate on and to score against, read with the vocabulary of a run.
+
+It is known by its hash. Where it was found last does not matter, and no other text of the run has to be there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.corpora import FilesCorpus, Log, SplitName, find_corpus
+from data.dataset import SIDES, checked_pairs, default_data_dir, explained, open_prepared, prepared_of_hash
+from data.encoding import Chunk, Counts, encode_pairs
+from data.text import Pair, is_blank
+from data.tokenizer import Tokenizer
+from data.tokens import Split, Tokens
+from transformer.config import DataConfig, UserError
+
+
+class HeldOut(NamedTuple):
+    """Sentence pairs, blank ones left out."""
+
+    sources: list[str]
+    references: list[str]
+    tokens: Split
+    """The same pairs, tokenised."""
+    files: dict[str, dict[str, str]]
+    """By role, as "test.source": the "name" of what it was made from, and its "sha256"."""
+    counts: dict[str, Any]
+    """As in the manifest of prepared data (data.encoding.Counts.facts)."""
+
+
+def held_out(
+    config: DataConfig,
+    split: SplitName,
+    tokenizer: Tokenizer,
+    trained: dict[str, Any],
+    data_dir: Path | None = None,
+    log: Log = print,
+) -> HeldOut:
+    """Dev or test of a run: as it was prepared, if that is still there, or else from the text of this split alone.
+
+    Args:
+        trained: "data" in the meta of the run's checkpoints.
+
+    Raises:
+        UserError: neither is there, or the text is not the one that it was.
+    """
+    data_dir = default_data_dir() if data_dir is None else data_dir
+    if path := prepared_of_hash(trained["hash"], data_dir):
+        data = open_prepared(path)
+        if data.tokenizer.sha256 != tokenizer.sha256:
+            raise UserError(f"the vocabulary of {path} is not the one that this run was trained with")
+        data.check(split)
+        files = {role: facts for role, facts in data.manifest["sources"].items() if role.split(".")[0] == split}
+        sources, references = (data.text(split, side) for side in SIDES)
+        return HeldOut(
+            sources, references, getattr(data, split), _checked(files, trained), data.manifest["splits"][split]
+        )
+    corpus = find_corpus(config)
+    if isinstance(corpus, FilesCorpus):
+        corpus = replace(corpus, files={split: corpus.files[split]})
+        if gone := [str(path) for path in corpus.files[split] if not path.exists()]:
+            raise UserError(f"{gone[0]}: no such file, and {data_dir} ($DATA_DIR) has not what was prepared of it")
+    with explained(data_dir):
+        found = corpus.sources(data_dir / "downloads", log)
+        files = {role: source._asdict() for role, source in found.items() if role.split(".")[0] == split}
+        return _read(corpus.pairs(split, None, data_dir / "downloads", log), split, tokenizer, _checked(files, trained))
+
+
+def _checked(files: dict[str, dict[str, str]], trained: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The same. UserError names a file that is not what it was when the run was trained."""
+    for role, facts in files.items():
+        if facts["sha256"] != trained["sources"].get(role, facts)["sha256"]:
+            raise UserError(
+                f"{facts['name']} ({role}) is not the text that this run was trained with: by its SHA-256 it has "
+                f"changed since, or is another file"
+            )
+    return files
+
+
+def _read(pairs: Iterator[Pair], split: SplitName, tokenizer: Tokenizer, files: dict[str, dict[str, str]]) -> HeldOut:
+    counts, kept = Counts(), []
+
+    def wanted() -> Iterator[Pair]:
+        for pair in checked_pairs(pairs, split):
+            counts.read += 1
+            if is_blank(pair):
+                counts.blank += 1
+            else:
+                kept.append(pair)
+                yield pair
+
+    chunks = list(encode_pairs(wanted(), tokenizer, max_length=None))
+    for chunk in chunks:
+        counts.add(chunk)
+    if not kept:
+        raise UserError(f"no sentence pair is left in {split}: {counts.read} read, {counts.blank} blank")
+    tokens = Split(*(_joined(chunks, side, tokenizer) for side in (0, 1)))
+    return HeldOut([a for a, _ in kept], [b for _, b in kept], tokens, files, counts.facts())
+
+
+def _joined(chunks: list[Chunk], side: int, tokenizer: Tokenizer) -> Tokens:
+    flat, lengths = (np.concatenate([chunk.sides[side][n] for chunk in chunks]) for n in (0, 1))
+    return Tokens(flat, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), tokenizer.size)
