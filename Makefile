@@ -20,7 +20,7 @@ help:
 	@echo "make notebooks execute experiments/notebooks/ in order, on a CPU;"
 	@echo "make notebooks-save  and write their .ipynb with the outputs"
 	@echo "make notebooks-quick  whether their cells run: each training is cut to 60 steps"
-	@echo "make test      the tests: about seven minutes on two cores"
+	@echo "make test      the tests: about ten minutes on two cores"
 	@echo "make test-slow  those that take a minute or more each: devices, processes, kills, convergence"
 	@echo "make test-all  both"
 	@echo "make mutants   breaks the code in a hundred ways, one after the other, and counts those that no test sees"

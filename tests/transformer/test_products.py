@@ -44,7 +44,8 @@ def test_a_training_step_multiplies_in_one_type_only(dtype):
     model = ModelConfig(vocab_size=13, num_layers=2, d_model=8, d_ff=16, num_heads=2, d_k=4, d_v=4, dtype=dtype)
     experiment = Experiment("products", model=model, data=DataConfig(vocab_size=13))
     batch = {"source": jnp.full((2, 6), 5), "target": jnp.full((2, 6), 5)}
-    program = jax.make_jaxpr(make_train_step(experiment))(init_state(experiment), batch, jax.random.key(0))
+    state = jax.eval_shape(lambda: init_state(experiment))
+    program = jax.make_jaxpr(make_train_step(experiment))(state, batch, jax.random.key(0))
     found = list(dots(program.jaxpr))
     assert len(found) > 3 * 2 * (4 + 2 + 4 + 4 + 2)  # three for each product of a layer, and those of attention
     assert {factor.aval.dtype for dot in found for factor in dot.invars} == {jnp.dtype(dtype)}
