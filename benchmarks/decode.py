@@ -26,12 +26,11 @@ from benchmarks.news import news
 from benchmarks.timing import Program, left_out, record, seconds_each
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
-from experiments.parts import classes_of
 from experiments.translator import Translator, batches, compiled_search, pad
 from experiments.wmt14 import EN_DE_BASE
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
 from transformer.positions import SinusoidalPositions
-from transformer.train import Params, init_params
+from transformer.train import Params, graph_of, init_params
 
 SENTENCES = 3003
 Ids = list[list[int]]
@@ -57,7 +56,7 @@ class Outputs:
 def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
     """What `translate` does, between text and text."""
     outputs = Outputs(ids, decode.extra_length)
-    search = compiled_search(model, decode, 1, classes_of(model))
+    search = compiled_search(graph_of(model), decode, 1)
     on_device = jax.device_put(params)
 
     def run() -> None:

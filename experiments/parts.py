@@ -22,7 +22,7 @@ from experiments.scoring import METRICS
 from experiments.workdir import value_of
 from transformer.attention import ATTENTIONS
 from transformer.checkpoint import brief
-from transformer.config import Experiment, ModelConfig, UserError
+from transformer.config import Experiment, UserError
 from transformer.layers import NORMS
 from transformer.model import Transformer
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
@@ -80,11 +80,6 @@ def told(error: BaseException, files: list[str]) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
     return ": ".join([type(error).__name__, *([brief(error)] if str(error) else [])]) + where
-
-
-def classes_of(model: ModelConfig) -> tuple[Any, ...]:
-    """What the names of a model's parts mean now: in a notebook a name may get another meaning."""
-    return POSITIONS.find(model.positions), ATTENTIONS.find(model.attention), NORMS.find(model.norm_type)
 
 
 def own_parts(experiment: Experiment) -> Own:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.laws import laws
-from experiments.parts import classes_of, own_parts, told
+from experiments.parts import own_parts, told
 from transformer.config import Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
 from transformer.model import Transformer
@@ -34,7 +34,7 @@ def rehearse(experiment: Experiment) -> None:
         if "optimizer.schedule" in own:
             try_rates(experiment)
         if any(setting.startswith("model.") for setting in own):
-            try_model(small, classes_of(small))
+            try_model(small, graph_of(small))
         if "optimizer.name" in own:
             try_optimizer(tried)
         try_step(tried)
@@ -57,8 +57,8 @@ def try_rates(experiment: Experiment) -> None:
 
 
 @cache
-def try_model(config: ModelConfig, classes: tuple[Any, ...]) -> None:
-    """The laws. `classes` are the model's `classes_of`."""
+def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
+    """The laws. In a notebook a name may get another meaning: `graph` is what it means now."""
     beside = nnx.to_flat_state(nnx.state(Transformer(config, rngs=nnx.Rngs(0)), nnx.Not(nnx.Param)))
     if paths := [".".join(map(str, path)) for path, _ in beside]:
         raise UserError(f"the model keeps {paths[0]}, which is no nnx.Param: a checkpoint would not have it")

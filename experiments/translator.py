@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
-from experiments.parts import check_made_of, check_parts, classes_of
+from experiments.parts import check_made_of, check_parts
 from experiments.sentences import (
     BLANK,
     EOS_PIECE,
@@ -28,7 +28,7 @@ from experiments.sentences import (
 )
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig, UserError
+from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, UserError
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, graph_of, outline
@@ -65,6 +65,8 @@ class Translator:
         log: Callable[[str], None] = log_to_stderr,
     ):
         self.params, self.experiment, self.tokenizer, self.log = params, experiment, tokenizer, log
+        self.graph = graph_of(experiment.model)
+        """The model as its names mean it now: one that gets another meaning later changes nothing here."""
         self.meta: dict[str, Any] = {}
         """What the checkpoint says about itself, when it was loaded from one."""
         self.steps: list[int] = []
@@ -110,7 +112,7 @@ class Translator:
     @property
     def model(self) -> Transformer:
         """The model itself, to look inside."""
-        return nnx.merge(graph_of(self.experiment.model), self.params)
+        return nnx.merge(self.graph, self.params)
 
     def translate(self, sentences: Iterable[str]) -> list[str]:
         """The best translation of each sentence, in the same order. A blank sentence stays blank."""
@@ -132,9 +134,9 @@ class Translator:
         self.check_count(count)
         sources = self.read(texts_of(sentences, "line", first), "line", first, bad_lines)
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
-        model, decode = self.experiment.model, self.experiment.decode
+        decode = self.experiment.decode
         # Some hypotheses may be one text, so a list is chosen from all that the beam holds.
-        search = compiled_search(model, decode, 1 if count == 1 else decode.beam, classes_of(model))
+        search = compiled_search(self.graph, decode, 1 if count == 1 else decode.beam)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         done = 0
         for rows, width, height in batches(waiting, sources, decode.batch_size):
@@ -191,7 +193,7 @@ class Translator:
         pairs = list(zip(source_ids, target_ids, strict=True))
         scores = np.array([certain(*pair) for pair in pairs], np.float64)
         waiting = [i for i, (source, target) in enumerate(pairs) if len(source) > 1 and target]
-        run = compiled_scoring(self.experiment.model, classes_of(self.experiment.model))
+        run = compiled_scoring(self.graph)
         longer = [max(*pair, key=len) for pair in pairs]
         for rows, width, height in batches(waiting, longer, self.experiment.decode.batch_size):
             batch = pad(source_ids, rows, width, height), pad(target_ids, rows, width, height)
@@ -274,11 +276,8 @@ def certain(source: list[int], target: list[int]) -> float:
 
 
 @cache
-def compiled_search(
-    model: ModelConfig, decode: DecodeConfig, best: int, classes: tuple[Any, ...]
-) -> Callable[..., Hypotheses]:
-    """(params, source) -> hypotheses, by greedy search for a beam of 1. `classes` are the model's `classes_of`."""
-    graph = graph_of(model)
+def compiled_search(graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best: int) -> Callable[..., Hypotheses]:
+    """(params, source) -> hypotheses, by greedy search for a beam of 1."""
     if decode.beam == 1:
         search = partial(greedy_search, alpha=decode.alpha, extra_length=decode.extra_length)
     else:
@@ -287,9 +286,8 @@ def compiled_search(
 
 
 @cache
-def compiled_scoring(model: ModelConfig, classes: tuple[Any, ...]) -> Callable[..., jax.Array]:
+def compiled_scoring(graph: nnx.GraphDef[Transformer]) -> Callable[..., jax.Array]:
     """(params, source, target) -> token log-probabilities."""
-    graph = graph_of(model)
     return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))
 
 

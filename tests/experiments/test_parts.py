@@ -183,18 +183,20 @@ def test_a_part_of_a_notebook_is_named_as_such(micro):
 
 
 def test_a_name_that_gets_another_meaning_is_compiled_anew(run):
-    translator = Translator.load(run.path)
+    loaded = Translator.load(run.path)
     sentence = ["the old man sees the dog"]
-    translator.experiment = replace(translator.experiment, model=replace(translator.experiment.model, positions="mine"))
-    scores = []
+    mine = replace(loaded.experiment, model=replace(loaded.experiment.model, positions="mine"))
+    translators = []
     for size in (1.0, 5.0):
 
         class Mine(Positions):
             def __call__(self, positions, size=size):
-                return size * positions[:, None] + np.zeros(translator.experiment.model.d_model)
+                return size * positions[:, None] + np.zeros(mine.model.d_model)
 
         POSITIONS["mine"] = Mine
-        scores.append(translator.score(sentence, sentence))
+        translators.append(Translator(loaded.params, mine, loaded.tokenizer))
+    # The first one keeps the meaning that the name had when it was made.
+    scores = [translator.score(sentence, sentence) for translator in translators]
     assert scores[0] != scores[1]
 
 
