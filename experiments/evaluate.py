@@ -44,7 +44,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
     log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
-    outputs = translator.translate(sources)
+    outputs = translator.translate(sources, bad_lines="skip")
     seconds = time.monotonic() - start
     log(f"translated {len(sources)} sentences in {seconds:.1f} s")
 

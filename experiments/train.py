@@ -241,7 +241,8 @@ def translate_some(experiment: Experiment, data: PreparedData, params: Params, s
     count = experiment.train.eval_sentences
     greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=count))
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
-    outputs = Translator(params, greedy, data.tokenizer, log=lambda _: None).translate(sources)
+    translator = Translator(params, greedy, data.tokenizer, log=lambda _: None)
+    outputs = translator.translate(sources, bad_lines="skip")  # a long line is no reason to end a run
     value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
     progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")
     progress.write(step, dev_bleu=value)

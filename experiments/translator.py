@@ -114,9 +114,12 @@ class Translator:
         """The model itself, to look inside."""
         return nnx.merge(self.graph, self.params)
 
-    def translate(self, sentences: Iterable[str]) -> list[str]:
-        """The best translation of each sentence, in the same order. A blank sentence stays blank."""
-        return [best[0].text for best in self.n_best(sentences, 1)]
+    def translate(self, sentences: Iterable[str], bad_lines: BadLines = "refuse") -> list[str]:
+        """The best translation of each sentence, in the same order. A blank sentence stays blank.
+
+        One of more than max_tokens is an error, or is skipped: "", with a warning.
+        """
+        return [best[0].text for best in self.n_best(sentences, 1, bad_lines=bad_lines)]
 
     def n_best(
         self, sentences: Iterable[str], count: int, first: int = 1, bad_lines: BadLines = "refuse"

@@ -99,3 +99,15 @@ def test_an_unknown_word_is_counted_and_too_many_are_refused(run, tmp_path):
     translator.experiment = replace(translator.experiment, data=data)
     result = evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet)
     assert json.loads(result.record.read_text())["counts"]["source_uncovered"] == {"€": 3, "☃": 1}
+
+
+def test_a_line_that_is_too_long_costs_no_other(run, tmp_path):
+    said = []
+    translator = Translator.load(run.path, log=said.append)
+    translator.max_tokens = 12
+    files = tmp_path / "x.en", tmp_path / "x.de"
+    for file in files:
+        file.write_text("The man sees the dog.\n" + "The man sees the dog. " * 9 + "\nThe man sees the dog.\n")
+    outputs = evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet).outputs
+    assert outputs[1] == "" and outputs[0] == outputs[2] != ""
+    assert any("line 2 has" in line and "skipped" in line for line in said)
