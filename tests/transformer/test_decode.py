@@ -17,9 +17,9 @@ EXTRA = 6
 
 @pytest.fixture(scope="module")
 def sharp(config) -> Transformer:
-    """Random, but with opinions: an untrained model's probabilities are nearly flat."""
-    model = Transformer(replace(config, num_layers=1), rngs=nnx.Rngs(3))
-    model.embedding[...] = model.embedding[...] * 4
+    """Random, but with opinions: an untrained model's probabilities are nearly flat. Some of its outputs end by EOS."""
+    model = Transformer(replace(config, num_layers=1), rngs=nnx.Rngs(0))
+    model.embedding[...] = model.embedding[...] * 2
     return model
 
 
@@ -161,8 +161,10 @@ def search_to_the_end(logits_of, beam, alpha, limit):
 @pytest.mark.parametrize("alpha", [0.6, 1.5])
 def test_a_search_that_stops_early_finds_what_one_to_the_end_finds(sharp, alpha):
     # A large alpha favours long outputs: those that a bound by the length of now would give up.
-    sources = jax.random.randint(jax.random.key(5), (8, 4), 4, 29)
+    sources = jax.random.randint(jax.random.key(5), (16, 4), 4, 29)
     found = beam_search(sharp, sources, beam=3, alpha=alpha, extra_length=26)
+    lengths = (found.tokens[:, 0] != PAD).sum(axis=1)
+    assert lengths.min() < 30 and lengths.max() == 30  # some stop early, and some could have
     logits_of = jax.jit(lambda source, target: sharp(jnp.tile(source, (3, 1)), target))
     for row, source in enumerate(sources):
         score, tokens = search_to_the_end(partial(logits_of, source), 3, alpha, limit=30)
