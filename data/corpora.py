@@ -115,7 +115,7 @@ class FilesCorpus:
             for side, path in zip(("source", "target"), files, strict=True):
                 role = f"{split}.{side}"
                 if role in self.known and not path.exists():
-                    log(f"{path} is not there: going on with what was prepared of {self.known[role].name}")
+                    log(f"warning: {path} is not there: going on with what was prepared of {self.known[role].name}")
                     result[role] = self.known[role]
                     continue
                 check_file(path)

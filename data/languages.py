@@ -26,6 +26,8 @@ class Languages(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Two codes with a hyphen between. UserError for anything else, and where a code could be of either side."""
+        if re.fullmatch(r"[a-z]{2,3}-[A-Z]{2}", str(text)):
+            raise UserError(f"{text!r} is one language, and a region of it: the languages are two, as in en-de")
         parts = str(text).replace("_", "-").split("-")
         halves = [("-".join(parts[:i]), "-".join(parts[i:])) for i in range(1, len(parts))]
         for tag in (_TAG, _TAG_IN_ANY_CASE):  # capitals tell the region of en-US-de from a language

@@ -119,6 +119,7 @@ def check_seeds(system: list[Scored]) -> None:
             ]
             differing += ["the text"] * (other.text != run.text)
             differing += changed_parts(other.parts, run.parts)
+            differing += [name for name in sorted(other.parts.keys() ^ run.parts.keys()) if name not in differing]
             differing += ["the choice of checkpoints"] * (other.protocol["checkpoints"] != run.protocol["checkpoints"])
             if differing:
                 raise UserError(

@@ -12,6 +12,7 @@ from data.dataset import check_unknown
 from experiments.average import warn_if_worse
 from experiments.records import make_record, outputs_of, write_record
 from experiments.scoring import Score, Translated, check_language, score
+from experiments.sentences import SKIPPED
 from experiments.testsets import TestSet, own_split
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
@@ -44,7 +45,8 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
     log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
-    outputs = translator.translate(sources, bad_lines="skip")
+    found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
+    outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
     log(f"translated {len(sources)} sentences in {seconds:.1f} s")
 
@@ -59,7 +61,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     scores, failed = score(Translated(sources, outputs, references, language))
     decode = asdict(translator.experiment.decode)
     record = make_record(translator.meta, scores, test_set, translator.selection, translator.steps, decode, seconds)
-    write_record(path, record | {"texts": texts})
+    write_record(path, record | {"texts": texts, "skipped": skipped})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
     return Evaluation(sources, outputs, references, scores, path)

@@ -101,6 +101,8 @@ class Evaluating(Decoding):
     """Its translation."""
     languages: Annotated[str | None, tyro.conf.arg(name="data.languages")] = None
     """As in en-zh: decides how BLEU counts words. None: as the run's experiment says."""
+    max_unknown: Annotated[float | None, tyro.conf.arg(name="data.max-unknown")] = None
+    """A text of which a greater part of the tokens is <unk> is refused. None: as the run's experiment says."""
     record: Path | None = None
     """Also write the record here, e.g. experiments/results/NAME.json, and the outputs beside it."""
 

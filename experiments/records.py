@@ -123,7 +123,7 @@ def commit() -> str:
 
 def outputs_of(record: Path) -> Path:
     """The text of the outputs, which stands beside a record."""
-    return record.with_suffix(".output.txt")
+    return record.with_name(f"{record.name.removesuffix('.json')}.output.txt")
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

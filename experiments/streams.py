@@ -1,6 +1,7 @@
 """Text that is read and written line by line: files, pipes and the terminal."""
 
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterator
@@ -64,8 +65,14 @@ def written(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
+    if descriptor := re.fullmatch(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)", str(path)):
+        # Written through what is open: a file that a shell redirects to may hold other output, before and after.
+        number = {"stdout": 1, "stderr": 2}.get(descriptor[1]) or int(descriptor[2])
+        with open(os.dup(number), "w", encoding="utf-8") as file:
+            yield file
+        return
     check_output(path)
-    if path.exists() and not path.is_file():  # a device or a pipe; that of /dev/stdout has no name of its own
+    if path.exists() and not path.is_file():  # a device or a pipe
         with path.open("w", encoding="utf-8") as file:
             yield file
         return

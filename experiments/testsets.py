@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from data.dataset import default_data_dir
 from data.encoding import Counts, encode_pairs
 from data.fetch import fetch, sha256_of
 from data.held_out import held_out
-from data.languages import Languages
+from data.languages import Languages, primary
 from data.text import read_pairs
 from data.tokenizer import Tokenizer
 from experiments.translator import Translator
@@ -38,11 +39,11 @@ class TestSet(NamedTuple):
     languages: Languages | None
 
 
-def own_split(translator: Translator, split: SplitName, log: Log) -> TestSet:
-    """A split of the corpus that a run was trained on."""
+def own_split(translator: Translator, split: SplitName, log: Log, said: Languages | None = None) -> TestSet:
+    """A split of the corpus that a run was trained on. `said`: its languages, where the run does not know better."""
     data, trained = translator.experiment.data, translator.meta["data"]
     found = held_out(data, split, translator.tokenizer, trained, log=log)
-    languages, label = languages_of(data), f"{trained['corpus']} {split}"
+    languages, label = said or languages_of(data), f"{trained['corpus']} {split}"
     if trained["corpus"] == "files":
         label = label_of(Path(found.files[f"{split}.source"]["name"]), languages)
     return TestSet(split, label, found.sources, found.references, found.files, found.counts, languages)
@@ -61,8 +62,8 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
     if languages is None:
         raise UserError(f"test set {name!r} is of two languages: say which with --data.languages")
     try:
-        source = Path(get_source_file(name, str(languages)))
-        target = Path(get_reference_files(name, str(languages))[0])
+        pair = "-".join(map(primary, languages))
+        source, target = Path(get_source_file(name, pair)), Path(get_reference_files(name, pair)[0])
     except (Exception, SystemExit) as error:  # sacrebleu leaves the process where it knows no such set
         own = "".join(f", {known}" for known in further)
         raise UserError(
@@ -84,11 +85,11 @@ def read_files(
 ) -> TestSet:
     """Two files, line by line: every line of theirs is scored, blank ones too.
 
-    Without a name it is the source's, with the beginning of its hash: another text has another name.
+    Without a name it is the source's, with the beginning of a hash of both: another text has another name.
     """
     pairs = list(read_pairs(source, target))
     hashes = sha256_of(source), sha256_of(target)
-    name = name or f"{source.name.split('.')[0]}-{hashes[0][:8]}"
+    name = name or f"{source.name.split('.')[0]}-{sha256(''.join(hashes).encode()).hexdigest()[:8]}"
     counts = Counts(read=len(pairs))
     for chunk in encode_pairs(iter(pairs), tokenizer, None):
         counts.add(chunk)
@@ -98,7 +99,7 @@ def read_files(
         label or label_of(source, languages),
         [a for a, _ in pairs],
         [b for _, b in pairs],
-        {f"{name}.{side}": {"name": str(path), "sha256": sha256} for side, path, sha256 in sides},
+        {f"{name}.{side}": {"name": str(path), "sha256": digest} for side, path, digest in sides},
         counts.facts(),
         languages,
     )

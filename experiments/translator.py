@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
-from experiments.parts import check_made_of, check_parts
+from experiments.parts import check_made_of, check_parts, replaced
 from experiments.sentences import (
     BLANK,
     EOS_PIECE,
@@ -66,7 +66,9 @@ class Translator:
     ):
         self.params, self.experiment, self.tokenizer, self.log = params, experiment, tokenizer, log
         self.graph = graph_of(experiment.model)
-        """The model as its names mean it now: one that gets another meaning later changes nothing here."""
+        """The model, of the classes that its names mean now: a name that means another one later changes nothing."""
+        self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
+        """What stands in the place of functions and methods of this code now, for what is compiled depends on it."""
         self.meta: dict[str, Any] = {}
         """What the checkpoint says about itself, when it was loaded from one."""
         self.steps: list[int] = []
@@ -78,7 +80,7 @@ class Translator:
 
     @classmethod
     def load(
-        cls, workdir: str | Path, checkpoint: str = "average", log: Callable[[str], None] = log_to_stderr
+        cls, workdir: str | Path, checkpoint: str | int = "average", log: Callable[[str], None] = log_to_stderr
     ) -> "Translator":
         """From a run's directory, or its name under runs/.
 
@@ -90,9 +92,9 @@ class Translator:
             UserError: there is no such run or checkpoint, the vocabulary is not the checkpoint's, or the checkpoints
                 to average are not of one experiment.
         """
-        run = find_workdir(workdir)
+        run, checkpoint = find_workdir(workdir), str(checkpoint)
         meta = read_meta(run.checkpoints, checkpoint)
-        experiment = Experiment.from_dict(meta["experiment"])
+        experiment = run.found_last(Experiment.from_dict(meta["experiment"]))
         check_parts(meta.get("parts", {}), log)
         tokenizer = Tokenizer.load(run.vocabulary)
         if tokenizer.sha256 != meta["vocabulary"]:
@@ -139,7 +141,7 @@ class Translator:
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
         # Some hypotheses may be one text, so a list is chosen from all that the beam holds.
-        search = compiled_search(self.graph, decode, 1 if count == 1 else decode.beam)
+        search = compiled_search(self.graph, decode, 1 if count == 1 else decode.beam, self.replaced)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         done = 0
         for rows, width, height in batches(waiting, sources, decode.batch_size):
@@ -163,8 +165,8 @@ class Translator:
 
     def check_count(self, count: int) -> None:
         """UserError unless the beam holds that many translations."""
-        if not 1 <= count <= self.experiment.decode.beam:
-            raise UserError(f"cannot give {count} best of a beam of {self.experiment.decode.beam}")
+        if not (isinstance(count, int) and 1 <= count <= self.experiment.decode.beam):
+            raise UserError(f"cannot give {count!r} best of a beam of {self.experiment.decode.beam}")
 
     def score(
         self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
@@ -196,7 +198,7 @@ class Translator:
         pairs = list(zip(source_ids, target_ids, strict=True))
         scores = np.array([certain(*pair) for pair in pairs], np.float64)
         waiting = [i for i, (source, target) in enumerate(pairs) if len(source) > 1 and target]
-        run = compiled_scoring(self.graph)
+        run = compiled_scoring(self.graph, self.replaced)
         longer = [max(*pair, key=len) for pair in pairs]
         for rows, width, height in batches(waiting, longer, self.experiment.decode.batch_size):
             batch = pad(source_ids, rows, width, height), pad(target_ids, rows, width, height)
@@ -279,8 +281,10 @@ def certain(source: list[int], target: list[int]) -> float:
 
 
 @cache
-def compiled_search(graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best: int) -> Callable[..., Hypotheses]:
-    """(params, source) -> hypotheses, by greedy search for a beam of 1."""
+def compiled_search(
+    graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best: int, replaced: tuple[Any, ...] = ()
+) -> Callable[..., Hypotheses]:
+    """(params, source) -> hypotheses, by greedy search for a beam of 1. `replaced` is a Translator's."""
     if decode.beam == 1:
         search = partial(greedy_search, alpha=decode.alpha, extra_length=decode.extra_length)
     else:
@@ -289,7 +293,7 @@ def compiled_search(graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best
 
 
 @cache
-def compiled_scoring(graph: nnx.GraphDef[Transformer]) -> Callable[..., jax.Array]:
+def compiled_scoring(graph: nnx.GraphDef[Transformer], replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
     """(params, source, target) -> token log-probabilities."""
     return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))
 

@@ -223,6 +223,9 @@ def run_evaluate(arguments: Arguments) -> None:
         if given.record.exists():
             read_evaluation(given.record)  # only a record is overwritten
     run, translator = find_workdir(name), loaded(name, given)
+    if given.max_unknown is not None:
+        data = replace(translator.experiment.data, max_unknown=given.max_unknown)
+        translator.experiment = replace(translator.experiment, data=data)
     result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr)
     for score in result.scores:
         print(score)
@@ -243,7 +246,7 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
         return read_files(given.test_src, given.test_tgt, translator.tokenizer, languages)
     own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
     if own:
-        return own_split(translator, own, log_to_stderr)._replace(languages=languages)
+        return own_split(translator, own, log_to_stderr, languages)
     return find_test_set(given.test_set, translator, languages, log_to_stderr)
 
 

@@ -6,7 +6,7 @@ config.json   vocab.model   checkpoints/<step>/   metrics.jsonl   events.*   fig
 import fcntl
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -138,6 +138,15 @@ class WorkDir:
                     f"{self.checkpoints}: checkpoint {step} is not of the experiment of checkpoint {steps[-1]} "
                     f"(it differs in {', '.join(differing)})"
                 )
+
+    def found_last(self, experiment: Experiment) -> Experiment:
+        """A checkpoint's experiment with what config.json says now of its text: where it is, and its languages."""
+        try:
+            now = Experiment.from_dict(self.settings()).data
+        except UserError:  # a run is known by its checkpoints
+            return experiment
+        names = [name.removeprefix("data.") for name in MAY_CHANGE if name.startswith("data.")]
+        return replace(experiment, data=replace(experiment.data, **{name: getattr(now, name) for name in names}))
 
     def settings(self) -> dict[str, Any]:
         """config.json as a dict."""

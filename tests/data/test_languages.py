@@ -38,5 +38,11 @@ def test_a_code_that_could_be_of_either_side_is_refused(text: str) -> None:
         Languages.parse(text)
 
 
+def test_one_language_is_not_two() -> None:
+    for text in ("en-US", "de-DE"):
+        with pytest.raises(UserError, match="is one language"):
+            Languages.parse(text)
+
+
 def test_the_language_alone() -> None:
     assert primary("zh-Hans-CN") == "zh"

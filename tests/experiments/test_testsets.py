@@ -108,6 +108,8 @@ def test_a_line_that_is_too_long_costs_no_other(run, tmp_path):
     files = tmp_path / "x.en", tmp_path / "x.de"
     for file in files:
         file.write_text("The man sees the dog.\n" + "The man sees the dog. " * 9 + "\nThe man sees the dog.\n")
-    outputs = evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet).outputs
+    result = evaluate(run, translator, read_files(*files, translator.tokenizer, EN_DE), quiet)
+    outputs = result.outputs
+    assert json.loads(result.record.read_text())["skipped"] == 1
     assert outputs[1] == "" and outputs[0] == outputs[2] != ""
     assert any("line 2 has" in line and "skipped" in line for line in said)
