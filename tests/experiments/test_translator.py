@@ -30,6 +30,16 @@ def with_decode(translator, **changes) -> Translator:
     return Translator(translator.params, experiment, translator.tokenizer, log=lambda line: None)
 
 
+@pytest.fixture(scope="module")
+def ending(translator) -> Translator:
+    """The same, but some of its hypotheses end: EOS is made much like the piece that it writes all the time."""
+    pieces = translator.n_best(["A"], 1)[0][0].pieces
+    (often,) = translator.tokenizer.ids([max(pieces, key=pieces.count)])
+    embedding = translator.params["embedding"]
+    params = translator.params | {"embedding": embedding.at[EOS].set(0.7 * embedding[often])}
+    return Translator(params, translator.experiment, translator.tokenizer, log=lambda line: None)
+
+
 @pytest.mark.parametrize("beam", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_output_does_not_depend_on_batch_size_or_order(translator, sentences, beam):
     expected = with_decode(translator, beam=beam, batch_size=64).translate(sentences)
@@ -46,8 +56,8 @@ def test_one_translation_for_each_sentence_and_blank_stays_blank(translator):
     assert translator.translate([]) == []
 
 
-def test_n_best_gives_different_texts_finished_ones_first(translator, sentences):
-    wide, sources = with_decode(translator, beam=16, extra_length=1), ["A", *sentences[:3]]
+def test_n_best_gives_different_texts_finished_ones_first(translator, ending, sentences):
+    wide, sources = with_decode(ending, beam=16, extra_length=1), ["A", *sentences[:3]]
     found = wide.n_best(sources, 16)
     assert {one.finished for best in found for one in best} == {True, False}  # else nothing is shown here
     for best in found:
@@ -63,8 +73,8 @@ def test_the_best_does_not_depend_on_how_many_are_asked_for(translator, sentence
     assert [best[0].text for best in translator.n_best(sentences[:4], 4)] == translator.translate(sentences[:4])
 
 
-def test_a_score_is_that_of_the_pieces_that_were_found(translator, sentences):
-    wide, sources = with_decode(translator, beam=16, extra_length=1), ["A", *sentences[:3]]
+def test_a_score_is_that_of_the_pieces_that_were_found(ending, sentences):
+    wide, sources = with_decode(ending, beam=16, extra_length=1), ["A", *sentences[:3]]
     found = [(source, one) for source, best in zip(sources, wide.n_best(sources, 16), strict=True) for one in best]
     scores = wide.score([source for source, _ in found], [one.pieces for _, one in found])
     np.testing.assert_allclose(scores, [one.score for _, one in found], atol=1e-4)
