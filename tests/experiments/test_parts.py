@@ -263,7 +263,11 @@ def plain(length):
     return length
 
 
-@pytest.mark.parametrize("value", [plain, jax.jit(plain), partial(plain), Instance(), Positions], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [plain, jax.jit(plain), partial(plain), Instance(), Positions],
+    ids=["function", "jitted", "partial", "instance", "class"],  # their own texts hold addresses
+)
 def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, value):
     model = outline(micro.model)
     before = made_of(model)
