@@ -127,7 +127,7 @@ class Tokenizer:
         """The characters of a line that no piece spells, each once: they read as unk. None, if bytes have pieces."""
         if UNK not in self.encode([line])[0]:
             return []
-        return [c for c in dict.fromkeys(line) if c != " " and self._processor.piece_to_id(c) == UNK]
+        return [c for c in dict.fromkeys(line) if c not in self.characters | {"▁"}]
 
 
 def train_tokenizer(

@@ -26,17 +26,30 @@ class Scored(NamedTuple):
     """The scored translation of a run."""
 
     run: WorkDir
-    settings: dict[str, Any]
-    parts: dict[str, dict[str, str]]
-    """The user's own that it was trained with."""
-    protocol: dict[str, Any]
-    """How it was translated and scored."""
-    language: str | None
-    """What it was translated into."""
-    text: str
-    """The hash of what it was trained on, and how that was prepared."""
+    record: dict[str, Any]
     outputs: list[str]
     references: list[str]
+
+    def parts(self) -> dict[str, dict[str, str]]:
+        """The user's own that it was trained with."""
+        found: dict[str, dict[str, str]] = self.record.get("parts", {}).get("train", {})
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        """How it was made and its words counted, by what the reader of a difference has to know."""
+        decode, count = self.record["settings"]["decode"], len(self.record["checkpoints"])
+        selection = self.record.get("selection", "not said")
+        return {
+            "tokens": self.tokens(),
+            "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
+            **{name: decode[name] for name in ("beam", "alpha", "extra_length")},
+            "parts": sorted(self.record.get("parts", {}).get("evaluate", {})),
+        }
+
+    def tokens(self) -> str:
+        """What BLEU counted."""
+        signatures = {score["name"]: score["signature"] for score in self.record["scores"]}
+        return tokens_of(signatures.get("BLEU", ""))
 
 
 def scored(name: str, test_set: str) -> Scored:
@@ -53,24 +66,7 @@ def scored(name: str, test_set: str) -> Scored:
     for role, file in texts.items():
         if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
             raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
-    parts = record.get("parts", {}).get("train", {})
-    lines = (list(read_lines(texts[role])) for role in ("output", "reference"))
-    return Scored(
-        run, record["settings"], parts, protocol_of(record), language_of(record), record["data"]["hash"], *lines
-    )
-
-
-def protocol_of(record: dict[str, Any]) -> dict[str, Any]:
-    """How an output was made and its words counted, by what the reader of a difference has to know."""
-    decode, count = record["settings"]["decode"], len(record["checkpoints"])
-    signatures = {score["name"]: score["signature"] for score in record["scores"]}
-    selection = record.get("selection", "not said")
-    return {
-        "tokens": tokens_of(signatures.get("BLEU", "")),
-        "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
-        **{name: decode[name] for name in ("beam", "alpha", "extra_length")},
-        "parts": sorted(record.get("parts", {}).get("evaluate", {})),
-    }
+    return Scored(run, record, *(list(read_lines(texts[role])) for role in ("output", "reference")))
 
 
 def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]:
@@ -82,11 +78,11 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
         raise UserError(f"{len(first)} runs of one system and {len(second)} of the other: pairs need as many of both")
     pairs = [(scored(a, test_set), scored(b, test_set)) for a, b in zip(first, second, strict=True)]
     base = pairs[0][0]
-    references, tokens = base.references, base.protocol["tokens"]
+    references, tokens = base.references, base.tokens()
     for member in (member for pair in pairs for member in pair):
         if member.references != references:
             raise UserError(f"{member.run.path} and {base.run.path} were not scored on the same text")
-        if (other := member.protocol["tokens"]) != tokens:
+        if (other := member.tokens()) != tokens:
             raise UserError(
                 f"{member.run.path} and {base.run.path} have BLEU of other tokens ({other} and {tokens}), which cannot "
                 f"be compared: evaluate both with the same --data.languages"
@@ -96,36 +92,39 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
     results: dict[str, list[Paired]] = {}
     for a, b in pairs:
         yield f"{a.run.path} and {b.run.path}, {test_set} set, {len(references):,} lines"
-        if differing := [name for name in a.protocol if a.protocol[name] != b.protocol[name]]:
-            how = "; ".join(f"{name}: {a.protocol[name]} and {b.protocol[name]}" for name in differing)
+        left, right = a.protocol(), b.protocol()
+        if differing := [name for name in left if left[name] != right[name]]:
+            how = "; ".join(f"{name}: {left[name]} and {right[name]}" for name in differing)
             yield f"  warning: not scored the same way, which the difference includes ({how})"
-        for metric, found in paired(a.outputs, b.outputs, references, a.language).items():
+        for metric, found in paired(a.outputs, b.outputs, references, language_of(a.record)).items():
             results.setdefault(metric, []).append(found)
             yield f"  {metric:6} {found}"
     seeds = "n = 1: no interval" if len(pairs) == 1 else f"n = {len(pairs)} seeds, 95% interval"
     for metric, every in results.items():
-        left, right = interval([p.first for p in every]), interval([p.second for p in every])
-        yield f"{metric}: {left} and {right}, difference {interval([p.second - p.first for p in every])}   ({seeds})"
+        one, two = interval([p.first for p in every]), interval([p.second for p in every])
+        yield f"{metric}: {one} and {two}, difference {interval([p.second - p.first for p in every])}   ({seeds})"
 
 
 def check_seeds(system: list[Scored]) -> None:
     """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
     for i, run in enumerate(system):
         for other in system[:i]:
+            ours, theirs = run.record["settings"], other.record["settings"]
             differing = [
                 name
-                for name in differences(other.settings, run.settings)
+                for name in differences(theirs, ours)
                 if not name.startswith(("train.seed", "data.languages", "mesh", *PATHS))
             ]
-            differing += ["the text"] * (other.text != run.text)
-            differing += changed_parts(other.parts, run.parts)
-            differing += [name for name in sorted(other.parts.keys() ^ run.parts.keys()) if name not in differing]
-            differing += ["the choice of checkpoints"] * (other.protocol["checkpoints"] != run.protocol["checkpoints"])
+            differing += ["the text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
+            differing += changed_parts(other.parts(), run.parts())
+            differing += [name for name in sorted(other.parts().keys() ^ run.parts().keys()) if name not in differing]
+            if other.protocol()["checkpoints"] != run.protocol()["checkpoints"]:
+                differing.append("the choice of checkpoints")
             if differing:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
                 )
-            if other.settings["train"]["seed"] == run.settings["train"]["seed"]:
+            if theirs["train"]["seed"] == ours["train"]["seed"]:
                 raise UserError(f"{other.run.path} and {run.run.path} have the same seed")
 
 

@@ -58,7 +58,8 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
     further = corpus.test_sets if isinstance(corpus, HostedCorpus) else {}
     if name in further:
         source, target = (fetch(file, default_data_dir() / "downloads", log) for file in further[name])
-        return read_files(source, target, translator.tokenizer, languages, name, f"{corpus.name} {name}")
+        found = read_files(source, target, translator.tokenizer, languages, name, f"{corpus.name} {name}")
+        return renamed(found, [file.address for file in further[name]])
     if languages is None:
         raise UserError(f"test set {name!r} is of two languages: say which with --data.languages")
     try:
@@ -70,9 +71,15 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
             f"no test set {name!r} of {languages}: there are test, dev{own} and sacreBLEU's "
             f"(sacrebleu --list); {brief(error)}"
         ) from error
-    return read_files(
-        source, target, translator.tokenizer, languages, re.sub(r"[^\w-]", "-", name), f"{name}, {languages}"
-    )
+    label, file_name = f"{name}, {languages}", re.sub(r"[^\w-]", "-", name)
+    found = read_files(source, target, translator.tokenizer, languages, file_name, label)
+    return renamed(found, [f"sacrebleu {name} {path.name}" for path in (source, target)])
+
+
+def renamed(test_set: TestSet, names: list[str]) -> TestSet:
+    """The same with names that mean something on other machines too, source and target, for its files."""
+    pairs = zip(test_set.files.items(), names, strict=True)
+    return test_set._replace(files={role: facts | {"name": name} for (role, facts), name in pairs})
 
 
 def read_files(

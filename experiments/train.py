@@ -100,6 +100,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         train_step = compile_step(experiment, train_plan.shape, mesh)
         state = restored or init_on(mesh, experiment)
         validate = make_validation(experiment, data.dev, dev_plan, mesh)
+        translator = greedy_translator(experiment, data, {})  # the parameters come with each validation
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
         meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
@@ -130,7 +131,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                             checkpoints.save(state, provenance(experiment, data, made, step, dev_loss, meter))
                         params = everywhere(mesh, state.params)
                         if is_first():
-                            translate_some(experiment, data, params, step, progress)
+                            translate_some(translator, data, params, step, progress)
                 if preemption.after(step) and step < end:
                     with meter.paused():
                         if not due:  # and no validation: there may not be the time for it
@@ -236,12 +237,17 @@ def last(checkpoints: Checkpoints) -> str:
     return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
-def translate_some(experiment: Experiment, data: PreparedData, params: Params, step: int, progress: Progress) -> None:
+def greedy_translator(experiment: Experiment, data: PreparedData, params: Params) -> Translator:
+    """For what `translate_some` translates, at once. Building a model takes a second: it is built once a run."""
+    decode = replace(experiment.decode, beam=1, batch_size=experiment.train.eval_sentences)
+    return Translator(params, replace(experiment, decode=decode), data.tokenizer, log=lambda _: None)
+
+
+def translate_some(translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress) -> None:
     """Greedy translations of the first validation sentences: their BLEU, and samples."""
+    translator.params, experiment = params, translator.experiment
     count = experiment.train.eval_sentences
-    greedy = replace(experiment, decode=replace(experiment.decode, beam=1, batch_size=count))
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
-    translator = Translator(params, greedy, data.tokenizer, log=lambda _: None)
     outputs = translator.translate(sources, bad_lines="skip")  # a long line is no reason to end a run
     value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
     progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")

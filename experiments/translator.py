@@ -63,9 +63,10 @@ class Translator:
         experiment: Experiment,
         tokenizer: Tokenizer,
         log: Callable[[str], None] = log_to_stderr,
+        graph: nnx.GraphDef[Transformer] | None = None,
     ):
         self.params, self.experiment, self.tokenizer, self.log = params, experiment, tokenizer, log
-        self.graph = graph_of(experiment.model)
+        self.graph = graph or graph_of(experiment.model)
         """The model, of the classes that its names mean now: a name that means another one later changes nothing."""
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
         """What stands in the place of functions and methods of this code now, for what is compiled depends on it."""
@@ -104,9 +105,10 @@ class Translator:
         run.check_mixable(choose(run.checkpoints, checkpoint, experiment.train.keep))
         model = outline(experiment.model)
         check_made_of(meta, model, log)
-        shapes = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        graph, state = nnx.split(model, nnx.Param)
+        shapes = nnx.to_pure_dict(state)
         loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
-        translator = cls(loaded.params, experiment, tokenizer, log)
+        translator = cls(loaded.params, experiment, tokenizer, log, graph)
         translator.meta, translator.steps = loaded.meta, loaded.meta.get("averaged", loaded.steps)
         translator.selection = loaded.meta.get("selection", checkpoint)
         return translator

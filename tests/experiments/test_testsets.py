@@ -75,6 +75,7 @@ def test_sets_of_sacrebleu_are_found_by_name(run, tmp_path, monkeypatch):
     found = find_test_set("wmt14/full", translator, EN_DE, quiet)
     assert (found.name, found.label) == ("wmt14-full", "wmt14/full, en-de")
     assert (found.sources, found.references) == (["A dog."], ["Ein Hund."])
+    assert not any(str(tmp_path) in facts["name"] for facts in found.files.values())  # a record is read elsewhere
     with pytest.raises(UserError, match="no test set 'unheard-of' of en-de"):
         find_test_set("unheard-of", translator, EN_DE, quiet)
 

@@ -420,7 +420,7 @@ SCORES = [
     Change("equal systems differ by chance", "experiments/compare.py", "if a.score == b.score:", "if False:",
            f"{COMPARE}::test_a_system_is_as_good_as_itself"),
     Change("two runs of one seed are two seeds", "experiments/compare.py",
-           'if other.settings["train"]["seed"] == run.settings["train"]["seed"]:', "if other is run:",
+           'if theirs["train"]["seed"] == ours["train"]["seed"]:', "if other is run:",
            f"{COMPARE}::test_seeds_are_compared_pair_by_pair"),
     Change("a changed output is compared", "experiments/compare.py",
            'if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):', "if not file.exists():",
