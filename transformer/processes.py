@@ -54,7 +54,10 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        # Of several processes JAX's runtime listens from now on: it has a thread put in a handler of its own, at some
+        # moment after this. One put in here may come later, and only this process would hear of the signal.
+        if not jax.distributed.is_initialized():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _explicit(environment: Mapping[str, str]) -> tuple[str, int, int]:

@@ -100,7 +100,7 @@ def test_a_run_goes_on_with_more_and_fewer_devices(alone, short, tmp_path):
     assert len(both.translate(["the old man sees the dog"])) == 1
 
 
-@pytest.mark.faults  # fails: after SIGTERM the two processes were seen to stand still; not yet explained
+@pytest.mark.slow
 def test_a_preempted_run_of_two_processes_goes_on(alone, short, tmp_path):
     slow_start = start(command(short, tmp_path / "run"), 2)
     while not (tmp_path / "run" / "metrics.jsonl").exists() or not curve(tmp_path / "run", "loss"):
