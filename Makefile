@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# For the tables: paper, small or smoke (experiments/scales.py), and how many runs of each row.
+# For the tables: paper, small or smoke (experiments/presets/scales.py), and how many runs of each row.
 SCALE ?= paper
 SEEDS ?= 1
 

@@ -26,8 +26,8 @@ from benchmarks.news import news
 from benchmarks.timing import Program, left_out, record, seconds_each
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
+from experiments.presets.wmt14 import EN_DE_BASE
 from experiments.translator import Translator, batches, compiled_search, pad
-from experiments.wmt14 import EN_DE_BASE
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
 from transformer.positions import SinusoidalPositions
 from transformer.train import Params, graph_of, init_params

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.news import batches_of, news
 from benchmarks.timing import record, seconds_each
 from data.batching import stream
-from experiments.wmt14 import EN_DE_BASE
+from experiments.presets.wmt14 import EN_DE_BASE
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.timing import RESULTS, device_name, left_out, record, seconds_each
-from experiments.figures import draw_growth
+from experiments.inspection.figures import draw_growth
 from transformer.attention import causal_mask, scaled_dot_product_attention
 
 TOKENS, N, K = 8192, 8, 64

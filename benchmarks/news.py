@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from data.batching import Batches
+from data.batching import Batches, batch_plan
 from data.tokens import Split, Tokens
-from experiments.plan import assumed_lengths
-from experiments.train import batch_plan
+from experiments.planning.plan import assumed_lengths
 from transformer.config import EOS, UNK, DataConfig
 
 

@@ -16,9 +16,9 @@ import jax
 from benchmarks.timing import record
 from benchmarks.train import SIZES
 from data.batching import Shape
-from experiments.compiled import keep_compiled
-from experiments.fit import compile_step
-from experiments.plan import full_batch
+from experiments.cli.compilation_cache import keep_compiled
+from experiments.planning.plan import full_batch
+from experiments.training.memory import compile_step
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
 

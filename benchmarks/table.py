@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.timing import RESULTS
-from experiments.records import read_record
+from experiments.evaluation.records import read_record
 
 Record = dict[str, Any]
 Line = tuple[str, str, str, str]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.records import origin, write_record
+from experiments.evaluation.records import origin, write_record
 
 # BENCHMARK_RESULTS is for trials, whose figures are not to be kept.
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")

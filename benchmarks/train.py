@@ -25,10 +25,10 @@ from benchmarks.timing import Program, left_out, matmul_rate, record, seconds_ea
 from data.batching import Batch, Shape
 from data.tokens import Split
 from experiments import find
-from experiments.fit import compile_step, memory_of
-from experiments.paper import BIG
-from experiments.plan import flops_per_step
-from experiments.wmt14 import EN_DE_BASE
+from experiments.planning.plan import flops_per_step
+from experiments.presets.paper import BIG
+from experiments.presets.wmt14 import EN_DE_BASE
+from experiments.training.memory import compile_step, memory_of
 from transformer.config import PAD, UNK, Experiment, ModelConfig
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.tokens import Split
-from transformer.config import UserError
+from transformer.config import DataConfig, UserError
 
 Int64 = npt.NDArray[np.int64]
 Batch = dict[str, npt.NDArray[np.int32]]
@@ -186,6 +186,12 @@ class Epoch:
         mine = self.order[index * self.rows : (index + 1) * self.rows]
         members = [self.sentences[self.starts[row] : self.starts[row + 1]] for row in mine]
         return PlannedBatch(np.concatenate(members), np.repeat(np.arange(len(mine)), [len(m) for m in members]))
+
+
+def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
+    """The batches of a split, and their order in each epoch; without a seed it is the same always."""
+    source, target = split.lengths("source"), split.lengths("target")
+    return BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed)
 
 
 @dataclass(frozen=True)

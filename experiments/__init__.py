@@ -1,30 +1,20 @@
-"""What a person runs: the experiments by name, and one module for each verb of `python -m experiments`."""
+"""What a person runs: published experiments, and the way from text to a scored model, one room for each stage.
 
-from difflib import get_close_matches
+    presets     the published experiments, and in what any other one differs from the paper
+    evaluation  metrics, test sets, records, comparison
+    inspection  attention weights, heads, figures, the invariants that every model keeps
+    training    the loop, what it shows, and what guards it
+    planning    before a run: what it is, takes and costs
+    tables      the paper's tables, trained, scored and rendered
+    cli         `python -m experiments VERB`
 
-from experiments import demo, europarl, multi30k, paper, wmt14
+Here stand what all of them share: the registry of replaceable parts, work directories, and a trained model as a
+`Translator`. A room imports from those before it in this list, and never from those after it.
+"""
+
+from experiments.presets import EXPERIMENTS, find
 from experiments.translator import Translator
-from transformer.config import Experiment, UserError
-from transformer.parts import Parts
-
-EXPERIMENTS: Parts[Experiment] = Parts(
-    "experiment",
-    {
-        experiment.name: experiment
-        for module in (demo, multi30k, europarl, wmt14, paper)
-        for experiment in module.EXPERIMENTS
-    },
-)
 
 load = Translator.load
-
-
-def find(name: str) -> Experiment:
-    """The experiment of that name. UserError shows the nearest names there are."""
-    if name not in EXPERIMENTS:
-        nearest = get_close_matches(name, EXPERIMENTS, n=3) or sorted(EXPERIMENTS)
-        raise UserError(f"unknown experiment {name!r}; did you mean: {', '.join(nearest)}?")
-    return EXPERIMENTS[name]
-
 
 __all__ = ["EXPERIMENTS", "Translator", "find", "load"]

@@ -10,7 +10,7 @@ if __name__ == "__main__":
     sys.unraisablehook = say_nothing
     threading.excepthook = say_nothing
     try:
-        from experiments.cli import main
+        from experiments.cli.main import main
 
         main()
     except KeyboardInterrupt:  # while the libraries are still being imported

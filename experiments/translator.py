@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
-from experiments.parts import check_made_of, check_parts, replaced
+from experiments.registry import check_made_of, check_parts, replaced
 from experiments.sentences import (
     BLANK,
     EOS_PIECE,

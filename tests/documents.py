@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, find
-from experiments.arguments import parse
-from experiments.flags import (
+from experiments.cli.arguments import parse
+from experiments.cli.flags import (
     Attending,
     Averaging,
     Comparing,
@@ -24,9 +24,9 @@ from experiments.flags import (
     Training,
     Translating,
 )
-from experiments.parts import TABLES, take_parts
-from experiments.scoring import METRICS
-from experiments.verbs import VERBS
+from experiments.cli.verbs import VERBS
+from experiments.evaluation.metrics import METRICS
+from experiments.registry import TABLES, take_parts
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -8,7 +8,7 @@ Each kind has its table beside the part that it holds:
     optimizer.schedule   transformer/optimizer.py   SCHEDULES
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
     data.corpus          data/corpora.py            CORPORA
-    metric               experiments/scoring.py     METRICS
+    metric               experiments/evaluation/metrics.py     METRICS
 
 After `POSITIONS["rotary"] = Rotary` the setting `model.positions = "rotary"` means it.
 """

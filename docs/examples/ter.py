@@ -2,7 +2,7 @@
 
 from sacrebleu.metrics import TER
 
-from experiments.scoring import METRICS
+from experiments.evaluation.metrics import METRICS
 
 
 def edit_rate(text):

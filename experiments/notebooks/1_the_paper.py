@@ -52,8 +52,8 @@ import numpy as np
 from flax import nnx
 from IPython.display import Markdown
 
-from experiments.paper import BASE, BIG, TABLE3
-from experiments.views import table
+from experiments.presets.paper import BASE, BIG, TABLE3
+from experiments.training.views import table
 from transformer.attention import (
     MultiHeadAttention,
     Sight,

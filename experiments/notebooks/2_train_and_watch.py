@@ -45,11 +45,11 @@ import numpy as np
 
 import experiments
 from experiments import find
-from experiments.deviations import deviations
-from experiments.evaluate import evaluate
-from experiments.progress import read_metrics
-from experiments.train import train
-from experiments.views import Notebook, table
+from experiments.evaluation.evaluate import evaluate
+from experiments.history import read_metrics
+from experiments.presets.deviations import deviations
+from experiments.training.loop import train
+from experiments.training.views import Notebook, table
 from experiments.workdir import WorkDir
 from transformer.model import count_parameters
 
@@ -226,7 +226,7 @@ for row in written[:2] + written[-4:-2]:
 # - **TensorBoard:** its events are always written. After `pip install tensorboard`, which this code does not need:
 #   `tensorboard --logdir runs`, or in a notebook `%load_ext tensorboard` and then `%tensorboard --logdir runs`.
 # - **Weights & Biases:** `python -m experiments train demo --wandb PROJECT`, or in a notebook
-#   `views=[WeightsAndBiases(run, experiment, "PROJECT")]`, of `experiments.views`.
+#   `views=[WeightsAndBiases(run, experiment, "PROJECT")]`, of `experiments.training.views`.
 # - **Anything else** can read `runs/demo/metrics.jsonl`: one JSON object a line.
 #
 # Where there is no terminal, `watch` prints the last numbers once:

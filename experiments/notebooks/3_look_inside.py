@@ -51,12 +51,12 @@ import experiments
 from data.dataset import prepare
 from data.grammar import pairs
 from experiments import find
-from experiments.attention import merge, merged, pair_of, to_page, words
-from experiments.figures import attention_maps
-from experiments.heads import Head, heads, looks, without
-from experiments.train import train
+from experiments.inspection.attention import merge, merged, pair_of, to_page, words
+from experiments.inspection.figures import attention_maps
+from experiments.inspection.heads import Head, heads, looks, without
+from experiments.training.loop import train
+from experiments.training.views import table
 from experiments.translator import Translator, pad, width_for
-from experiments.views import table
 from transformer.train import graph_of
 
 plt.style.use("tableau-colorblind10")

@@ -50,14 +50,14 @@ import numpy as np
 from flax import nnx
 
 from experiments import Translator, find
-from experiments.compare import compare
-from experiments.evaluate import evaluate
-from experiments.laws import laws
-from experiments.progress import read_metrics
-from experiments.records import read_evaluation
-from experiments.render import interval
-from experiments.train import train
-from experiments.views import table
+from experiments.evaluation.compare import compare
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.records import read_evaluation
+from experiments.history import read_metrics
+from experiments.inspection.invariants import laws
+from experiments.tables.render import interval
+from experiments.training.loop import train
+from experiments.training.views import table
 from transformer import ModelConfig, UserError
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
 from transformer.model import count_parameters
@@ -157,9 +157,9 @@ ATTENTIONS["cosine"] = CosineAttention
 # - **cached = full**: decoding token by token with a cache gives the logits of training;
 # - **rows**: each row of the attention weights sums to 1.
 #
-# `experiments/laws.py` has them, and `train` tries them before its first step where a part is not of this code. The
-# numbers are the largest differences found; float32 rounds at about 1e-6. To see that the laws can fail, there is a
-# third kind of attention, which forgets the mask.
+# `experiments/inspection/invariants.py` has them, and `train` tries them before its first step where a part is not of
+# this code. The numbers are the largest differences found; float32 rounds at about 1e-6. To see that they can fail,
+# there is a third kind of attention, which forgets the mask.
 
 
 # %%

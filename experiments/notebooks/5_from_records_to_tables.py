@@ -52,16 +52,16 @@ from IPython.display import Markdown
 
 from data.corpora import CORPORA
 from experiments import Translator, find
-from experiments.average import average_run
-from experiments.compare import compare
-from experiments.evaluate import evaluate
-from experiments.figures import curves
-from experiments.paper import TABLE3
-from experiments.progress import read_metrics
-from experiments.records import RESULTS, content_hash, read_evaluation, results_table
-from experiments.render import interval, order, records_of, render_table
-from experiments.train import train
-from experiments.views import table
+from experiments.evaluation.compare import compare
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.records import RESULTS, content_hash, read_evaluation, results_table
+from experiments.history import read_metrics
+from experiments.inspection.figures import curves
+from experiments.presets.paper import TABLE3
+from experiments.tables.render import interval, order, records_of, render_table
+from experiments.training.average import average_run
+from experiments.training.loop import train
+from experiments.training.views import table
 from experiments.workdir import WorkDir
 from transformer import UserError
 

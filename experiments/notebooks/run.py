@@ -27,9 +27,9 @@ ROOT = FOLDER.parents[1]
 QUICK = """
 from dataclasses import replace
 
-import experiments.train
+import experiments.training.loop
 
-whole = experiments.train.train
+whole = experiments.training.loop.train
 
 
 def cut(experiment, *others, **named):
@@ -38,7 +38,7 @@ def cut(experiment, *others, **named):
     return whole(replace(experiment, train=replace(settings, steps=steps, eval_every=eval_every)), *others, **named)
 
 
-experiments.train.train = cut
+experiments.training.loop.train = cut
 """
 """Before the first cell of a quick run: what is trained is trained for a minute at most, to no good."""
 

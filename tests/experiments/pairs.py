@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.attention import Pair
+from experiments.inspection.attention import Pair
 from experiments.translator import Attention
 from transformer.model import AttentionWeights
 

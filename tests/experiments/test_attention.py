@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import experiments
-from experiments.attention import (
+from experiments.inspection.attention import (
     AXES,
     FULL,
     MAX_PIECES,
@@ -24,7 +24,7 @@ from experiments.attention import (
     to_page,
     words,
 )
-from experiments.figures import draw_attention
+from experiments.inspection.figures import draw_attention
 from experiments.translator import Translator
 from tests.experiments.pairs import make_pair, softmax
 from transformer.config import UserError
@@ -213,7 +213,7 @@ def test_a_picture_of_any_text(text, tmp_path):
 @pytest.mark.parametrize("of", AXES)
 def test_a_picture_has_every_head_with_its_own_pieces(of, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("experiments.figures.save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr("experiments.inspection.figures.save", lambda figure, path: drawn.append(figure) or path)
     attention = make_pair(SOURCE, TARGET).attention
     draw_attention(attention, tmp_path / "picture.png", of)
     (figure,) = drawn

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.average import average_run, warn_if_worse
-from experiments.train import train
+from experiments.evaluation.validation import warn_if_worse
+from experiments.training.average import average_run
+from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.checkpoint import signed

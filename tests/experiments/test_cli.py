@@ -18,9 +18,8 @@ import pytest
 
 from data.text import LONGEST_LINE
 from experiments import find
-from experiments.arguments import parse
-from experiments.cli import main
-from experiments.flags import (
+from experiments.cli.arguments import parse
+from experiments.cli.flags import (
     Attending,
     Averaging,
     Comparing,
@@ -32,8 +31,9 @@ from experiments.flags import (
     Table1,
     Translating,
 )
+from experiments.cli.main import main
+from experiments.cli.verbs import VERBS, prompted
 from experiments.streams import CHUNK, chunks, written
-from experiments.verbs import VERBS, prompted
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from tests.experiments.launching import ROOT
@@ -383,7 +383,7 @@ def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, t
 
 
 def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.verbs.pair_of", None)
+    monkeypatch.setattr("experiments.cli.verbs.pair_of", None)
     assert "wants a sentence" in refused(program("attention", run.path))
     assert "wants a sentence" in refused(program("attention", run.path, " \u200b"))
     assert "wants a sentence" in refused(program("attention", run.path, "--words"))
@@ -475,7 +475,7 @@ def test_every_flag_says_what_it_wants():
 
 OUTPUTS_THAT_FAIL = """
 import gc, json, os, sys
-from experiments.cli import main
+from experiments.cli.main import main
 FAILING = {
     "full": (["--help"], ["train", "small", "--help"], ["nonsense"]),
     "gone": (["--help"], ["list"]),

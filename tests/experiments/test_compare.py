@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from data.text import read_lines
-from experiments.compare import compare, paired, runs_of
-from experiments.evaluate import evaluate
-from experiments.records import write_record
+from experiments.evaluation.compare import compare, paired, runs_of
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.records import write_record
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import UserError

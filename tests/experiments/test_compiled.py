@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import jax, jax.numpy as jnp
-from experiments.compiled import keep_compiled
+from experiments.cli.compilation_cache import keep_compiled
 keep_compiled()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(jax.config.jax_compilation_cache_dir, float(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones(64))))

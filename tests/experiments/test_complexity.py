@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.complexity import (
+from experiments.tables.complexity import (
     KINDS,
     K,
     R,
@@ -16,7 +16,7 @@ from experiments.complexity import (
     restricted,
     self_attention,
 )
-from experiments.render import render_table1
+from experiments.tables.render import render_table1
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import find
-from experiments.explain import explain
-from experiments.inspect import inspect
-from experiments.parts import run_file
+from experiments.inspection.inspect import inspect
+from experiments.planning.explain import explain
+from experiments.registry import run_file
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.documents import tables_restored
@@ -106,7 +106,7 @@ def test_inspect_names_what_is_not_there(run):
 
 @pytest.mark.slow
 def test_a_checkpoint_that_needs_a_part_is_inspected_without_it(micro, tmp_path):
-    from experiments.train import train
+    from experiments.training.loop import train
 
     with tables_restored():
         run_file(EXAMPLES / "rotary.py")

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.attention import AXES, Pair, merged, pieces_of, to_page, words
+from experiments.inspection.attention import AXES, Pair, merged, pieces_of, to_page, words
 from tests.experiments.pairs import make_pair
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.heads import Head, Looks, heads, looks, without
+from experiments.inspection.heads import Head, Looks, heads, looks, without
 from experiments.translator import Translator
 from transformer.config import UserError
 

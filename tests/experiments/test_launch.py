@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.progress import read_metrics
+from experiments.history import read_metrics
 from tests.experiments.launching import ROOT, command, free_port
 from transformer.processes import join
 

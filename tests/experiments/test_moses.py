@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU
 
-from experiments.moses import hypothesis_tokens, reference_tokens, split_compounds
-from experiments.scoring import Translated, score
+from experiments.evaluation.metrics import Translated, score
+from experiments.evaluation.moses import hypothesis_tokens, reference_tokens, split_compounds
 
 MADE_BY_THE_PROGRAMS = Path(__file__).parents[2].parent / "shared" / "bleu-split" / "german.tsv"
 

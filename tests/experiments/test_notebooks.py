@@ -96,7 +96,7 @@ def test_a_script_is_executed_in_the_directory_and_with_the_code_beside_it(tmp_p
 
 @pytest.mark.parametrize(("set_there", "backend"), [({}, "agg"), ({"MPLBACKEND": "svg"}, "svg")])
 def test_figures_need_no_display_and_leave_a_notebook_its_backend(set_there, backend):
-    code = "import experiments.figures, matplotlib; print(matplotlib.get_backend())"
+    code = "import experiments.inspection.figures, matplotlib; print(matplotlib.get_backend())"
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | set_there
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

@@ -13,12 +13,12 @@ import pytest
 import transformer.layers
 from data.corpora import CORPORA, find_corpus
 from data.fetch import sha256_of
-from experiments.cli import main
-from experiments.evaluate import evaluate
-from experiments.parts import TABLES, check_made_of, made_of, own_parts, run_file, take_parts
-from experiments.records import read_evaluation
-from experiments.scoring import METRICS, Translated, score
-from experiments.train import check_rates, train
+from experiments.cli.main import main
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.metrics import METRICS, Translated, score
+from experiments.evaluation.records import read_evaluation
+from experiments.registry import TABLES, check_made_of, made_of, own_parts, run_file, take_parts
+from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.documents import tables_restored

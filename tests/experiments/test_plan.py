@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from data.batching import batch_plan
 from data.dataset import find_prepared, prepare
 from experiments import EXPERIMENTS
-from experiments.accelerators import ACCELERATORS
-from experiments.deviations import deviations
-from experiments.plan import assumed_lengths, plan, text_of
-from experiments.train import batch_plan, train
+from experiments.planning.accelerators import ACCELERATORS
+from experiments.planning.plan import assumed_lengths, plan, text_of
+from experiments.presets.deviations import deviations
+from experiments.training.loop import train
 from transformer.config import UserError
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -50,8 +51,8 @@ def test_the_plan_of_prepared_text_is_that_of_the_run(micro, run, tmp_path):
 
 
 def test_what_cannot_fit_is_refused_before_it_starts(micro, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.fit.device_memory", lambda: 1e6)
-    monkeypatch.setattr("experiments.plan.device_memory", lambda: 1e6)
+    monkeypatch.setattr("experiments.training.memory.device_memory", lambda: 1e6)
+    monkeypatch.setattr("experiments.planning.plan.device_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"a batch of .* needs .* GB, and a device has 0\.0 GB: lower --data\.batch"):
         train(micro, tmp_path / "run", log=lambda line: None)
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))

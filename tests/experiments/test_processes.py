@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.batching import Batches
+from data.batching import Batches, batch_plan
 from data.dataset import prepare
-from experiments.progress import read_metrics
-from experiments.train import batch_plan, train
+from experiments.history import read_metrics
+from experiments.training.loop import train
 from experiments.translator import Translator
 from tests.experiments.launching import command, finish, start, start_each
 from transformer.checkpoint import saved_steps

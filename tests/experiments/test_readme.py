@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from experiments.records import results_table
+from experiments.evaluation.records import results_table
 from tests.documents import ROOT, check_command, commands, missing_links, named_paths, run_snippets, unknown_targets
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

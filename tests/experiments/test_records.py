@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.evaluate import evaluate, publish
-from experiments.records import RESULTS, outputs_of, read_evaluation, read_record, write_record
+from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.records import RESULTS, outputs_of, read_evaluation, read_record, write_record
 from experiments.translator import Translator
 from transformer.config import UserError
 

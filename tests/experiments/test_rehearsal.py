@@ -8,9 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.laws import laws
-from experiments.parts import run_file
-from experiments.rehearsal import rehearse
+from experiments.inspection.invariants import laws
+from experiments.registry import run_file
+from experiments.training.preflight import rehearse
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from experiments.evaluate import evaluate
-from experiments.records import results_table
-from experiments.scoring import Translated, bleu, check_language, score
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.metrics import Translated, bleu, check_language, score
+from experiments.evaluation.records import results_table
 from experiments.translator import Translator
 from transformer.config import UserError
 
@@ -103,7 +103,7 @@ def test_a_tokenizer_that_is_not_installed_is_named(language, package, monkeypat
 
 def test_languages_without_spaces_are_counted_in_the_pieces_of_flores(monkeypatch):
     asked = []
-    monkeypatch.setattr("experiments.scoring.BLEU", lambda **settings: asked.append(settings))
+    monkeypatch.setattr("experiments.evaluation.metrics.BLEU", lambda **settings: asked.append(settings))
     for language in ("th", "lo", "km-KH", "my"):
         bleu(language)
     assert {settings["tokenize"] for settings in asked} == {"flores200"}

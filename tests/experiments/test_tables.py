@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.paper import TABLE2, TABLE3
-from experiments.records import RESULTS, read_record, write_record
-from experiments.render import counted_flops, interval, order, render_table, render_table1
-from experiments.scales import SCALES
-from experiments.tables import experiments_of, fill, records_of
-from experiments.wmt14 import EXPERIMENTS as WMT14
+from experiments.evaluation.records import RESULTS, read_record, write_record
+from experiments.presets.paper import TABLE2, TABLE3
+from experiments.presets.scales import SCALES
+from experiments.presets.wmt14 import EXPERIMENTS as WMT14
+from experiments.tables.render import counted_flops, interval, order, render_table, render_table1
+from experiments.tables.runner import experiments_of, fill, records_of
 from transformer.config import UserError
 
 

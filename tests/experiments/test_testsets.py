@@ -7,11 +7,11 @@ import pytest
 from sacrebleu import DATASETS
 
 from data.languages import Languages
-from experiments.evaluate import evaluate
-from experiments.flags import Evaluating
-from experiments.testsets import find_test_set, own_split, read_files
+from experiments.cli.flags import Evaluating
+from experiments.cli.verbs import test_set_of as chosen
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.test_sets import find_test_set, own_split, read_files
 from experiments.translator import Translator
-from experiments.verbs import test_set_of as chosen
 from transformer.config import DataConfig, UserError
 
 EN_DE = Languages("en", "de")

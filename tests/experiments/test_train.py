@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.progress import Meter, read_metrics
-from experiments.train import train
+from experiments.history import read_metrics
+from experiments.training.loop import train
+from experiments.training.progress import Meter
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
 from transformer.checkpoint import Checkpoints
@@ -210,7 +211,7 @@ def test_only_one_process_trains_in_a_directory(run, micro):
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(micro, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.train.make_validation", lambda *_: lambda params: float("nan"))
+    monkeypatch.setattr("experiments.training.loop.make_validation", lambda *_: lambda params: float("nan"))
     with pytest.raises(UserError, match=r"stopped at step 10: the validation loss is nan; there is no checkpoint yet"):
         train(micro, tmp_path / "run", lambda line: None)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1] == {"step": 10, "dev_loss": None, "dev_ppl": None}

@@ -7,7 +7,7 @@ import pytest
 
 import experiments
 from data.tokenizer import train_tokenizer
-from experiments.attention import pair_of
+from experiments.inspection.attention import pair_of
 from experiments.sentences import Translation, one_line
 from experiments.translator import MAX_TOKENS, Translator, batches, height_for, width_for
 from experiments.workdir import WorkDir

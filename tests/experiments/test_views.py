@@ -13,11 +13,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from experiments.cli import main
-from experiments.progress import Progress, read_metrics
-from experiments.screen import Screen, has_screen, watch
-from experiments.train import train
-from experiments.views import Notebook, TensorBoard, WeightsAndBiases
+from experiments.cli.main import main
+from experiments.history import read_metrics
+from experiments.training.loop import train
+from experiments.training.progress import Progress
+from experiments.training.screen import Screen, has_screen, watch
+from experiments.training.views import Notebook, TensorBoard, WeightsAndBiases
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
 from transformer.config import UserError
@@ -131,7 +132,7 @@ def test_a_terminal_that_cannot_go_back_gets_lines(run, monkeypatch, capsys):
 
 def test_a_run_that_is_removed_is_watched_no_longer(run, tmp_path, monkeypatch):
     shutil.copytree(run.path, tmp_path / "run")
-    monkeypatch.setattr("experiments.screen.has_screen", lambda: True)
+    monkeypatch.setattr("experiments.training.screen.has_screen", lambda: True)
     monkeypatch.setattr("time.sleep", lambda seconds: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(UserError, match="is gone"):
         watch(WorkDir(tmp_path / "run"))

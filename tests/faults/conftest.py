@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.train import train
+from experiments.training.loop import train
 from experiments.workdir import WorkDir
 from tests.text import write_text
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from data.dataset import prepare
-from experiments.progress import read_metrics
-from experiments.train import train
+from experiments.history import read_metrics
+from experiments.training.loop import train
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
 from tests.faults.test_kills import assert_ended_the_same

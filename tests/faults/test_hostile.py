@@ -20,8 +20,8 @@ from data.dataset import adopt, open_prepared, prepare
 from data.text import LONGEST_LINE, read_lines
 from data.tokenizer import Tokenizer
 from data.tokens import Tokens
-from experiments.cli import main
-from experiments.records import RESULTS, read_evaluation
+from experiments.cli.main import main
+from experiments.evaluation.records import RESULTS, read_evaluation
 from experiments.translator import Translator
 from tests.experiments.launching import ROOT
 from transformer.checkpoint import Checkpoints, read_meta
@@ -199,7 +199,7 @@ def test_the_command_line(tmp_path, count, monkeypatch, capsys):
     """Any words: an exit code that says what it is, and no traceback. (What would train or download does nothing.)"""
     monkeypatch.chdir(tmp_path)
     for name in ("train", "prepare", "plan", "fill", "fill_table1", "adopt"):
-        monkeypatch.setattr(f"experiments.verbs.{name}", lambda *_, **__: (_ for _ in ()).throw(UserError("no")))
+        monkeypatch.setattr(f"experiments.cli.verbs.{name}", lambda *_, **__: (_ for _ in ()).throw(UserError("no")))
     chance = random.Random(0)
     for _ in range(EXAMPLES):
         words = chance.choices(WORDS, k=chance.randrange(6))

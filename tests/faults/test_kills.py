@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data.dataset import find_prepared, open_prepared, prepare
-from experiments.progress import read_metrics
+from experiments.history import read_metrics
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command, start
 from transformer.checkpoint import Checkpoints, saved_steps

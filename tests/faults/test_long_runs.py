@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from experiments.progress import read_metrics
-from experiments.train import SAMPLES, train
+from experiments.history import read_metrics
+from experiments.training.loop import SAMPLES, train
 from transformer.checkpoint import saved_steps
 
 pytestmark = pytest.mark.faults
@@ -89,7 +89,7 @@ def test_tensorboard_shows_one_curve_across_restarts(victim, tmp_path, count):
 
 
 def test_a_step_that_hangs_is_reported(victim, tmp_path, count, monkeypatch):
-    from experiments import train as module
+    from experiments.training import loop as module
 
     def slow(batches, start, steps):
         for number in range(steps):

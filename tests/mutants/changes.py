@@ -22,6 +22,11 @@ class Change(NamedTuple):
     """Why nobody can notice; empty where one has to."""
 
 
+METRICS_FILE = "experiments/evaluation/metrics.py"
+MOSES_FILE = "experiments/evaluation/moses.py"
+COMPARE_FILE = "experiments/evaluation/compare.py"
+RECORDS_FILE = "experiments/evaluation/records.py"
+
 ATTENTION = "tests/transformer/test_attention.py"
 DECODE = "tests/transformer/test_decode.py"
 LAYERS = "tests/transformer/test_layers.py"
@@ -388,44 +393,44 @@ COMPARE = "tests/experiments/test_compare.py"
 COMPARED = f"{COMPARE}::test_chance_and_a_difference_are_told_apart"
 
 SCORES = [
-    Change("the score to publish is lowercased", "experiments/scoring.py", '"BLEU": by_bleu,',
+    Change("the score to publish is lowercased", METRICS_FILE, '"BLEU": by_bleu,',
            '"BLEU": partial(by_bleu, lowercase=True),',
            "tests/experiments/test_scoring.py::test_a_perfect_translation_scores_100_and_case_counts"),
-    Change("outputs and references change places", "experiments/scoring.py",
+    Change("outputs and references change places", METRICS_FILE,
            "return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())\n\n\n"
            "def by_bleu_intl", "return metric.corpus_score(text.references, [text.outputs]).score, "
            "str(metric.get_signature())\n\n\ndef by_bleu_intl", RUN),
-    Change("Chinese is counted by words", "experiments/scoring.py", 'trg_lang=code', 'trg_lang="de"', LANGUAGES),
-    Change("Cantonese is counted by words", "experiments/scoring.py", '"zh" if code in _CHINESE else code', "code",
+    Change("Chinese is counted by words", METRICS_FILE, 'trg_lang=code', 'trg_lang="de"', LANGUAGES),
+    Change("Cantonese is counted by words", METRICS_FILE, '"zh" if code in _CHINESE else code', "code",
            LANGUAGES),
-    Change("Thai is counted by words", "experiments/scoring.py", "if code in _WITHOUT_SPACES else None",
+    Change("Thai is counted by words", METRICS_FILE, "if code in _WITHOUT_SPACES else None",
            "if code in () else None", LANGUAGES),
-    Change("text without spaces is scored in silence", "experiments/scoring.py",
+    Change("text without spaces is scored in silence", METRICS_FILE,
            'if tokens != "13a" or not letters:', "if True:", LANGUAGES),
-    Change("the paper's score is smoothed", "experiments/scoring.py", 'smooth_method="none", ', "", MOSES),
-    Change("the paper's score is of French too", "experiments/scoring.py",
+    Change("the paper's score is smoothed", METRICS_FILE, 'smooth_method="none", ', "", MOSES),
+    Change("the paper's score is of French too", METRICS_FILE,
            'if primary(text.language or "") != "de":', 'if primary(text.language or "") not in ("de", "fr"):', MOSES),
-    Change("the reference's punctuation is replaced too", "experiments/scoring.py",
+    Change("the reference's punctuation is replaced too", METRICS_FILE,
            "list(map(reference_tokens, text.references))", "list(map(hypothesis_tokens, text.references))", MOSES),
-    Change("the output's punctuation stays", "experiments/moses.py",
+    Change("the output's punctuation stays", MOSES_FILE,
            "reference_tokens(_normaliser().replace_unicode_punct(line))", "reference_tokens(line)", MOSES),
-    Change("compounds stay whole", "experiments/moses.py", "return split_compounds(tokens)", "return tokens", MOSES),
-    Change("a dash between words makes a compound", "experiments/moses.py", r'r"(\S)-(\S)"', r'r"(\S) ?- ?(\S)"',
+    Change("compounds stay whole", MOSES_FILE, "return split_compounds(tokens)", "return tokens", MOSES),
+    Change("a dash between words makes a compound", MOSES_FILE, r'r"(\S)-(\S)"', r'r"(\S) ?- ?(\S)"',
            MOSES),
-    Change("special characters are escaped", "experiments/moses.py", "escape=False", "escape=True", MOSES),
-    Change("the abbreviations of English", "experiments/moses.py", 'MosesTokenizer("de")', 'MosesTokenizer("en")',
+    Change("special characters are escaped", MOSES_FILE, "escape=False", "escape=True", MOSES),
+    Change("the abbreviations of English", MOSES_FILE, 'MosesTokenizer("de")', 'MosesTokenizer("en")',
            MOSES),
-    Change("the first system is compared with itself", "experiments/compare.py", '("B", second)', '("B", first)',
+    Change("the first system is compared with itself", COMPARE_FILE, '("B", second)', '("B", first)',
            COMPARED),
-    Change("equal systems differ by chance", "experiments/compare.py", "if a.score == b.score:", "if False:",
+    Change("equal systems differ by chance", COMPARE_FILE, "if a.score == b.score:", "if False:",
            f"{COMPARE}::test_a_system_is_as_good_as_itself"),
-    Change("two runs of one seed are two seeds", "experiments/compare.py",
+    Change("two runs of one seed are two seeds", COMPARE_FILE,
            'if theirs["train"]["seed"] == ours["train"]["seed"]:', "if other is run:",
            f"{COMPARE}::test_seeds_are_compared_pair_by_pair"),
-    Change("a changed output is compared", "experiments/compare.py",
+    Change("a changed output is compared", COMPARE_FILE,
            'if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):', "if not file.exists():",
            f"{COMPARE}::test_a_text_that_is_not_what_was_scored_is_refused"),
-    Change("an edited record is read", "experiments/records.py", 'if record.get("sha256") != content_hash(record):',
+    Change("an edited record is read", RECORDS_FILE, 'if record.get("sha256") != content_hash(record):',
            "if False:", "tests/experiments/test_records.py::test_a_record_that_was_edited_is_refused"),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 from flax import nnx
 
-from experiments.paper import BASE, BIG
+from experiments.presets.paper import BASE, BIG
 from transformer.config import ModelConfig
 from transformer.flops import forward_flops, train_flops
 from transformer.model import Transformer

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.paper import BASE, BIG, TABLE3
-from experiments.parts import run_file
+from experiments.presets.paper import BASE, BIG, TABLE3
+from experiments.registry import run_file
 from tests.examples import EXAMPLES
 from transformer.config import BOS, EOS, PAD, Experiment, ModelConfig, UserError
 from transformer.layers import dropout

@@ -1,0 +1,375 @@
+"""The verbs of `python -m experiments`: what each does. What it takes is in experiments/cli/flags.py.
+
+A verb is a function of the arguments after its name; the first line of its docstring is its help.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from data.corpora import SplitName, languages_of
+from data.dataset import adopt, prepare
+from data.languages import Languages
+from data.text import is_blank_line
+from experiments.cli.arguments import Arguments, experiment_of, no_more, parse, run_of
+from experiments.cli.flags import (
+    Attending,
+    Averaging,
+    Comparing,
+    Evaluating,
+    Explaining,
+    Inspecting,
+    Loading,
+    Planning,
+    Preparing,
+    Scoring,
+    Table,
+    Table1,
+    Training,
+    Translating,
+)
+from experiments.evaluation.compare import compare, runs_of
+from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.records import read_evaluation, results_table
+from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
+from experiments.inspection.attention import merged, pair_of, to_json, to_page
+from experiments.inspection.figures import draw_attention, draw_curves
+from experiments.inspection.inspect import inspect
+from experiments.planning.explain import explain
+from experiments.planning.plan import plan
+from experiments.presets import EXPERIMENTS, find
+from experiments.sentences import SKIPPED, BadLines, Translation
+from experiments.streams import Group, check_output, chunks, opened, written
+from experiments.tables.complexity import fill_table1
+from experiments.tables.render import render_table, render_table1
+from experiments.tables.runner import Number, experiments_of, fill
+from experiments.training.average import average_run
+from experiments.training.loop import train
+from experiments.training.screen import Screen, has_screen, watch
+from experiments.training.views import WeightsAndBiases
+from experiments.translator import Translator, log_to_stderr
+from experiments.workdir import WorkDir, find_workdir
+from transformer.config import UserError
+from transformer.processes import is_first, join
+
+
+def run_list(arguments: Arguments) -> None:
+    """list: the experiments there are"""
+    no_more(arguments)
+    for name, experiment in EXPERIMENTS.items():
+        m, steps = experiment.model, experiment.train.steps
+        print(f"{name:24} {experiment.data.corpus:16} {m.num_layers} layers, d_model {m.d_model}, {steps:,} steps")
+
+
+def run_prepare(arguments: Arguments) -> None:
+    """prepare NAME: fetch the text, make the vocabulary, write token files"""
+    experiment, flags = experiment_of("prepare", arguments)
+    given = parse(Preparing, flags, Preparing(experiment), f"prepare {experiment.name}")
+    if given.from_dir:
+        adopt(given.experiment.data, given.from_dir)
+    data = prepare(given.experiment.data)
+    print(f"{len(data.train):,} training pairs in {data.path}")
+
+
+def run_plan(arguments: Arguments) -> None:
+    """plan NAME: what a run will be and cost, before it starts, and in what it differs from the paper"""
+    experiment, flags = experiment_of("plan", arguments)
+    given = parse(Planning, flags, Planning(experiment), f"plan {experiment.name}")
+    for line in plan(given.experiment, given.measure):
+        print(line, flush=True)
+
+
+def run_explain(arguments: Arguments) -> None:
+    """explain NAME: the model as the paper's equations with its sizes, and in what it differs from the paper"""
+    experiment, flags = experiment_of("explain", arguments)
+    given = parse(Explaining, flags, Explaining(experiment), f"explain {experiment.name}")
+    for line in explain(given.experiment):
+        print(line)
+
+
+def run_inspect(arguments: Arguments) -> None:
+    """inspect RUN: the parameters of a checkpoint, their shapes and norms, and where they come from"""
+    name, flags = run_of("inspect", arguments)
+    given = parse(Inspecting, flags, Inspecting(), f"inspect {name}")
+    for line in inspect(find_workdir(name), given.checkpoint):
+        print(line)
+
+
+def run_train(arguments: Arguments) -> None:
+    """train NAME: train, or go on with a run that was stopped"""
+    experiment, flags = experiment_of("train", arguments)
+    given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
+    join()
+    run = trained(given)
+    if is_first():
+        print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
+
+
+def trained(given: Training) -> WorkDir:
+    """Trains, and shows it."""
+    path = given.workdir or Path("runs") / given.experiment.name
+    views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
+    if not (given.screen and has_screen() and is_first()):
+        return train(given.experiment, path, views=views)
+    with Screen(WorkDir(path), given.experiment.train.steps) as screen:
+        return train(given.experiment, path, screen.line, views)
+
+
+def run_watch(arguments: Arguments) -> None:
+    """watch RUN: one screen of a run that trains elsewhere: curves, speed, the last sample"""
+    name, flags = run_of("watch", arguments)
+    no_more(flags)
+    watch(find_workdir(name))
+
+
+def loaded(name: str, given: Loading) -> Translator:
+    """The translator of a run, decoding as its experiment says where the flags say nothing."""
+    translator = Translator.load(name, given.checkpoint)
+    decode = translator.experiment.decode
+    flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
+    translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
+    if isinstance(given, Translating | Scoring):
+        if given.max_tokens < 2:
+            raise UserError(f"--max-tokens must be at least 2, one and EOS, not {given.max_tokens}")
+        translator.max_tokens = given.max_tokens
+    return translator
+
+
+def run_translate(arguments: Arguments) -> None:
+    """translate RUN: translate a file, standard input, or what you type"""
+    name, flags = run_of("translate", arguments)
+    given = parse(Translating, flags, Translating(), f"translate {name}")
+    if given.interactive and (given.input or given.output):
+        raise UserError("--interactive asks for a line and shows its translation: no --input or --output with it")
+    if given.output:
+        check_output(given.output)
+    translator = loaded(name, given)
+    translator.check_count(given.n_best)
+    with opened(given.input) as file, written(given.output) as output:
+        groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
+        for first, chunk in prompted(groups) if given.interactive else groups:
+            results = translator.n_best([line or "" for line in chunk], given.n_best, first, given.bad_lines)
+            for number, (line, best) in enumerate(zip(chunk, results, strict=True), start=first):
+                for found in best if line is not None else [SKIPPED]:
+                    print(shown(found, number, given), file=output)
+            output.flush()
+
+
+def shown(found: Translation, number: int, given: Translating) -> str:
+    """A line of output."""
+    text = " ".join(found.pieces) if given.pieces else found.text
+    if given.n_best == 1:
+        return text
+    mark = " ||| cut off" if found.pieces and not found.finished else ""
+    return f"{number} ||| {found.score:.4f} ||| {text}{mark}"
+
+
+def prompted(groups: Iterator[Group]) -> Iterator[Group]:
+    """The same, each asked for: on stderr, since stdout has the translations."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        try:
+            yield next(groups)
+        except StopIteration:
+            return
+
+
+def run_attention(arguments: Arguments) -> None:
+    """attention RUN TEXT: all attention weights of a sentence and its translation: a page to explore, PNG, JSON"""
+    name, rest = run_of("attention", arguments)
+    # A sentence may begin with dashes too, but no flag has a space in its name.
+    sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"--[\w-]+(=|$)", rest[0]) else ("", rest)
+    given = parse(Attending, flags, Attending(), f"attention {name}")
+    if is_blank_line(sentence):
+        raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
+    if given.target is not None and is_blank_line(given.target):
+        raise UserError("--target is empty")
+    if given.target is not None and (given.beam, given.alpha) != (None, None):
+        raise UserError("--beam and --alpha are for finding a translation: not with --target")
+    if given.png_of and not given.png:
+        raise UserError("--png-of says what --png FILE shows")
+    run = find_workdir(name)
+    page = given.html
+    if not (given.html or given.png or given.json):
+        run.figures.mkdir(exist_ok=True)
+        page = run.figures / "attention.html"
+    outputs = [path for path in (page, given.png, given.json) if path]
+    for path in outputs:
+        check_output(path)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise UserError("two outputs of one name: the second would replace the first")
+    pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
+    if given.png:  # first, as it may be refused
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
+    for path, text_of in ((page, to_page), (given.json, to_json)):
+        if path:
+            with written(path) as output:
+                output.write(text_of(pair, given.words))
+    if not given.html and page:
+        print(page)
+
+
+def run_evaluate(arguments: Arguments) -> None:
+    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
+    name, flags = run_of("evaluate", arguments)
+    given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
+    if given.record:
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        if given.record.is_dir():
+            raise UserError(f"{given.record} is a directory: --record wants a file")
+        if given.record.exists():
+            read_evaluation(given.record)  # only a record is overwritten
+    run, translator = find_workdir(name), loaded(name, given)
+    if given.max_unknown is not None:
+        data = replace(translator.experiment.data, max_unknown=given.max_unknown)
+        translator.experiment = replace(translator.experiment, data=data)
+    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr)
+    for score in result.scores:
+        print(score)
+    print(f"record {result.record}")
+    if given.record:
+        publish(result.record, given.record)
+
+
+def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
+    """The text that the flags name."""
+    own_languages = languages_of(translator.experiment.data)
+    languages = Languages.parse(given.languages) if given.languages else own_languages
+    if given.test_src or given.test_tgt:
+        if not (given.test_src and given.test_tgt):
+            raise UserError("a further test text has two sides: --data.test-src FILE and --data.test-tgt FILE")
+        if given.test_set != "test":
+            raise UserError("--test-set and --data.test-src name two texts: give one of them")
+        return read_files(given.test_src, given.test_tgt, translator.tokenizer, languages)
+    own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
+    if own:
+        return own_split(translator, own, log_to_stderr, languages)
+    return find_test_set(given.test_set, translator, languages, log_to_stderr)
+
+
+def run_average(arguments: Arguments) -> None:
+    """average RUN: the mean of checkpoints as a run of its own, with the validation loss before and after"""
+    name, flags = run_of("average", arguments)
+    given = parse(Averaging, flags, Averaging(), f"average {name}")
+    run = find_workdir(name)
+    beside = run.path.resolve()
+    print(average_run(run, given.checkpoint, given.output or beside.with_name(beside.name + "-averaged"), print))
+
+
+def run_score(arguments: Arguments) -> None:
+    """score RUN: the log-probability of given translations, one number a line"""
+    name, flags = run_of("score", arguments)
+    given = parse(Scoring, flags, Scoring(), f"score {name}")
+    if not given.source or not given.target:
+        raise UserError("`score` needs --source FILE and --target FILE")
+    sources, targets = (lines_of(path, given.bad_lines) for path in (given.source, given.target))
+    if len(sources) != len(targets):
+        raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
+    # Not at every white space: a piece may hold a no-break space.
+    translations = [
+        list(filter(None, line.split(" "))) if given.pieces else line for line in (line or "" for line in targets)
+    ]
+    values = loaded(name, given).score([line or "" for line in sources], translations, bad_lines=given.bad_lines)
+    for value, *pair in zip(values, sources, targets, strict=True):
+        print(f"{math.nan if None in pair else value:.6f}")
+
+
+def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
+    """All lines of a file or pipe, None for one that is skipped."""
+    with opened(path) as file:
+        return [line for _, chunk in chunks(file, str(path), bad_lines, log_to_stderr) for line in chunk]
+
+
+def run_demo(arguments: Arguments) -> None:
+    """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
+    given = parse(Training, arguments, Training(find("demo")), "demo")
+    run = trained(given)
+    translator = Translator.load(run.path)
+    result = evaluate(run, translator, "test", log_to_stderr)
+    shown = range(0, len(result.sources), max(1, len(result.sources) // 10))
+    for i in list(shown)[:10]:
+        print(f"\nsource     {result.sources[i]}\noutput     {result.outputs[i]}\nreference  {result.references[i]}")
+    print()
+    for score in result.scores:
+        print(score)
+    longest = max((result.sources[i] for i in shown), key=len)
+    print("a learning corpus: this says nothing about translating real text")
+    print(f"checkpoint {run.checkpoints}")
+    print(f"curves     {draw_curves(run)}")
+    print(f"attention  {draw_attention(translator.attention(longest), run.figures / 'attention.png')}")
+
+
+def run_compare(arguments: Arguments) -> None:
+    """compare A B: is one scored run better than another, or is it chance? (runs of several seeds: A0,A1 B0,B1)"""
+    first, rest = run_of("compare", arguments)
+    second, flags = run_of("compare", rest)
+    given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
+    for line in compare(runs_of(first), runs_of(second), given.test_set):
+        print(line)
+
+
+def run_results(arguments: Arguments) -> None:
+    """results: the table of all records in experiments/results/"""
+    no_more(arguments)
+    print(results_table(), end="")
+
+
+def run_table(arguments: Arguments) -> None:
+    """table N: make what is missing of a table of the paper (1, 2 or 3), and render it from its records"""
+    number, flags = run_of("table", arguments)
+    if number not in ("1", "2", "3"):
+        raise UserError(f"there is no table {number!r}; there are: 1, 2, 3")
+    if number == "1":
+        only = parse(Table1, flags, Table1(), "table 1")
+        check_folders(only.results)
+        if not only.render:
+            fill_table1(only.results, print)
+        paths = render_table1(only.results)
+    else:
+        table: Number = 2 if number == "2" else 3
+        given = parse(Table, flags, Table(), f"table {number}")
+        check_folders(given.results, given.runs)
+        there = experiments_of(table, given.scale)
+        rows = list(there) if given.rows is None else list(given.rows)
+        if unknown := set(rows) - set(there):
+            raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
+        if not rows:
+            raise UserError(f"--rows wants names; there are: {', '.join(there)}")
+        if given.seeds < 1:
+            raise UserError(f"--seeds must be at least 1, not {given.seeds}")
+        if not given.render:
+            fill(table, given.scale, given.seeds, rows, given.runs, given.results, print)
+        paths = render_table(table, given.scale, given.results)
+    for path in paths:
+        print(path)
+
+
+def check_folders(*paths: Path) -> None:
+    """UserError for a path that cannot become a folder, before anything is computed for it."""
+    for path in paths:
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise UserError(f"{place} is not a directory")
+
+
+VERBS: dict[str, Callable[[Arguments], None]] = {
+    "list": run_list,
+    "demo": run_demo,
+    "prepare": run_prepare,
+    "plan": run_plan,
+    "explain": run_explain,
+    "train": run_train,
+    "watch": run_watch,
+    "translate": run_translate,
+    "attention": run_attention,
+    "inspect": run_inspect,
+    "evaluate": run_evaluate,
+    "average": run_average,
+    "compare": run_compare,
+    "score": run_score,
+    "table": run_table,
+    "results": run_results,
+}

@@ -1,0 +1,168 @@
+"""`compare A B`: is B really better than A, or is it chance?
+
+Two questions, two answers. Over the sentences of the test set: paired bootstrap resampling and approximate
+randomisation, sacrebleu's. Over training runs, where several seeds of a system are given: the mean and its 95%
+interval. Neither says why: so whatever differs in how the two were scored is named, and scores of different tokens are
+not compared at all.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sacrebleu.metrics import CHRF
+from sacrebleu.significance import PairedTest, Result
+
+from data.fetch import sha256_of
+from data.text import read_lines
+from experiments.evaluation.intervals import interval
+from experiments.evaluation.metrics import bleu, tokens_of
+from experiments.evaluation.records import language_of, read_evaluation
+from experiments.workdir import PATHS, WorkDir, changed_parts, differences, find_workdir
+from transformer.config import UserError
+
+
+class Scored(NamedTuple):
+    """The scored translation of a run."""
+
+    run: WorkDir
+    record: dict[str, Any]
+    outputs: list[str]
+    references: list[str]
+
+    def parts(self) -> dict[str, dict[str, str]]:
+        """The user's own that it was trained with."""
+        found: dict[str, dict[str, str]] = self.record.get("parts", {}).get("train", {})
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        """How it was made and its words counted, by what the reader of a difference has to know."""
+        decode, count = self.record["settings"]["decode"], len(self.record["checkpoints"])
+        selection = self.record.get("selection", "not said")
+        return {
+            "tokens": self.tokens(),
+            "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
+            **{name: decode[name] for name in ("beam", "alpha", "extra_length")},
+            "parts": sorted(self.record.get("parts", {}).get("evaluate", {})),
+        }
+
+    def tokens(self) -> str:
+        """What BLEU counted."""
+        signatures = {score["name"]: score["signature"] for score in self.record["scores"]}
+        return tokens_of(signatures.get("BLEU", ""))
+
+
+def scored(name: str, test_set: str) -> Scored:
+    """What `evaluate` left in a run. UserError if it did not, or if a file was changed since."""
+    run = find_workdir(name)
+    path = run.evaluation / f"{test_set}.json"
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in run.evaluation.glob("*.json"))) or "none"
+        raise UserError(
+            f"{run.path} has no scored test set {test_set!r} (scored: {there}): python -m experiments evaluate {name}"
+        )
+    record = read_evaluation(path)
+    texts = {role: run.evaluation / f"{test_set}.{role}.txt" for role in ("source", "output", "reference")}
+    for role, file in texts.items():
+        if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
+            raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
+    return Scored(run, record, *(list(read_lines(texts[role])) for role in ("output", "reference")))
+
+
+def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]:
+    """Lines to print. Each system is one run, or runs of several seeds, compared pair by pair.
+
+    UserError if a run is not scored, or not on the text of the others, or if BLEU counted other tokens.
+    """
+    if len(first) != len(second):
+        raise UserError(f"{len(first)} runs of one system and {len(second)} of the other: pairs need as many of both")
+    pairs = [(scored(a, test_set), scored(b, test_set)) for a, b in zip(first, second, strict=True)]
+    base = pairs[0][0]
+    references, tokens = base.references, base.tokens()
+    for member in (member for pair in pairs for member in pair):
+        if member.references != references:
+            raise UserError(f"{member.run.path} and {base.run.path} were not scored on the same text")
+        if (other := member.tokens()) != tokens:
+            raise UserError(
+                f"{member.run.path} and {base.run.path} have BLEU of other tokens ({other} and {tokens}), which cannot "
+                f"be compared: evaluate both with the same --data.languages"
+            )
+    for system in ([a for a, _ in pairs], [b for _, b in pairs]):
+        check_seeds(system)
+    results: dict[str, list[Paired]] = {}
+    for a, b in pairs:
+        yield f"{a.run.path} and {b.run.path}, {test_set} set, {len(references):,} lines"
+        left, right = a.protocol(), b.protocol()
+        if differing := [name for name in left if left[name] != right[name]]:
+            how = "; ".join(f"{name}: {left[name]} and {right[name]}" for name in differing)
+            yield f"  warning: not scored the same way, which the difference includes ({how})"
+        for metric, found in paired(a.outputs, b.outputs, references, language_of(a.record)).items():
+            results.setdefault(metric, []).append(found)
+            yield f"  {metric:6} {found}"
+    seeds = "n = 1: no interval" if len(pairs) == 1 else f"n = {len(pairs)} seeds, 95% interval"
+    for metric, every in results.items():
+        one, two = interval([p.first for p in every]), interval([p.second for p in every])
+        yield f"{metric}: {one} and {two}, difference {interval([p.second - p.first for p in every])}   ({seeds})"
+
+
+def check_seeds(system: list[Scored]) -> None:
+    """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
+    for i, run in enumerate(system):
+        for other in system[:i]:
+            ours, theirs = run.record["settings"], other.record["settings"]
+            differing = [
+                name
+                for name in differences(theirs, ours)
+                if not name.startswith(("train.seed", "data.languages", "mesh", *PATHS))
+            ]
+            differing += ["the text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
+            differing += changed_parts(other.parts(), run.parts())
+            differing += [name for name in sorted(other.parts().keys() ^ run.parts().keys()) if name not in differing]
+            if other.protocol()["checkpoints"] != run.protocol()["checkpoints"]:
+                differing.append("the choice of checkpoints")
+            if differing:
+                raise UserError(
+                    f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
+                )
+            if theirs["train"]["seed"] == ours["train"]["seed"]:
+                raise UserError(f"{other.run.path} and {run.run.path} have the same seed")
+
+
+class Paired(NamedTuple):
+    """Two systems by one metric, and how likely a difference as large is by chance."""
+
+    first: float
+    second: float
+    bootstrap: float
+    randomisation: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.first:6.2f} {self.second:6.2f}  {self.second - self.first:+.2f}   "
+            f"p = {self.bootstrap:.4f} (bootstrap), {self.randomisation:.4f} (randomisation)"
+        )
+
+
+def paired(
+    first: list[str], second: list[str], references: list[str], language: str | None = None
+) -> dict[str, Paired]:
+    """Both tests for each metric; BLEU with the tokens of the language."""
+
+    def results(test: str, metric: str) -> list[Result]:
+        metrics = {metric: bleu(language) if metric == "BLEU" else CHRF()}
+        found = PairedTest([("A", first), ("B", second)], metrics, [references], test_type=test)()[1][metric]
+        return [result for result in found if isinstance(result, Result)]
+
+    both = {}
+    for metric in ("BLEU", "chrF2"):
+        (a, b), (_, randomised) = results("bs", metric), results("ar", metric)
+        assert b.p_value is not None and randomised.p_value is not None
+        both[metric] = Paired(a.score, b.score, b.p_value, randomised.p_value)
+        if a.score == b.score:  # sacrebleu counts the samples with a larger difference, and here finds none
+            both[metric] = Paired(a.score, b.score, 1.0, 1.0)
+    return both
+
+
+def runs_of(argument: str) -> list[str]:
+    """ "a,b" as ["a", "b"]; a path that has a comma in it stays whole."""
+    return [argument] if Path(argument).exists() else argument.split(",")

@@ -1,0 +1,74 @@
+"""`evaluate RUN`: translate a test set, score it, and write the record."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from data.corpora import SplitName
+from data.dataset import check_unknown
+from experiments.evaluation.metrics import Score, Translated, check_language, score
+from experiments.evaluation.records import make_record, outputs_of, write_record
+from experiments.evaluation.test_sets import TestSet, own_split
+from experiments.evaluation.validation import warn_if_worse
+from experiments.sentences import SKIPPED
+from experiments.translator import Translator
+from experiments.workdir import WorkDir, write_whole
+from transformer.config import UserError
+
+
+class Evaluation(NamedTuple):
+    """A scored translation of a test set."""
+
+    sources: list[str]
+    outputs: list[str]
+    references: list[str]
+    scores: list[Score]
+    record: Path
+
+
+def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, log: Callable[[str], None]) -> Evaluation:
+    """Translates a split of the run's corpus, or a further test set; leaves it with its record under <run>/evaluation/.
+
+    The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
+    UserError, but with a record of the others, for a metric of the user's own that fails.
+    """
+    test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
+    sources, references = test_set.sources, test_set.references
+    language = test_set.languages.target if test_set.languages else None
+    if wrong := check_language(references, language):
+        log(f"warning: {wrong}")
+    check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
+    warn_if_worse(translator, log)
+    what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
+    log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
+    start = time.monotonic()
+    found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
+    outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
+    seconds = time.monotonic() - start
+    log(f"translated {len(sources)} sentences in {seconds:.1f} s")
+
+    run.evaluation.mkdir(exist_ok=True)
+    path = run.evaluation / f"{test_set.name}.json"
+    path.unlink(missing_ok=True)  # it is of the texts that are replaced now
+    texts = {}
+    for role, lines in (("source", sources), ("output", outputs), ("reference", references)):
+        content = "".join(line + "\n" for line in lines).encode()
+        write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
+        texts[role] = hashlib.sha256(content).hexdigest()
+    scores, failed = score(Translated(sources, outputs, references, language))
+    decode = asdict(translator.experiment.decode)
+    record = make_record(translator.meta, scores, test_set, translator.selection, translator.steps, decode, seconds)
+    write_record(path, record | {"texts": texts, "skipped": skipped})
+    if failed:
+        raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
+    return Evaluation(sources, outputs, references, scores, path)
+
+
+def publish(record: Path, path: Path) -> None:
+    """Copies a run's record to where it is kept, and its outputs beside it, so that other metrics can be computed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(outputs_of(path), outputs_of(record).read_bytes())
+    write_whole(path, record.read_bytes())

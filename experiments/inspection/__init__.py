@@ -1,0 +1,1 @@
+"""What a model has learned and keeps: attention weights, heads, figures, invariants."""

@@ -1,0 +1,82 @@
+"""`inspect RUN`: the parameters of a checkpoint, as they lie on the disk, and where they come from.
+
+No model is built, so a part of the user's own need not be there.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.history import minutes
+from experiments.workdir import WorkDir
+from transformer.checkpoint import choose, read_arrays, read_meta
+from transformer.config import UserError
+
+SHARED = "shared: it embeds source and target, and transposed it gives the logits (section 3.4)"
+
+
+def inspect(run: WorkDir, checkpoint: str) -> Iterator[str]:
+    """Lines to print. UserError unless `checkpoint` is one: "last", "best" or a step."""
+    if checkpoint == "average" or "," in checkpoint:
+        raise UserError("`inspect` looks at one checkpoint: last, best or a step; `average` makes one of several")
+    (step,) = choose(run.checkpoints, checkpoint, keep=1)
+    meta, params = read_meta(run.checkpoints, str(step)), read_arrays(run.checkpoints, step)
+    yield f"{run.checkpoints / str(step)}"
+    yield from tree(params)
+    total = [leaf for _, leaf in leaves(params)]
+    yield f"{sum(leaf.size for leaf in total):,} parameters in {len(total)} arrays, {norm(total):.4g} their norm"
+    yield ""
+    yield from provenance_of(meta)
+
+
+def tree(params: dict[str, Any]) -> Iterator[str]:
+    """A line for each array, below the parts of the model that it belongs to: shape, count, norm, root mean square."""
+    yield f"{'':44}{'shape':>18}{'parameters':>14}{'norm':>10}{'rms':>10}"
+    yield from _branch(params, 0)
+
+
+def _branch(node: dict[str, Any], depth: int) -> Iterator[str]:
+    for name in sorted(node, key=lambda name: (not isinstance(node[name], dict), name)):
+        below, label = node[name], "  " * depth + str(name)
+        if not isinstance(below, dict):
+            shape = " x ".join(map(str, below.shape)) or "1"
+            rms = norm([below]) / below.size**0.5
+            line = f"{label:44}{shape:>18}{below.size:>14,}{norm([below]):>10.4g}{rms:>10.3g}"
+            yield f"{line}  {SHARED}" if depth == 0 and name == "embedding" else line
+            continue
+        arrays = [leaf for _, leaf in leaves(below)]
+        if arrays:  # a list of parts that have none
+            yield f"{label:44}{'':18}{sum(leaf.size for leaf in arrays):>14,}{norm(arrays):>10.4g}"
+            yield from _branch(below, depth + 1)
+
+
+def leaves(params: dict[str, Any]) -> list[tuple[Any, np.ndarray]]:
+    """The arrays of a tree with their paths."""
+    return jax.tree_util.tree_leaves_with_path(params)
+
+
+def norm(arrays: list[np.ndarray]) -> float:
+    """The Euclidean norm of all their numbers together."""
+    return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
+
+
+def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
+    """Where a checkpoint comes from, by what it says itself."""
+    experiment, data = meta["experiment"], meta["data"]
+    yield f"experiment    {experiment['name']}, seed {experiment['train']['seed']}"
+    yield f"step          {meta['step']:,} of {experiment['train']['steps']:,}"
+    if "averaged" in meta:
+        yield f"              the mean of the checkpoints {', '.join(map(str, meta['averaged']))}"
+    loss = meta["dev_loss"]
+    yield f"validation    {'none' if loss is None else f'loss {loss:.4f} per token'}"
+    yield f"cost          {minutes(meta['seconds'])} and {meta['target_tokens']:,} target tokens"
+    yield f"commit        {meta['commit']}"
+    yield f"text          {data['corpus']}, {data['splits']['train']['kept']:,} training pairs, hash {data['hash']}"
+    for role, source in data["sources"].items():
+        yield f"              {role}: {source['name']}, {source['sha256'][:16]}"
+    yield f"vocabulary    {meta['vocabulary']}"
+    for setting, own in meta.get("parts", {}).items():
+        file = f"{own['file']} {own['sha256'][:16]}" if "file" in own else "a notebook"
+        yield f"own part      {setting} = {own['name']!r}, of {file}"

@@ -1,0 +1,30 @@
+"""The published experiments, by name; and in what any other one differs from the paper.
+
+A preset that reproduces a published number never changes: a new idea gets a new name.
+"""
+
+from difflib import get_close_matches
+
+from experiments.presets import demo, europarl, multi30k, paper, wmt14
+from transformer.config import Experiment, UserError
+from transformer.parts import Parts
+
+EXPERIMENTS: Parts[Experiment] = Parts(
+    "experiment",
+    {
+        experiment.name: experiment
+        for module in (demo, multi30k, europarl, wmt14, paper)
+        for experiment in module.EXPERIMENTS
+    },
+)
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name. UserError shows the nearest names there are."""
+    if name not in EXPERIMENTS:
+        nearest = get_close_matches(name, EXPERIMENTS, n=3) or sorted(EXPERIMENTS)
+        raise UserError(f"unknown experiment {name!r}; did you mean: {', '.join(nearest)}?")
+    return EXPERIMENTS[name]
+
+
+__all__ = ["EXPERIMENTS", "find"]

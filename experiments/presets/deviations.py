@@ -1,0 +1,112 @@
+"""In what a run differs from the paper: every setting, the amount of text, and what all of our runs do another way.
+
+Each with the section of the paper that it differs from.
+"""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from data.corpora import languages_of
+from data.languages import primary
+from experiments.presets.wmt14 import EXPERIMENTS as PRESETS
+from experiments.workdir import differences, value_of
+from transformer.config import Experiment
+
+# Sentence pairs in the paper's training text (section 5.1).
+PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
+
+# Settings that the paper has nothing to say about, or that do not touch the result.
+_SILENT = (
+    "name",
+    "note",
+    "data.languages",
+    "data.max_length",
+    "data.max_unknown",
+    "data.train_pairs",
+    *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
+    "model.max_positions",
+    "model.vocab_size",
+    "train.seed",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_sentences",
+    "train.max_bad_steps",
+    "decode.batch_size",
+    "mesh",
+)
+
+
+# The section that has something to say about a setting: of the longest name that its own begins with.
+_SECTIONS = {
+    "model.num_layers": "3.1",
+    "model.d_model": "3.1",
+    "model.norm": "3.1",
+    "model.attention": "3.2.1",
+    "model.num_heads": "3.2.2",
+    "model.d_k": "3.2.2",
+    "model.d_v": "3.2.2",
+    "model.d_ff": "3.3",
+    "model.positions": "3.5",
+    "model.vocab_size": "5.1",
+    "data": "5.1",
+    "model.dtype": "5.2",
+    "train": "5.2",
+    "optimizer": "5.3",
+    "model.dropout": "5.4",
+    "train.label_smoothing": "5.4",
+    "decode": "6.1",
+    "train.keep": "6.1",
+}
+
+
+def section_of(setting: str) -> str:
+    """The paper's section on a setting, as in "3.2.2"."""
+    return _SECTIONS[max((name for name in _SECTIONS if setting.startswith(name)), key=len)]
+
+
+def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
+    """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
+
+    The experiment is held against the paper's model that it resembles most, base or big, of its own languages where the
+    paper has them.
+    """
+    languages = languages_of(experiment.data)
+    pair = "-".join(map(primary, languages or ()))
+    ours = asdict(experiment)
+    papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
+    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{pair}"] or papers
+    counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
+    differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
+    label = paper.name.removeprefix("wmt14-")
+    theirs = asdict(paper)
+    lines = [
+        f"{name}: {value_of(ours, name)}; the paper's {label}: {value_of(theirs, name)} ({section_of(name)})"
+        for name in differing
+    ]
+    if f"wmt14-{pair}" not in PAIRS:
+        lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr (5.1)")
+    rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
+    lines.append(f"{rows:,} rows in the embedding for {pieces:,} pieces; the paper's sizes fit 40,960 for 37,000 (3.4)")
+    if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
+        lines.append("the vocabulary is of byte-pair encoding; the paper's English-French one is of word-pieces (5.1)")
+    if splits:
+        train, pairs = splits["train"], PAIRS[paper.data.corpus]
+        lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
+        lines.append(
+            f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out (5.1)"
+        )
+    else:
+        if experiment.data.train_pairs:
+            lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")
+        lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
+    return [
+        *lines,
+        f"batches of at most {experiment.data.batch_tokens:,} token slots a side, of sentences of any length; "
+        f"the paper's: about 25,000 tokens, of sentences of about one length (5.1)",
+        f"checkpoints every {experiment.train.eval_every:,} steps; the paper: every 10 minutes (6.1)",
+        "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own (5.1)",
+        "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)",
+        "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)",
+        "smoothing gives eps / (V - 1) to each wrong token, as in the authors' code; the paper does not say (5.4)",
+        "decoding starts from a token of its own, where the authors' code has a zero vector (3.4)",
+    ]

@@ -1,0 +1,38 @@
+"""How large the paper's tables are run: for each language pair the base that the rows of a table change.
+
+"smoke" shows that all of it works, in minutes on a CPU: both pairs are the embedded English-German grammar. "small" is
+an honest experiment on Multi30k, hours on a CPU: does what the paper found hold for a model a hundred times smaller?
+Neither gives the paper's numbers.
+"""
+
+from dataclasses import replace
+
+from experiments.presets.wmt14 import EN_DE_BASE, EN_FR_BASE
+from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+
+# The paper's proportions: d_ff = 4 d_model, 8 heads, 3 layers so that thirds of them are whole.
+SMALL = Experiment(
+    "small-en-de-base",
+    model=ModelConfig(vocab_size=2000, num_layers=3, d_model=64, d_ff=256, d_k=8, d_v=8),
+    data=DataConfig(corpus="multi30k-en-de", vocab_size=2000, max_length=64, batch_tokens=1024),
+    optimizer=OptimizerConfig(warmup_steps=600),
+    train=TrainConfig(steps=2000, eval_every=400, keep=5, log_every=200),
+)
+SMALL_FRENCH = replace(SMALL, name="small-en-fr-base", data=replace(SMALL.data, corpus="multi30k-en-fr"))
+
+SMOKE = replace(
+    SMALL,
+    name="smoke-en-de-base",
+    model=replace(SMALL.model, vocab_size=400, d_model=32, d_ff=64, d_k=4, d_v=4),
+    data=DataConfig(corpus="grammar", train_pairs=2000, vocab_size=400, max_length=64, batch_tokens=512),
+    optimizer=OptimizerConfig(warmup_steps=50),
+    train=TrainConfig(steps=100, eval_every=20, keep=5, log_every=50),
+    decode=DecodeConfig(extra_length=5, batch_size=256),
+)
+SMOKE_FRENCH = replace(SMOKE, name="smoke-en-fr-base")
+
+SCALES: dict[str, dict[str, Experiment]] = {
+    "paper": {"en-de": EN_DE_BASE, "en-fr": EN_FR_BASE},
+    "small": {"en-de": SMALL, "en-fr": SMALL_FRENCH},
+    "smoke": {"en-de": SMOKE, "en-fr": SMOKE_FRENCH},
+}

@@ -1,0 +1,167 @@
+"""Table 1: what a layer costs, from the paper's formulas and measured side by side.
+
+The four kinds of layer, each at its barest, from [n, d] to [n, d]. Counted in the traced program: the multiplications
+of its matrix products, and how many of its steps must wait for each other. Found with a NaN: how many layers it
+takes until the last position sees the first. Measured: seconds, whose growth with n is fitted.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from experiments.evaluation.records import origin, write_record
+from transformer.attention import scaled_dot_product_attention
+
+K = 3  # the convolution's width
+R = 32  # the restricted attention's neighbourhood
+LENGTHS = (64, 128, 256, 512, 1024, 2048)
+
+Layer = Callable[[Array, Array], Array]
+
+
+def self_attention(x: Array, w: Array) -> Array:
+    """Of x with itself, one head as wide as the model."""
+    head = x[None, None]  # [B, N, T, H] of one sentence and one head
+    return scaled_dot_product_attention(head, head.swapaxes(2, 3), head, jnp.ones((1, 1, 1, len(x)), bool))[0][0, 0]
+
+
+def recurrent(x: Array, w: Array) -> Array:
+    """h_t = tanh(W h_{t-1} + x_t)."""
+
+    def step(h: Array, x_t: Array) -> tuple[Array, Array]:
+        h = jnp.tanh(h @ w[0] + x_t)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros_like(x[0]), x)[1]
+
+
+def convolutional(x: Array, w: Array, dilation: int = 1) -> Array:
+    """K positions wide, to the left of each, as a decoder needs it."""
+    padding = ((dilation * (K - 1), 0),)
+    dimensions = ("NWC", "WIO", "NWC")
+    return jax.lax.conv_general_dilated(x[None], w, (1,), padding, (), (dilation,), dimensions)[0]
+
+
+def restricted(x: Array, w: Array) -> Array:
+    """Attention of each position to itself and the R - 1 before it."""
+    n, d = x.shape
+    places = jnp.arange(n)[:, None] - jnp.arange(R)
+    near = x[jnp.maximum(places, 0)]
+    scores = jnp.einsum("nd,nrd->nr", x, near) / d**0.5
+    weights = jax.nn.softmax(jnp.where(places >= 0, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("nr,nrd->nd", weights, near)
+
+
+class Kind(NamedTuple):
+    """A line of Table 1: the paper's three columns as text and as functions of (n, d)."""
+
+    name: str
+    layer: Layer
+    cost: str
+    multiplications: Callable[[int, int], float]
+    """Leading term, with the factor that the layer above has."""
+    sequential: str
+    path: str
+
+
+KINDS = (
+    Kind("Self-attention", self_attention, "O(n^2 d)", lambda n, d: 2 * n * n * d, "O(1)", "O(1)"),
+    Kind("Recurrent", recurrent, "O(n d^2)", lambda n, d: n * d * d, "O(n)", "O(n)"),
+    Kind("Convolutional", convolutional, "O(k n d^2)", lambda n, d: K * n * d * d, "O(1)", "O(log_k(n))"),
+    Kind("Self-attention (restricted)", restricted, "O(r n d)", lambda n, d: 2 * R * n * d, "O(1)", "O(n/r)"),
+)
+
+
+def table1_record(results: Path) -> Path:
+    """Where the measurements stand."""
+    return results / "table1" / "measured.json"
+
+
+def fill_table1(results: Path, log: Callable[[str], None], lengths: Sequence[int] = LENGTHS, d: int = 512) -> None:
+    """Counts and measures every kind of layer at these lengths and width, unless that was done before."""
+    if table1_record(results).exists():
+        return
+    rows = []
+    for kind in KINDS:
+        log(f"--- {kind.name}")
+        counted = [count(kind.layer, n, d) for n in lengths]
+        seconds = [seconds_of(kind.layer, n, d) for n in lengths]
+        rows.append(
+            {
+                "layer": kind.name,
+                "multiplications": [c.multiplications for c in counted],
+                "sequential": [c.sequential for c in counted],
+                "path": [path_length(kind.layer, n, c.sequential) for n, c in zip(lengths, counted, strict=True)],
+                "seconds": seconds,
+                "growth": float(np.polyfit(np.log(lengths), np.log(seconds), 1)[0]),
+            }
+        )
+    write_record(table1_record(results), {"lengths": list(lengths), "d": d, "layers": rows} | origin())
+
+
+class Count(NamedTuple):
+    """Of a traced program."""
+
+    multiplications: int
+    sequential: int
+    """The longest chain of loop steps; 1 where nothing loops."""
+
+
+def count(layer: Layer, n: int, d: int) -> Count:
+    """Counts in the traced layer, without running it."""
+    x, w = jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((K, d, d), jnp.float32)
+    return _count(jax.make_jaxpr(layer)(x, w).jaxpr)
+
+
+def _count(jaxpr: Any) -> Count:
+    multiplications, sequential = 0, 1
+    for equation in jaxpr.eqns:
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            multiplications += math.prod(out.shape) * math.prod(left[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            multiplications += math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
+        times = equation.params.get("length", 1) if name == "scan" else 1
+        for inner in (value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")):
+            part = _count(inner)
+            multiplications += times * part.multiplications
+            sequential = max(sequential, times * part.sequential)
+    return Count(multiplications, sequential)
+
+
+def path_length(layer: Layer, n: int, sequential: int) -> int:
+    """The longest way of a signal from the first position to the last: layers it takes, times steps in each.
+
+    Not a number at the first position makes all that depends on it not a number. Convolutions are stacked with
+    dilations 1, K, K^2, ..., as in the paper's logarithm.
+    """
+    x, w = jnp.zeros((n, 4)).at[0].set(jnp.nan), jnp.ones((K, 4, 4))
+    layers = 0
+    while not np.isnan(x[-1]).any():
+        x = convolutional(x, w, K**layers) if layer is convolutional else layer(x, w)
+        layers += 1
+    return layers * sequential
+
+
+def seconds_of(layer: Layer, n: int, d: int, repeats: int = 5) -> float:
+    """Median time of the compiled layer."""
+    x = jax.random.normal(jax.random.key(0), (n, d), jnp.float32)
+    w = jax.random.normal(jax.random.key(1), (K, d, d), jnp.float32) / d**0.5
+    compiled = jax.jit(layer).lower(x, w).compile()
+    compiled(x, w).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        compiled(x, w).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,222 @@
+"""The paper's tables as Markdown, CSV and a picture, made from records and from nothing else.
+
+A row without a record stays empty.
+"""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.evaluation.intervals import interval
+from experiments.evaluation.records import read_record
+from experiments.inspection.figures import draw_beside, draw_growth
+from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3
+from experiments.tables.complexity import KINDS, K, R, table1_record
+from experiments.tables.runner import Number, Record, folder_of, records_of
+from experiments.workdir import write_whole
+from transformer.config import Experiment, UserError
+from transformer.flops import train_flops
+
+
+def render_table(table: Number, scale: str, results: Path) -> list[Path]:
+    """Writes tableN-SCALE.md, .csv and .png."""
+    return (render_table2 if table == 2 else render_table3)(scale, results)
+
+
+def render_table1(results: Path) -> list[Path]:
+    """Writes table1.md, .csv and .png from the record in table1/."""
+    path = table1_record(results)
+    if not path.exists():
+        return write_text(results / "table1", ["# Table 1", "", "No record yet."], ["layer"], [])
+    record = read_record(path)
+    if "layers" not in record:
+        raise UserError(f"{path} is not the record of Table 1")
+    measured = {row["layer"]: row for row in record["layers"]}
+    lengths, d = record["lengths"], record["d"]
+    columns = [
+        "layer", "n", "complexity (paper)", "multiplications by that", "counted", "time grows as",
+        "sequential (paper)", "counted", "path (paper)", "found",
+    ]  # fmt: skip
+    lines = []
+    for kind in KINDS:
+        row = measured[kind.name]
+        for i, n in enumerate(lengths):
+            line = [
+                kind.name,
+                str(n),
+                kind.cost,
+                f"{kind.multiplications(n, d):,.0f}",
+                f"{row['multiplications'][i]:,}",
+            ]
+            line += [
+                f"n^{row['growth']:.2f}",
+                kind.sequential,
+                str(row["sequential"][i]),
+                kind.path,
+                str(row["path"][i]),
+            ]
+            lines.append(line)
+    head = [
+        "# Table 1",
+        "",
+        f"One layer at its barest, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
+        f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
+        f"{record['hardware']['processor']}, {record['hardware']['cores']} cores.",
+    ]
+    curves = {kind.name: measured[kind.name]["seconds"] for kind in KINDS}
+    stem = results / "table1"
+    picture = draw_growth(lengths, curves, f"Table 1: a layer's time, d = {d}", stem.with_suffix(".png"))
+    return [*write_text(stem, head, columns, lines), picture]
+
+
+def render_table2(scale: str, results: Path) -> list[Path]:
+    """Both language pairs below each other; systems of others as the paper quotes them."""
+    records = records_of(2, scale, results)
+    columns = [
+        "pair", "system", "BLEU-split (paper)", "BLEU-split", "difference", "BLEU", "chrF2",
+        "FLOPs (paper)", "FLOPs, counted", "record",
+    ]  # fmt: skip
+    lines: list[list[str]] = []
+    for side, pair in enumerate(("en-de", "en-fr")):
+        for system in SYSTEMS:
+            bleu, flops = system.bleu[side], system.flops[side]
+            if bleu is not None:
+                lines.append([pair, system.name, f"{bleu}", "", "", "", "", f"{flops:.1e}" if flops else "", "", ""])
+        for model in TABLE2:
+            if model.pair != pair:
+                continue
+            made = records.get(f"{pair}-{model.name}", [])
+            ours = scores_of(made, "BLEU-split")
+            row = [pair, f"Transformer ({model.name})", f"{model.bleu}", mean(ours), difference(ours, model.bleu)]
+            row += [mean(scores_of(made, "BLEU")), mean(scores_of(made, "chrF2")), f"{model.flops:.1e}"]
+            row += [f"{counted_flops(made[0]):.1e}" if made else "", links(2, scale, f"{pair}-{model.name}", made)]
+            lines.append(row)
+    picture = {
+        f"{model.pair} {model.name}": (model.bleu, scores_of(records.get(f"{model.pair}-{model.name}", []), "BLEU"))
+        for model in TABLE2
+    }
+    return write_table(2, scale, results, columns, lines, records, picture, "Table 2: BLEU (paper: BLEU-split)")
+
+
+def render_table3(scale: str, results: Path) -> list[Path]:
+    """Variations of base."""
+    records = records_of(3, scale, results)
+    columns = [
+        "row", "change", "parameters (paper)", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split",
+        "difference", "BLEU", "record",
+    ]  # fmt: skip
+    lines: list[list[str]] = []
+    for row in TABLE3:
+        made = records.get(row.name, [])
+        ours = scores_of(made, "BLEU-split")
+        line = [row.name, row.what, f"{row.parameters} M" if row.parameters else ""]
+        line += [f"{made[0]['parameters']:,}" if made else "", f"{row.ppl:.2f}"]
+        line += [mean([record["dev_ppl"] for record in made]), f"{row.bleu:.1f}", mean(ours)]
+        line += [difference(ours, row.bleu), mean(scores_of(made, "BLEU")), links(3, scale, row.name, made)]
+        lines.append(line)
+    ppl = {name: statistics.fmean(record["dev_ppl"] for record in made) for name, made in records.items()}
+    base = ppl.get("base", math.nan)
+    picture = {
+        f"{row.name}\n{row.what}": (row.ppl / TABLE3[0].ppl, [r["dev_ppl"] / base for r in records.get(row.name, [])])
+        for row in TABLE3
+    }
+    told = order({row.name: row.ppl for row in TABLE3}, ppl)
+    return write_table(3, scale, results, columns, lines, records, picture, "Table 3: perplexity / base's", told)
+
+
+def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
+    """Whether the rows that both have stand in the same order."""
+    rows = [name for name in paper if math.isfinite(ours.get(name, math.nan))]
+    if len(rows) < 3 or len({ours[name] for name in rows}) == 1:
+        return []
+    from scipy.stats import kendalltau  # here, since importing it takes a second
+
+    tau = kendalltau([paper[name] for name in rows], [ours[name] for name in rows])
+    return [
+        f"The order of {len(rows)} rows by perplexity, the paper's against ours: Kendall's tau = {tau.statistic:.2f} "
+        f"(1 is the same order, 0 none, -1 the reverse), p = {tau.pvalue:.2g}."
+    ]
+
+
+def write_table(
+    table: Number,
+    scale: str,
+    results: Path,
+    columns: list[str],
+    lines: list[list[str]],
+    records: dict[str, list[Record]],
+    picture: dict[str, tuple[float, list[float]]],
+    title: str,
+    told: Sequence[str] = (),
+) -> list[Path]:
+    """One table in its three forms -> their paths. `told` is said above it, behind its notes."""
+    stem = folder_of(table, scale, results)
+    head = [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records), *told]
+    text = write_text(stem, head, columns, lines)
+    return [*text, draw_beside(picture, title, stem.with_suffix(".png"))]
+
+
+def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list[str]]) -> list[Path]:
+    """Markdown and CSV -> their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+    write_whole(stem.with_suffix(".csv"), text.getvalue().encode())
+    markdown = [f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *lines]]
+    write_whole(stem.with_suffix(".md"), "\n".join([*head, "", *markdown, ""]).encode())
+    return [stem.with_suffix(".md"), stem.with_suffix(".csv")]
+
+
+def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[str]:
+    """What a reader must know before the first number."""
+    every = [record for made in records.values() for record in made]
+    if not every:
+        return ["No record yet."]
+    lines = []
+    if scale != "paper":
+        lines.append("**These are not the paper's numbers**: other text, and a far smaller model.")
+    for corpus in sorted({record["corpus"] for record in every}):
+        these = [record for record in every if record["corpus"] == corpus]
+        decode = these[0]["settings"]["decode"]
+        averaged = sorted({len(record["checkpoints"]) for record in these})
+        lines.append(
+            f"{corpus}, {these[0]['split']} set; checkpoints averaged: {', '.join(map(str, averaged))}; beam "
+            f"{decode['beam']}, alpha {decode['alpha']}; records: {len(these)}; "
+            f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
+            f"{', '.join(sorted({record['hardware']['device'] for record in these}))}."
+        )
+    if table == 3:
+        lines.append("PPL is per token of the validation text, of the last checkpoint.")
+    return [*lines, "± is the 95% interval over seeds (n = 1: no interval)."]
+
+
+def scores_of(records: list[Record], name: str) -> list[float]:
+    """That score of each record which has it."""
+    return [score["value"] for record in records for score in record["scores"] if score["name"] == name]
+
+
+def mean(values: list[float]) -> str:
+    """A cell: the mean with its interval; empty without values."""
+    return str(interval(values)) if values else ""
+
+
+def difference(values: list[float], paper: float) -> str:
+    """A cell: ours minus the paper's."""
+    return f"{statistics.fmean(values) - paper:+.2f}" if values else ""
+
+
+def links(table: Number, scale: str, name: str, records: list[Record]) -> str:
+    """A cell: the record of each seed."""
+    seeds = [record["settings"]["train"]["seed"] for record in records]
+    return " ".join(f"[{seed}](table{table}-{scale}/{name}-seed{seed}.json)" for seed in seeds)
+
+
+def counted_flops(record: Record) -> float:
+    """Of a whole training: what pairs of the corpus's mean lengths cost, padding not counted."""
+    train = record["data"]["splits"]["train"]
+    source, target = (train[f"{side}_tokens"] / train["kept"] for side in ("source", "target"))
+    model = Experiment.from_dict(record["settings"]).model
+    return train_flops(model, round(source), round(target)) / round(target) * record["target_tokens"]

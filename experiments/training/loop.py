@@ -1,0 +1,253 @@
+"""`train NAME`: the training run, read from top to bottom."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data.batching import Batches, BatchPlan, batch_plan, stream
+from data.dataset import PreparedData, prepare
+from experiments.evaluation.metrics import bleu, check_language, target_language
+from experiments.evaluation.records import commit
+from experiments.evaluation.validation import make_validation
+from experiments.history import SAMPLE, minutes, perplexity
+from experiments.registry import Made, check_made_of, check_parts, made_of, own_parts
+from experiments.streams import visible
+from experiments.training.memory import check_room, compile_step
+from experiments.training.preemption import Preempted, Preemption
+from experiments.training.preflight import rehearse
+from experiments.training.progress import Meter, Progress, View
+from experiments.training.views import TensorBoard
+from experiments.training.watchdog import Watchdog
+from experiments.translator import Translator
+from experiments.workdir import WorkDir
+from transformer.checkpoint import Checkpoints
+from transformer.config import Experiment, UserError
+from transformer.model import count_parameters
+from transformer.optimizer import learning_rate
+from transformer.parallel import (
+    bytes_in_all,
+    bytes_per_device,
+    everywhere,
+    init_on,
+    make_mesh,
+    own_rows,
+    padded_rows,
+    put_rows,
+    state_on,
+)
+from transformer.processes import by_first, check_same, is_first
+from transformer.train import Params, TrainState, outline
+
+Log = Callable[[str], None]
+
+SAMPLES = 2
+
+
+def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequence[View] = ()) -> WorkDir:
+    """Trains, or goes on where an earlier process of the same run stopped. Returns the work directory.
+
+    TensorBoard's events are written always; `views` show the same rows elsewhere (experiments/training/views.py). Of
+    several processes (transformer/processes.py) each calls this with the same arguments; the first one logs.
+
+    Raises:
+        UserError: bad data, a work directory of another run, no room on the disk, or too many
+            non-finite steps in a row.
+        Preempted: SIGTERM came, and the state is saved.
+    """
+    log = log if is_first() else lambda line: None
+    run = WorkDir(workdir)
+    check_parts(run.newest_meta().get("parts", {}), log)
+    rehearse(experiment)
+    log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
+    hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
+    made = made_of(model := outline(experiment.model))
+    hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
+    check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
+    known = run.newest_meta().get("data", {}).get("sources")
+    prepared = partial(prepare, experiment.data, log=log, known=known)
+    data = checked(by_first(prepared) or prepared())
+    check_same(text=data.hash)
+    train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
+    dev_plan = batch_plan(data.dev, experiment.data, None)
+    mesh = make_mesh(experiment.mesh, experiment.model)
+    template = state_on(mesh, experiment)
+    describe(experiment, data, train_plan, mesh, template, log)
+    # Before the first step: what BLEU needs and is not here would end the run at its first validation.
+    if wrong := check_language(data.text("dev", "target"), target_language(experiment.data)):
+        log(f"warning: {wrong}")
+
+    with ExitStack() as open_now:
+        if lock := by_first(lambda: run.claim(experiment, data.tokenizer, data.manifest)):
+            open_now.enter_context(lock)
+        check_made_of(run.newest_meta(), model, log)
+        checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
+        open_now.callback(checkpoints.close)
+        restored, meta = checkpoints.restore_state(template) or (None, {})
+        start, end = int(restored.step) if restored else 0, experiment.train.steps
+        run.check_text(meta.get("data"), data.manifest)  # of an older one, where the newest cannot be read
+        check_rates(experiment, meta, log)
+        by_first(lambda: check_room(run, template, experiment.train))
+        log(f"resuming after step {start}" if start else f"writing to {run.path}")
+        if start >= end:
+            return run
+
+        log("compiling")
+        train_step = compile_step(experiment, train_plan.shape, mesh)
+        state = restored or init_on(mesh, experiment)
+        validate = make_validation(experiment, data.dev, dev_plan, mesh)
+        translator = greedy_translator(experiment, data, {})  # the parameters come with each validation
+        rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
+        batches = Batches(data.train, train_plan, own_rows(rows, mesh))
+        meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
+        progress = open_now.enter_context(closing(Progress(run, start, log, [TensorBoard(run, start), *views])))
+        preemption = open_now.enter_context(Preemption())
+        open_now.enter_context(Watchdog(meter, log))
+        key = jax.random.key(experiment.train.seed)
+        try:
+            for step, batch in enumerate(meter.waiting(stream(batches, start, end - start)), start + 1):
+                state, metrics = train_step(state, put_rows(batch, mesh, rows), key)
+                meter.add(metrics, batches.target_tokens(step - 1))
+                if step % experiment.train.log_every == 0 or step == end:
+                    report(experiment, step, meter, progress, start)
+                    stop_if_broken(experiment, step, state, checkpoints)
+                    checkpoints.check()
+                due = step % experiment.train.eval_every == 0 or step == end
+                if due:
+                    with meter.paused():
+                        dev_loss = validate(state.params)
+                        dev_ppl = perplexity(dev_loss)
+                        progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
+                        log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
+                        if not math.isfinite(dev_loss):
+                            raise UserError(
+                                f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
+                            )
+                        with meter.saving():
+                            checkpoints.save(state, provenance(experiment, data, made, step, dev_loss, meter))
+                        params = everywhere(mesh, state.params)
+                        if is_first():
+                            translate_some(translator, data, params, step, progress)
+                if preemption.after(step) and step < end:
+                    with meter.paused():
+                        if not due:  # and no validation: there may not be the time for it
+                            checkpoints.save(state, provenance(experiment, data, made, step, None, meter))
+                        checkpoints.wait()
+                    raise Preempted(f"preempted: saved after step {step}; the same command goes on from there")
+        except KeyboardInterrupt:
+            log(f"interrupted; {last(checkpoints)}")
+            raise
+    return run
+
+
+def checked(data: PreparedData) -> PreparedData:
+    """The same. UserError if a token file is not what it was when it was written."""
+    data.check()
+    return data
+
+
+def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:
+    """Warns of settings that may change when a run goes on, as train.steps, where the schedule reads them."""
+    if not meta:
+        return
+    before = Experiment.from_dict(meta["experiment"])
+    old, new = (float(learning_rate(meta["step"], settings)) for settings in (before, experiment))
+    if old != new:
+        log(f"warning: the learning rate jumps from {old:.3g} to {new:.3g} here: the schedule reads what was changed")
+
+
+def describe(
+    experiment: Experiment, data: PreparedData, train: BatchPlan, mesh: Mesh, state: TrainState, log: Log
+) -> None:
+    """What is about to run, before anything slow happens."""
+    epochs = experiment.train.steps / len(train)
+    log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
+    log(
+        f"{experiment.train.steps:,} steps of at most {experiment.data.batch_tokens:,} tokens a side, "
+        f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"
+    )
+    log(f"batches of {train.shape.rows} rows of {train.shape.source} source and {train.shape.target} target tokens")
+    log("compilations: 1 training step, 1 validation step, 1 sample")
+    sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+    log(
+        f"{jax.device_count()} {jax.devices()[0].device_kind} as {sizes}: {bytes_per_device(state) / 1e6:,.1f} MB of "
+        f"parameters and optimizer state on each, of {bytes_in_all(state) / 1e6:,.1f} MB"
+    )
+
+
+def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, start: int) -> None:
+    """One line of numbers since the last one."""
+    numbers = meter.read()
+    left = (experiment.train.steps - step) * meter.process_seconds() / (step - start)
+    progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, seconds_left=left, **numbers)
+    loss = "none" if numbers["loss"] is None else f"{numbers['loss']:.4f}"
+    line = (
+        f"step {step}/{experiment.train.steps}  loss {loss}  "
+        f"{numbers['tokens_per_second']:,.0f} tokens/s  {minutes(left)} left  "
+        f"(seconds: step {numbers['step_seconds']:.3g}, data {numbers['data_seconds']:.2g}, "
+        f"checkpoints {numbers['checkpoint_seconds']:.2g})"
+    )
+    if numbers["skipped"]:
+        line += f"  {numbers['skipped']:.0f} non-finite steps skipped"
+    progress.log(line)
+
+
+def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpoints: Checkpoints) -> None:
+    """Gives up when nothing but non-finite steps has come for a while. The last good checkpoint stays."""
+    bad = int(state.bad_steps)
+    if bad >= experiment.train.max_bad_steps:
+        raise UserError(
+            f"stopped at step {step}: the last {bad} steps had a non-finite gradient or update and were skipped; "
+            f"{last(checkpoints)}"
+        )
+
+
+def last(checkpoints: Checkpoints) -> str:
+    """What is left of a run that stops."""
+    steps = checkpoints.steps()
+    return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+
+
+def greedy_translator(experiment: Experiment, data: PreparedData, params: Params) -> Translator:
+    """For what `translate_some` translates, at once. Building a model takes a second: it is built once a run."""
+    decode = replace(experiment.decode, beam=1, batch_size=experiment.train.eval_sentences)
+    return Translator(params, replace(experiment, decode=decode), data.tokenizer, log=lambda _: None)
+
+
+def translate_some(translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress) -> None:
+    """Greedy translations of the first validation sentences: their BLEU, and samples."""
+    translator.params, experiment = params, translator.experiment
+    count = experiment.train.eval_sentences
+    sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
+    outputs = translator.translate(sources, bad_lines="skip")  # a long line is no reason to end a run
+    value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
+    progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")
+    progress.write(step, dev_bleu=value)
+    for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
+        sample = dict(zip(SAMPLE, texts, strict=True))
+        progress.write(step, **sample)
+        progress.log("\n".join(f"  {name:9}  {visible(text)}" for name, text in sample.items()))
+
+
+def provenance(
+    experiment: Experiment, data: PreparedData, made: Made, step: int, dev_loss: float | None, meter: Meter
+) -> dict[str, Any]:
+    """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
+    return {
+        "experiment": asdict(experiment),
+        "parts": own_parts(experiment),
+        "made_of": made,
+        "vocabulary": data.tokenizer.sha256,
+        "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
+        "commit": commit(),
+        "step": step,
+        "dev_loss": dev_loss,
+        "seconds": meter.seconds(),
+        "target_tokens": meter.target_tokens,
+    }

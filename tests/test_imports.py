@@ -1,0 +1,86 @@
+"""Imports run one way, and the core needs neither TensorFlow nor torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# In the order of the paper: a file may import from those before it.
+ORDER = [
+    "config", "parts", "mesh", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss",
+    "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
+]  # fmt: skip
+# What all rooms of experiments/ share, and the rooms: a file may import from its own room and those before it.
+SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}
+ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "cli"]
+LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_file_of_the_model_has_its_place():
+    assert {path.stem for path in (ROOT / "transformer").glob("*.py")} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_the_model_imports_only_what_comes_before(name):
+    for imported in imports(ROOT / "transformer" / f"{name}.py"):
+        top, *rest = imported.split(".")
+        if top == "transformer":
+            assert rest[0] in ORDER[: ORDER.index(name)], f"{name} imports {imported}"
+        else:
+            assert top in LIBRARIES or top in sys.stdlib_module_names, f"{name} imports {imported}"
+
+
+def test_config_needs_no_jax():
+    assert not {name.split(".")[0] for name in imports(ROOT / "transformer/config.py")} & LIBRARIES
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.py")), ids=lambda path: path.stem)
+def test_data_knows_only_the_config_and_what_a_table_of_parts_is(path):
+    for imported in imports(path):
+        assert not imported.startswith("experiments")
+        if imported.startswith("transformer"):
+            assert imported.startswith(("transformer.config.", "transformer.parts.")), imported
+
+
+def test_every_file_of_the_experiments_has_its_place():
+    here = ROOT / "experiments"
+    assert {path.stem for path in here.glob("*.py")} - {"__init__", "__main__"} == SHARED
+    assert {path.parent.name for path in here.glob("*/__init__.py")} == set(ROOMS)
+    assert all(len(list((here / room).iterdir())) <= 13 for room in ROOMS), "a room of a dozen files at most"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("[!n]*/*.py")), ids=lambda path: path.stem)
+def test_a_room_imports_only_from_those_before_it(path):
+    room = path.parent.name
+    for imported in imports(path):
+        if imported.startswith("experiments."):
+            found = imported.split(".")[1]
+            assert found in SHARED or found in ROOMS[: ROOMS.index(room) + 1], f"{room} imports {imported}"
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_what_is_shared_imports_from_no_room(name):
+    for imported in imports(ROOT / "experiments" / f"{name}.py"):
+        assert not imported.startswith("experiments.") or imported.split(".")[1] in SHARED, imported
+
+
+def test_the_program_runs_where_torch_and_tensorflow_cannot_be_had():
+    # None in sys.modules makes an import fail, also one that a library tries.
+    code = "import sys; sys.modules.update(torch=None, tensorflow=None); from experiments.cli.main import main"
+    code += "; main(['list'])"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
