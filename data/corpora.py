@@ -18,7 +18,7 @@ from data.languages import Languages
 from data.text import Pair, check_file, read_pairs
 from data.wmt14 import adopt, text_folder
 from transformer.config import DataConfig, UserError
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -217,7 +217,7 @@ def _wmt14(language: str, archives: tuple[tuple[str, str], ...]) -> WMT14:
     return WMT14(language, tuple(RemoteFile("wmt14", address, sha256) for address, sha256 in archives))
 
 
-CORPORA: Parts[Corpus] = Parts(
+CORPORA: Registry[Corpus] = Registry(
     "data.corpus",
     {
         corpus.name: corpus

@@ -25,12 +25,12 @@ from transformer.config import Experiment, UserError
 from transformer.layers import NORMS
 from transformer.model import Transformer
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
-from transformer.parts import Parts, origin_of
 from transformer.positions import POSITIONS
+from transformer.registry import Registry, origin_of
 
 FLAG = "--parts"
 
-TABLES: tuple[Parts[Any], ...] = (POSITIONS, ATTENTIONS, NORMS, SCHEDULES, OPTIMIZERS, CORPORA)
+REGISTRIES: tuple[Registry[Any], ...] = (POSITIONS, ATTENTIONS, NORMS, SCHEDULES, OPTIMIZERS, CORPORA)
 """Those that a setting of an experiment chooses from."""
 
 Own = dict[str, dict[str, str]]
@@ -42,7 +42,7 @@ there is one, and the "sha256" of that. And by their names the functions, classe
 replaced, described in the same way."""
 
 
-def take_parts(arguments: list[str]) -> list[str]:
+def load_parts_files(arguments: list[str]) -> list[str]:
     """Runs the files that follow --parts, wherever it stands, and returns the other arguments."""
     rest, waiting = [], iter(arguments)
     for argument in waiting:
@@ -81,10 +81,10 @@ def told(error: BaseException, files: list[str]) -> str:
     return ": ".join([type(error).__name__, *([brief(error)] if str(error) else [])]) + where
 
 
-def own_parts(experiment: Experiment) -> Own:
+def custom_parts(experiment: Experiment) -> Own:
     """Of an experiment's parts those that are not of this code."""
     settings, found = asdict(experiment), {}
-    for table in TABLES:
+    for table in REGISTRIES:
         name = value_of(settings, table.setting)
         if name in table and name not in table.built_in:
             found[table.setting] = {"name": name} | table.origins[name]
@@ -105,7 +105,7 @@ def published(parts: Own) -> Own:
 
 def check_parts(needed: Own, log: Callable[[str], object]) -> None:
     """UserError for a part that a checkpoint needs and that is not there. Warns of one whose file was changed."""
-    for table in TABLES:
+    for table in REGISTRIES:
         if not (part := needed.get(table.setting)):
             continue
         what, file = f"{table.setting} = {part['name']!r}", part.get("file")

@@ -26,7 +26,7 @@ from experiments.cli.flags import (
 )
 from experiments.cli.verbs import VERBS
 from experiments.evaluation.metrics import METRICS
-from experiments.registry import TABLES, take_parts
+from experiments.registry import REGISTRIES, load_parts_files
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -47,7 +47,7 @@ _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0
 @contextmanager
 def tables_restored() -> Iterator[None]:
     """The tables of parts are afterwards what they were before."""
-    every: tuple[dict[str, Any], ...] = (*TABLES, METRICS, EXPERIMENTS)
+    every: tuple[dict[str, Any], ...] = (*REGISTRIES, METRICS, EXPERIMENTS)
     before = [dict(table) for table in every]
     try:
         yield
@@ -78,7 +78,7 @@ def commands(text: str) -> list[list[str]]:
 def check_command(words: list[str]) -> None:
     """AssertionError or UserError unless verb, experiment and flags exist. Capitals stand for a reader's own."""
     with tables_restored():
-        verb, *rest = take_parts([word for word in words if word not in ("--help", "[--flags]")])
+        verb, *rest = load_parts_files([word for word in words if word not in ("--help", "[--flags]")])
         assert verb in VERBS, words
         count = _POSITIONALS.get(verb, 1)
         names, flags = rest[:count], rest[count:]

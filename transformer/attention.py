@@ -9,23 +9,23 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import PAD, ModelConfig
-from transformer.parts import Parts
 from transformer.products import product
+from transformer.registry import Registry
 
 
 class KeysValues(NamedTuple):
-    """Projected keys [B, N, K, S] and values [B, N, S, H] of a sequence: what attention looks at.
+    """Projected keys [B, N, K, S] and values [B, N, S, H] of a sequence: what queries attend to.
 
-    The axes stand as the products want them: so a cache is read as it lies, and not turned at each step.
+    This is the layout that the matrix products read, so a cache is never transposed while decoding.
 
-    In decoding it is the cache: room for S positions, of which the first ones are filled.
+    While decoding, this is the cache: it has room for S positions, of which the first ones are filled.
     """
 
     keys: Array
     values: Array
 
     def write(self, new: "KeysValues", index: Array) -> "KeysValues":
-        """A copy with the positions from `index` on replaced by those of `new`."""
+        """A copy with `new` written from position `index` on."""
         keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, index, axis=3)
         values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, index, axis=2)
         return KeysValues(keys, values)
@@ -40,32 +40,32 @@ class KeysValues(NamedTuple):
         )
 
 
-Turn = Callable[[Array], Array]
-"""Queries or keys [B, N, T, K] -> the same, changed each by its position (transformer/positions.py)."""
+Rotate = Callable[[Array], Array]
+"""Queries or keys [B, N, T, K] -> the same shape, each rotated by its position (transformer/positions.py)."""
 
 
-def as_it_is(x: Array) -> Array:
-    """The turn that changes nothing: of the paper's encodings, and of attention over the source."""
+def identity(x: Array) -> Array:
+    """No rotation: the paper's encodings, and cross-attention."""
     return x
 
 
-class Sight(NamedTuple):
-    """What the queries of a sequence may look at, and how their positions come into it."""
+class AttentionContext(NamedTuple):
+    """Besides queries, keys and values, all that attention depends on: the mask, and what positions contribute."""
 
     mask: Array
-    """Booleans that broadcast to [B, N, T, S], True where a query may look at a key."""
-    turn: Turn = as_it_is
+    """Booleans that broadcast to [B, N, T, S], True where a query may attend to a key."""
+    rotate: Rotate = identity
     bias: Array | None = None
     """Broadcasts to [B, N, T, S]; added to the scores."""
 
 
 def padding_mask(tokens: Array) -> Array:
-    """[B, S] ids -> [B, 1, 1, S], True where there is a token: nobody attends to padding."""
+    """[B, S] ids -> [B, 1, 1, S], True where there is a token: padding is never attended to."""
     return (tokens != PAD)[:, None, None, :]
 
 
 def causal_mask(length: int) -> Array:
-    """[1, 1, T, T], True where position t may look: at itself and at what came before (3.2.3)."""
+    """[1, 1, T, T], lower triangular: position t attends to itself and to earlier ones (section 3.2.3)."""
     return jnp.tril(jnp.ones((length, length), bool))[None, None]
 
 
@@ -78,12 +78,12 @@ def scaled_dot_product_attention(
         queries: [B, N, T, K]
         keys: [B, N, K, S]
         values: [B, N, S, H]
-        mask: booleans that broadcast to [B, N, T, S], True where a query may look at a key.
+        mask: booleans that broadcast to [B, N, T, S], True where a query may attend to a key.
         bias: broadcasts to [B, N, T, S] and is added to the scores. The paper has none.
 
     Returns:
         The output [B, N, T, H], and the weights [B, N, T, S] in float32. Each row of the weights sums
-        to 1. A row with nothing to look at is uniform (of an all-padding sentence, say), never NaN.
+        to 1. A fully masked row (of an all-padding sentence, say) is uniform, never NaN.
     """
     scale = queries.shape[-1] ** -0.5
     scores = product("BNTK,BNKS->BNTS", queries * scale, keys)
@@ -91,7 +91,7 @@ def scaled_dot_product_attention(
         scores += bias
     # The lowest finite number and not -inf: a fully masked row would be 0/0.
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    # The softmax's division comes last, where it is of T x H numbers and not of T x S.
+    # The division of the softmax comes last: there it is of T x H numbers instead of T x S.
     exps = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = exps.sum(axis=-1, keepdims=True)
     output = product("BNTS,BNSH->BNTH", exps.astype(values.dtype), values)
@@ -119,27 +119,29 @@ class MultiHeadAttention(nnx.Module):
         self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
         self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
 
-    def project(self, memory: Array, turn: Turn = as_it_is) -> KeysValues:
-        """[B, S, D] -> the keys and values that a query will look at."""
-        keys = turn(self.key(memory).swapaxes(2, 3)).swapaxes(2, 3)
+    def project(self, memory: Array, rotate: Rotate = identity) -> KeysValues:
+        """[B, S, D] -> its keys and values."""
+        keys = rotate(self.key(memory).swapaxes(2, 3)).swapaxes(2, 3)
         return KeysValues(keys, self.value(memory).swapaxes(1, 2))
 
-    def attend(self, queries: Array, keys: Array, values: Array, sight: Sight) -> tuple[Array, Array]:
+    def attend(self, queries: Array, keys: Array, values: Array, context: AttentionContext) -> tuple[Array, Array]:
         """Queries [B, N, T, K], keys [B, N, K, S] and values [B, N, S, H] -> output [B, N, T, H], weights [B, N, T, S].
 
-        The one method that another kind of attention has to change.
+        Another kind of attention overrides this method alone.
         """
-        return scaled_dot_product_attention(queries, keys, values, sight.mask, sight.bias)
+        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 
-    def __call__(self, x: Array, attended: KeysValues, sight: Sight, weights: list[Array] | None = None) -> Array:
-        """The queries of x [B, T, D] look at `attended`, where `sight` lets them -> [B, T, D].
+    def __call__(
+        self, x: Array, attended: KeysValues, context: AttentionContext, weights: list[Array] | None = None
+    ) -> Array:
+        """The queries of x [B, T, D] attend to `attended` within `context` -> [B, T, D].
 
         The attention weights [B, N, T, S] are appended to `weights`, if a list is given.
         """
-        heads, attention = self.attend(sight.turn(self.query(x).swapaxes(1, 2)), *attended, sight)
+        heads, attention = self.attend(context.rotate(self.query(x).swapaxes(1, 2)), *attended, context)
         if weights is not None:
             weights.append(attention)
         return self.output(heads)
 
 
-ATTENTIONS: Parts[type[MultiHeadAttention]] = Parts("model.attention", {"softmax": MultiHeadAttention})
+ATTENTIONS: Registry[type[MultiHeadAttention]] = Registry("model.attention", {"softmax": MultiHeadAttention})

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from transformer.attention import ATTENTIONS, KeysValues, MultiHeadAttention, Sight
+from transformer.attention import ATTENTIONS, AttentionContext, KeysValues, MultiHeadAttention
 from transformer.config import ModelConfig
 from transformer.mesh import first_row
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:
@@ -71,7 +71,7 @@ class LayerNorm(nnx.LayerNorm):
         )
 
 
-NORMS: Parts[Callable[..., Callable[[Array], Array]]] = Parts("model.norm_type", {"layer": LayerNorm})
+NORMS: Registry[Callable[..., Callable[[Array], Array]]] = Registry("model.norm_type", {"layer": LayerNorm})
 """Classes like LayerNorm: made of a ModelConfig and rngs; [B, T, D] -> [B, T, D]."""
 
 
@@ -111,12 +111,14 @@ class EncoderLayer(nnx.Module):
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.residuals = nnx.List([Residual(config, rngs=rngs) for _ in range(2)])
 
-    def __call__(self, x: Array, sight: Sight, key: Array | None, weights: list[Array] | None = None) -> Array:
+    def __call__(
+        self, x: Array, context: AttentionContext, key: Array | None, weights: list[Array] | None = None
+    ) -> Array:
         """x [B, S, D] -> [B, S, D]"""
         keys = split_key(key, 2)
 
         def attend(x: Array) -> Array:
-            return self.self_attention(x, self.self_attention.project(x, sight.turn), sight, weights)
+            return self.self_attention(x, self.self_attention.project(x, context.rotate), context, weights)
 
         x = self.residuals[0](x, attend, keys[0])
         return self.residuals[1](x, self.feed_forward, keys[1])
@@ -135,8 +137,8 @@ class DecoderLayer(nnx.Module):
         self,
         x: Array,
         memory: KeysValues,
-        sight: Sight,
-        memory_sight: Sight,
+        context: AttentionContext,
+        memory_context: AttentionContext,
         key: Array | None,
         weights: list[Array] | None = None,
         cache: KeysValues | None = None,
@@ -145,18 +147,18 @@ class DecoderLayer(nnx.Module):
         """x [B, T, D] -> ([B, T, D], the keys and values that self-attention looked at).
 
         Without a cache x is a whole target, in training. With one, its keys and values are written into the cache
-        from place `index` on, and x looks at all of it that `sight` allows.
+        from place `index` on, and x looks at all of it that `context` allows.
         """
         keys = split_key(key, 3)
         seen: list[KeysValues] = []
 
         def attend_self(x: Array) -> Array:
-            new = self.self_attention.project(x, sight.turn)
+            new = self.self_attention.project(x, context.rotate)
             seen.append(new if cache is None else cache.write(new, jnp.asarray(index)))
-            return self.self_attention(x, seen[0], sight, weights)
+            return self.self_attention(x, seen[0], context, weights)
 
         def attend_memory(x: Array) -> Array:
-            return self.cross_attention(x, memory, memory_sight, weights)
+            return self.cross_attention(x, memory, memory_context, weights)
 
         x = self.residuals[0](x, attend_self, keys[0])
         x = self.residuals[1](x, attend_memory, keys[1])

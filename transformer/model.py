@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from transformer.attention import KeysValues, Sight, causal_mask, padding_mask
+from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.layers import DecoderLayer, EncoderLayer, dropout, make_norm, split_key
 from transformer.mesh import whole_rows
@@ -67,23 +67,25 @@ class Transformer(nnx.Module):
         x = jnp.take(whole_rows(self.embedding[...]), tokens, axis=0) * self.config.d_model**0.5
         return dropout((x + positions).astype(self.config.dtype), self.config.dropout, key)
 
-    def places(self, position: Array) -> Array:
+    def position_vectors(self, position: Array) -> Array:
         """Places in a sentence [B, T], each below T -> their vectors [B, T, D]."""
         return jnp.take(self.positions(jnp.arange(position.shape[1])), position, axis=0)
 
-    def sight(self, mask: Array, queries: Array, keys: Array) -> Sight:
+    def attention_context(self, mask: Array, queries: Array, keys: Array) -> AttentionContext:
         """Of self-attention, from the mask and the places of queries [B, T] and keys [B, S] in their sentences."""
-        return Sight(mask, partial(self.positions.turn, positions=queries), self.positions.bias(queries, keys))
+        return AttentionContext(
+            mask, partial(self.positions.rotate, positions=queries), self.positions.bias(queries, keys)
+        )
 
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
         """[B, S] ids -> [B, S, D]"""
         keys = split_key(key, len(self.encoder) + 1)
         found = segments(source)
         mask = same_sentence(found, found) & padding_mask(source)
-        sight = self.sight(mask, found.position, found.position)
-        x = self.embed(source, self.places(found.position), keys[0])
+        context = self.attention_context(mask, found.position, found.position)
+        x = self.embed(source, self.position_vectors(found.position), keys[0])
         for layer, layer_key in zip(self.encoder, keys[1:], strict=True):
-            x = layer(x, sight, layer_key, weights)
+            x = layer(x, context, layer_key, weights)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def decode(
@@ -101,12 +103,12 @@ class Transformer(nnx.Module):
         keys = split_key(key, len(self.decoder) + 1)
         found = segments(target)
         mask = same_sentence(found, found) & causal_mask(target.shape[1])
-        sight = self.sight(mask, found.position, found.position)
-        memory_sight = Sight(same_sentence(found, segments(source)) & padding_mask(source))
-        x = self.embed(shift_right(target, found), self.places(found.position), keys[0])
+        context = self.attention_context(mask, found.position, found.position)
+        memory_context = AttentionContext(same_sentence(found, segments(source)) & padding_mask(source))
+        x = self.embed(shift_right(target, found), self.position_vectors(found.position), keys[0])
         for layer, layer_key in zip(self.decoder, keys[1:], strict=True):
             attended = layer.cross_attention.project(memory)
-            x, _ = layer(x, attended, sight, memory_sight, layer_key, weights)
+            x, _ = layer(x, attended, context, memory_context, layer_key, weights)
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def logits(self, x: Array) -> Array:
@@ -156,13 +158,15 @@ class Transformer(nnx.Module):
             The logits [B, K, V] of what follows, and the cache with these tokens in it.
         """
         B, K = tokens.shape
-        places = jnp.arange(history.shape[2])
-        mine = (history[..., None] == jnp.arange(K)) & (places <= index)[:, None]
-        sight = self.sight(mine.reshape(B, 1, K, -1), jnp.full((1, K), index), jnp.repeat(places, K)[None])
+        positions = jnp.arange(history.shape[2])
+        own = (history[..., None] == jnp.arange(K)) & (positions <= index)[:, None]
+        mask = own.reshape(B, 1, K, -1)
+        context = self.attention_context(mask, jnp.full((1, K), index), jnp.repeat(positions, K)[None])
+        memory_context = AttentionContext(cache.memory_mask)
         x = self.embed(tokens, self.positions(index[None])[None])
         seen = []
         for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
-            x, now = layer(x, attended, sight, Sight(cache.memory_mask), None, cache=before, index=index * K)
+            x, now = layer(x, attended, context, memory_context, None, cache=before, index=index * K)
             seen.append(now)
         x = self.decoder_norm(x) if self.config.norm == "pre" else x
         return self.logits(x), cache._replace(seen=tuple(seen))

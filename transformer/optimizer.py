@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import Experiment
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 
 def inverse_sqrt(step: ArrayLike, experiment: Experiment) -> Array:
@@ -23,10 +23,12 @@ def adam(experiment: Experiment) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
 
 
-SCHEDULES: Parts[Callable[[ArrayLike, Experiment], Array]] = Parts("optimizer.schedule", {"inverse_sqrt": inverse_sqrt})
+SCHEDULES: Registry[Callable[[ArrayLike, Experiment], Array]] = Registry(
+    "optimizer.schedule", {"inverse_sqrt": inverse_sqrt}
+)
 """(the step from 1 on, an experiment) -> the learning rate."""
 
-OPTIMIZERS: Parts[Callable[[Experiment], optax.GradientTransformation]] = Parts("optimizer.name", {"adam": adam})
+OPTIMIZERS: Registry[Callable[[Experiment], optax.GradientTransformation]] = Registry("optimizer.name", {"adam": adam})
 """An experiment -> a direction for each gradient, which the train step multiplies by the learning rate of its own step
 number, so that the schedule is a function of the step and of nothing else."""
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import ModelConfig
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 
 class Positions(nnx.Module):
@@ -30,7 +30,7 @@ class Positions(nnx.Module):
         """[T] -> vectors [T, D] (or [T, 1]), which are added to the embeddings."""
         return jnp.zeros((len(positions), 1))
 
-    def turn(self, x: Array, positions: Array) -> Array:
+    def rotate(self, x: Array, positions: Array) -> Array:
         """Queries or keys of self-attention [B, N, T, K], and their positions [B, T] (B may be 1) -> [B, N, T, K]."""
         return x
 
@@ -72,6 +72,6 @@ class LearnedPositions(Positions):
         return jnp.take(self.table[...], positions, axis=0, mode="clip")
 
 
-POSITIONS: Parts[type[Positions]] = Parts(
+POSITIONS: Registry[type[Positions]] = Registry(
     "model.positions", {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
 )

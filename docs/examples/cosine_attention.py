@@ -15,10 +15,10 @@ class CosineAttention(MultiHeadAttention):
         super().__init__(config, rngs=rngs)
         self.scale = nnx.Param(jnp.full((config.num_heads, 1, 1), 10.0))
 
-    def attend(self, queries, keys, values, sight):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
+    def attend(self, queries, keys, values, context):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
         scale = self.scale[...] * queries.shape[-1] ** 0.5  # which equation 1 divides by
         queries, keys = (unit(queries, 3) * scale).astype(queries.dtype), unit(keys, 2).astype(keys.dtype)
-        return scaled_dot_product_attention(queries, keys, values, sight.mask, sight.bias)
+        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 
 
 ATTENTIONS["cosine"] = CosineAttention

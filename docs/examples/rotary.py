@@ -9,7 +9,7 @@ from transformer.positions import POSITIONS, Positions
 
 
 class RotaryPositions(Positions):
-    def turn(self, x, positions):  # [B, N, T, K], [B, T]
+    def rotate(self, x, positions):  # [B, N, T, K], [B, T]
         half = x.shape[-1] // 2
         angles = positions[:, None, :, None] * 10_000.0 ** (-jnp.arange(half) / half)
         sin, cos = jnp.sin(angles), jnp.cos(angles)

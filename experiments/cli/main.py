@@ -18,7 +18,7 @@ from experiments.cli.arguments import Arguments, UsageError
 from experiments.cli.compilation_cache import keep_compiled
 from experiments.cli.verbs import VERBS
 from experiments.presets import EXPERIMENTS
-from experiments.registry import take_parts
+from experiments.registry import load_parts_files
 from experiments.streams import set_up_streams
 from experiments.training import preemption
 from experiments.training.preemption import EXIT_CODE, Preempted, preempt
@@ -82,7 +82,7 @@ def run(arguments: Arguments) -> None:
     set_up_streams()
     keep_compiled()
     try:
-        arguments = take_parts(arguments)
+        arguments = load_parts_files(arguments)
         if not arguments or arguments[0] in ("-h", "--help"):
             raise UsageError(asked=bool(arguments))
         if arguments[0] not in VERBS:

@@ -22,7 +22,7 @@ from data.languages import primary
 from experiments.evaluation.moses import hypothesis_tokens, reference_tokens
 from transformer.checkpoint import brief
 from transformer.config import DataConfig, UserError
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 
 class Score(NamedTuple):
@@ -137,7 +137,7 @@ def by_the_papers_protocol(text: Translated) -> Measured | None:
     return value, f"{metric.get_signature()}|input:get_ende_bleu.sh"
 
 
-METRICS: Parts[MetricPart] = Parts(
+METRICS: Registry[MetricPart] = Registry(
     "metric",
     {
         "BLEU": by_bleu,
@@ -149,7 +149,7 @@ METRICS: Parts[MetricPart] = Parts(
 )
 
 
-def own_metrics() -> dict[str, dict[str, str]]:
+def custom_metrics() -> dict[str, dict[str, str]]:
     """The metrics that are not of this code, each as "metric.NAME"."""
     return {
         f"metric.{name}": {"name": name} | METRICS.origins[name] for name in METRICS if name not in METRICS.built_in

@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 
-from experiments.evaluation.metrics import Score, own_metrics, target_language
+from experiments.evaluation.metrics import Score, custom_metrics, target_language
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
 from experiments.presets.deviations import deviations
-from experiments.registry import of_users, own_parts, published
+from experiments.registry import custom_parts, of_users, published
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError
@@ -71,7 +71,7 @@ def make_record(
         "settings": experiment | {"decode": decode},
         "parts": {
             "train": published(meta.get("parts", {}) | of_users(meta.get("made_of", {}))),
-            "evaluate": published(own_parts(trained) | own_metrics()),
+            "evaluate": published(custom_parts(trained) | custom_metrics()),
         },
         "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],

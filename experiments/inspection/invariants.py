@@ -16,7 +16,7 @@ from transformer.model import Transformer
 FIRST = 4  # what comes before it are the special tokens
 
 
-class Laws(NamedTuple):
+class Invariants(NamedTuple):
     """The largest error of each law; float32 rounds at about 1e-6."""
 
     causal: float
@@ -29,7 +29,7 @@ class Laws(NamedTuple):
     """Each row of the attention weights sums to 1."""
 
 
-def laws(config: ModelConfig) -> Laws:
+def measure_invariants(config: ModelConfig) -> Invariants:
     """Of a fresh model with these settings. Its vocabulary has more than 8 tokens."""
     model = Transformer(config, rngs=nnx.Rngs(0))
     forward, step, weights = jax.jit(model.__call__), jax.jit(model.step), jax.jit(model.attention_weights)
@@ -55,7 +55,7 @@ def laws(config: ModelConfig) -> Laws:
     cached = largest(logits, np.concatenate(one_by_one, axis=1))
 
     rows = max(largest(attention.sum(axis=-1), 1.0) for attention in weights(source, target))
-    return Laws(causal, padding, cached, rows)
+    return Invariants(causal, padding, cached, rows)
 
 
 def largest(a: ArrayLike, b: ArrayLike, upto: int | None = None) -> float:

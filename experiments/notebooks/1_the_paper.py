@@ -55,8 +55,8 @@ from IPython.display import Markdown
 from experiments.presets.paper import BASE, BIG, TABLE3
 from experiments.training.views import table
 from transformer.attention import (
+    AttentionContext,
     MultiHeadAttention,
-    Sight,
     causal_mask,
     padding_mask,
     scaled_dot_product_attention,
@@ -118,11 +118,11 @@ def spread(config):
     """Standard deviation over D of what enters the encoder, and of what leaves each layer."""
     model = Transformer(config, rngs=nnx.Rngs(0))
     found = segments(tokens)
-    sight = model.sight(padding_mask(tokens), found.position, found.position)
-    x = model.embed(tokens, model.places(found.position))
+    context = model.attention_context(padding_mask(tokens), found.position, found.position)
+    x = model.embed(tokens, model.position_vectors(found.position))
     deviations = [x.std(axis=-1).mean()]
     for layer in model.encoder:
-        x = layer(x, sight, None)
+        x = layer(x, context, None)
         deviations.append(x.std(axis=-1).mean())
     return deviations
 
@@ -212,7 +212,7 @@ show(MultiHeadAttention.__init__, MultiHeadAttention.__call__)
 # %%
 attention = MultiHeadAttention(small, rngs=nnx.Rngs(0))
 x = jax.random.normal(jax.random.key(3), (1, 6, small.d_model))
-everything = Sight(jnp.array(True))
+everything = AttentionContext(jnp.array(True))
 whole = attention(x, attention.project(x), everything)
 heads, _ = attention.attend(attention.query(x).swapaxes(1, 2), *attention.project(x), everything)
 terms = jnp.einsum("BNTH,NHD->NBTD", heads, attention.output.kernel[...])

@@ -54,7 +54,7 @@ from experiments.evaluation.compare import compare
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.records import read_evaluation
 from experiments.history import read_metrics
-from experiments.inspection.invariants import laws
+from experiments.inspection.invariants import measure_invariants
 from experiments.tables.render import interval
 from experiments.training.loop import train
 from experiments.training.views import table
@@ -72,16 +72,16 @@ from transformer.positions import POSITIONS, Positions
 # $$q_m = R_m q, \quad k_n = R_n k, \qquad q_m^\top k_n = q^\top R_{n-m}\, k,$$
 #
 # so that a score depends on how far apart two tokens stand, and not on where. A position encoding of this code is a
-# class with three methods, of which it changes those it needs: `__call__` (a vector to add), `turn` (queries and keys)
-# and `bias` (scores). It turns the queries and keys of self-attention only: across two languages a distance says
-# little.
+# class with three methods, of which it overrides those it needs: `__call__` (a vector to add), `rotate` (queries and
+# keys) and `bias` (scores). It rotates the queries and keys of self-attention only: across two languages a distance
+# says little.
 
 
 # %%
 class Rotary(Positions):
     """Turns pairs of a head's numbers by position / 10000^(i / half), the paper's wavelengths."""
 
-    def turn(self, x, positions):  # [B, N, T, K], [B, T]
+    def rotate(self, x, positions):  # [B, N, T, K], [B, T]
         half = x.shape[-1] // 2
         frequencies = 10_000.0 ** (-jnp.arange(half) / half)
         angles = positions[:, None, :, None] * frequencies
@@ -100,8 +100,8 @@ POSITIONS["rotary"] = Rotary
 query, key = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 32)).astype(np.float32)
 places = jnp.arange(40)[None]
 rotary = Rotary(ModelConfig(), rngs=nnx.Rngs(0))
-queries = rotary.turn(jnp.broadcast_to(query, (1, 1, 40, 32)), places)[0, 0]
-keys = rotary.turn(jnp.broadcast_to(key, (1, 1, 40, 32)), places)[0, 0]
+queries = rotary.rotate(jnp.broadcast_to(query, (1, 1, 40, 32)), places)[0, 0]
+keys = rotary.rotate(jnp.broadcast_to(key, (1, 1, 40, 32)), places)[0, 0]
 products = np.asarray(queries @ keys.T)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -135,13 +135,13 @@ class CosineAttention(MultiHeadAttention):
         super().__init__(config, rngs=rngs)
         self.scale = nnx.Param(jnp.full((config.num_heads, 1, 1), 10.0))
 
-    def attend(self, queries, keys, values, sight):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
+    def attend(self, queries, keys, values, context):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
         def unit(x, axis):
             return x / jnp.sqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-6)
 
         scale = self.scale[...] * queries.shape[-1] ** 0.5  # which equation 1 divides by
         queries, keys = (unit(queries, 3) * scale).astype(queries.dtype), unit(keys, 2).astype(keys.dtype)
-        return scaled_dot_product_attention(queries, keys, values, sight.mask, sight.bias)
+        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 
 
 ATTENTIONS["cosine"] = CosineAttention
@@ -166,7 +166,7 @@ ATTENTIONS["cosine"] = CosineAttention
 class LeakingAttention(MultiHeadAttention):
     """What must never happen: every query looks at every key."""
 
-    def attend(self, queries, keys, values, sight):
+    def attend(self, queries, keys, values, context):
         return scaled_dot_product_attention(queries, keys, values, jnp.array(True))
 
 
@@ -179,7 +179,7 @@ cases = {
     "leaking": {"attention": "leaking"},
 }
 small = ModelConfig(vocab_size=50, num_layers=2, d_model=32, d_ff=64, num_heads=4, d_k=8, d_v=8)
-errors = {name: laws(replace(small, **parts)) for name, parts in cases.items()}
+errors = {name: measure_invariants(replace(small, **parts)) for name, parts in cases.items()}
 assert all(max(errors[name]) < 1e-4 for name in ("base", "rotary", "cosine"))
 assert errors["leaking"].causal > 0.01
 table(

@@ -12,11 +12,11 @@ import jax
 
 from data.corpora import CORPORA
 from experiments.presets.deviations import deviations
-from experiments.registry import TABLES, own_parts
+from experiments.registry import REGISTRIES, custom_parts
 from experiments.workdir import value_of
 from transformer.config import Experiment
 from transformer.model import count_parameters
-from transformer.parts import Parts
+from transformer.registry import Registry
 from transformer.train import Params, init_params
 
 
@@ -26,7 +26,7 @@ def explain(experiment: Experiment) -> Iterator[str]:
     UserError for a part that there is not.
     """
     m, corpus, o, t, d = experiment.model, experiment.data, experiment.optimizer, experiment.train, experiment.decode
-    for table in TABLES:  # before a line is printed
+    for table in REGISTRIES:  # before a line is printed
         if table is not CORPORA:
             table.find(value_of(asdict(experiment), table.setting))
     differing = deviations(experiment)
@@ -77,18 +77,18 @@ def explain(experiment: Experiment) -> Iterator[str]:
     yield "it differs from the paper:"
     for line in differing:
         yield f"  - {line}"
-    for setting, own in own_parts(experiment).items():
+    for setting, own in custom_parts(experiment).items():
         yield f"  - {setting} = {own['name']!r} is not of this code: {own.get('file', 'a notebook')}"
 
 
 def part(experiment: Experiment, setting: str, section: str = "") -> Iterator[str]:
     """What the part that a setting names says of itself."""
-    table = next(table for table in TABLES if table.setting == setting)
+    table = next(table for table in REGISTRIES if table.setting == setting)
     name = value_of(asdict(experiment), setting)
     yield f"{section:7}{setting} = {name!r}: {(said_by(table, name) or 'no docstring').splitlines()[0]}"
 
 
-def said_by(table: Parts[Any], name: str) -> str:
+def said_by(table: Registry[Any], name: str) -> str:
     """The docstring of a part, or of the file that put it in: never of the class that it is derived from."""
     part = table[name]
     own = part.__dict__.get("__doc__") if isinstance(part, type) else getattr(part, "__doc__", "")

@@ -14,7 +14,7 @@ from data.dataset import find_prepared, open_prepared, prepare
 from experiments.planning.accelerators import ACCELERATORS
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
-from experiments.training.preflight import rehearse
+from experiments.training.preflight import preflight
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -43,7 +43,7 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
 
     UserError for a corpus that cannot be prepared, and for parts that cannot be used.
     """
-    rehearse(experiment)
+    preflight(experiment)
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 
 from experiments.presets import demo, europarl, multi30k, paper, wmt14
 from transformer.config import Experiment, UserError
-from transformer.parts import Parts
+from transformer.registry import Registry
 
-EXPERIMENTS: Parts[Experiment] = Parts(
+EXPERIMENTS: Registry[Experiment] = Registry(
     "experiment",
     {
         experiment.name: experiment

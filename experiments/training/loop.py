@@ -17,11 +17,11 @@ from experiments.evaluation.metrics import bleu, check_language, target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.validation import make_validation
 from experiments.history import SAMPLE, minutes, perplexity
-from experiments.registry import Made, check_made_of, check_parts, made_of, own_parts
+from experiments.registry import Made, check_made_of, check_parts, custom_parts, made_of
 from experiments.streams import visible
 from experiments.training.memory import check_room, compile_step
 from experiments.training.preemption import Preempted, Preemption
-from experiments.training.preflight import rehearse
+from experiments.training.preflight import preflight
 from experiments.training.progress import Meter, Progress, View
 from experiments.training.views import TensorBoard
 from experiments.training.watchdog import Watchdog
@@ -64,9 +64,9 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
-    rehearse(experiment)
+    preflight(experiment)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
-    hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
+    hashes = {setting: part.get("sha256", "") for setting, part in custom_parts(experiment).items()}
     made = made_of(model := outline(experiment.model))
     hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
@@ -241,7 +241,7 @@ def provenance(
     """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
     return {
         "experiment": asdict(experiment),
-        "parts": own_parts(experiment),
+        "parts": custom_parts(experiment),
         "made_of": made,
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.inspection.invariants import laws
-from experiments.registry import own_parts, told
+from experiments.inspection.invariants import measure_invariants
+from experiments.registry import custom_parts, told
 from transformer.config import Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
 from transformer.model import Transformer
@@ -21,9 +21,9 @@ TOLERANCE = 1e-3
 """Of the laws, in float32."""
 
 
-def rehearse(experiment: Experiment) -> None:
+def preflight(experiment: Experiment) -> None:
     """Nothing where all parts are of this code. UserError names the parts that cannot be used, and why."""
-    own = own_parts(experiment)
+    own = custom_parts(experiment)
     own.pop("data.corpus", None)  # preparing the text tries that
     if not own:
         return
@@ -62,7 +62,7 @@ def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
     beside = nnx.to_flat_state(nnx.state(Transformer(config, rngs=nnx.Rngs(0)), nnx.Not(nnx.Param)))
     if paths := [".".join(map(str, path)) for path, _ in beside]:
         raise UserError(f"the model keeps {paths[0]}, which is no nnx.Param: a checkpoint would not have it")
-    found = laws(config)
+    found = measure_invariants(config)
     said = {
         "a later token of the target changes what the model says before it": found.causal,
         "padding behind a source changes what the model says": found.padding,

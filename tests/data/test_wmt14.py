@@ -17,7 +17,7 @@ from data.corpora import WMT14
 from data.dataset import adopt, prepare
 from data.fetch import sha256_of
 from transformer.config import DataConfig, UserError
-from transformer.parts import Parts
+from transformer.registry import Registry
 
 BUILDER = importlib.util.find_spec("tensorflow_datasets") and importlib.util.find_spec("tensorflow")
 needs_builder = pytest.mark.skipif(not BUILDER, reason="needs the extra wmt14")
@@ -96,7 +96,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, corpus: WMT14) -> None:
     """Takes the place of the corpus of its name."""
-    monkeypatch.setattr(corpora, "CORPORA", Parts("data.corpus", corpora.CORPORA | {corpus.name: corpus}))
+    monkeypatch.setattr(corpora, "CORPORA", Registry("data.corpus", corpora.CORPORA | {corpus.name: corpus}))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from experiments.cli.main import main
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.metrics import METRICS, Translated, score
 from experiments.evaluation.records import read_evaluation
-from experiments.registry import TABLES, check_made_of, made_of, own_parts, run_file, take_parts
+from experiments.registry import REGISTRIES, check_made_of, custom_parts, load_parts_files, made_of, run_file
 from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -67,7 +67,7 @@ def given(folder) -> None:
 
 
 def forget(names=("rotary",)) -> None:
-    for table in TABLES:
+    for table in REGISTRIES:
         for name in names:
             table.pop(name, None)
 
@@ -127,7 +127,7 @@ def test_a_file_is_named_as_it_was_when_it_was_run(tmp_path, micro):
         file.unlink()
         experiment = replace(micro, optimizer=replace(micro.optimizer, schedule=name))
         expected = {"name": name, "file": str(file), "sha256": before}
-        assert own_parts(experiment) == {"optimizer.schedule": expected}
+        assert custom_parts(experiment) == {"optimizer.schedule": expected}
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_a_file_that_was_changed_is_said(trained, tmp_path):
 def test_a_part_of_a_notebook_is_named_as_such(micro):
     imports = "from transformer.positions import POSITIONS, Positions"
     exec(f"{imports}\nclass Mine(Positions): pass\nPOSITIONS['mine'] = Mine", {"__name__": "__main__"})
-    assert own_parts(replace(micro, model=replace(micro.model, positions="mine"))) == {
+    assert custom_parts(replace(micro, model=replace(micro.model, positions="mine"))) == {
         "model.positions": {"name": "mine"}
     }
 
@@ -306,7 +306,7 @@ def test_a_file_that_fails_is_one_line(tmp_path, content, message):
 @pytest.mark.parametrize("arguments", [["--parts"], ["--parts", "missing.py"], ["list", "--parts", "."]])
 def test_what_is_no_file_is_refused(arguments):
     with pytest.raises(UserError, match="--parts"):
-        take_parts(arguments)
+        load_parts_files(arguments)
 
 
 def test_an_experiment_of_ones_own_is_listed(capsys):

@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from transformer.attention import (
+    AttentionContext,
     MultiHeadAttention,
-    Sight,
     causal_mask,
     padding_mask,
     scaled_dot_product_attention,
@@ -89,8 +89,8 @@ def test_queries_and_keys_are_turned_and_values_are_not(config):
     np.testing.assert_allclose(thrice.keys, 3 * plain.keys, rtol=1e-6)
     np.testing.assert_array_equal(thrice.values, plain.values)
     turned, by_hand = [], []
-    attention(x, plain, Sight(mask, turn=lambda queries: 3 * queries), turned)
-    attention(x, plain._replace(keys=3 * plain.keys), Sight(mask), by_hand)
+    attention(x, plain, AttentionContext(mask, rotate=lambda queries: 3 * queries), turned)
+    attention(x, plain._replace(keys=3 * plain.keys), AttentionContext(mask), by_hand)
     np.testing.assert_allclose(turned[0], by_hand[0], rtol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_multi_head_is_the_papers_concatenation(config):
         heads.append(weights @ v)
     kernel = attention.output.kernel[...].reshape(-1, config.d_model)
     expected = jnp.concatenate(heads, axis=-1) @ kernel + attention.output.bias[...]
-    got = attention(x, attention.project(memory), Sight(jnp.ones((1, 1, 1, S), bool)))
+    got = attention(x, attention.project(memory), AttentionContext(jnp.ones((1, 1, 1, S), bool)))
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 

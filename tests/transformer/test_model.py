@@ -117,7 +117,7 @@ def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
     model = Transformer(config, rngs=nnx.Rngs(0))
     shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
     assert shapes.count((config.vocab_size, config.d_model)) == 1
-    x = model.embed(source, model.places(segments(source).position))
+    x = model.embed(source, model.position_vectors(segments(source).position))
     rows = model.embedding[...][source] * config.d_model**0.5
     table = model.positions(jnp.arange(source.shape[1]))
     np.testing.assert_allclose(x[0], rows[0] + table, atol=1e-6)
@@ -168,7 +168,7 @@ def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(confi
 
 def test_dropout_of_the_embedding_is_on_its_sum_with_the_positions(config, source):
     model, key = Transformer(config, rngs=nnx.Rngs(0)), jax.random.key(0)
-    places = model.places(segments(source).position)
+    places = model.position_vectors(segments(source).position)
     np.testing.assert_array_equal(model.embed(source, places, key), dropout(model.embed(source, places), 0.1, key))
 
 

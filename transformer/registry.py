@@ -25,7 +25,7 @@ from transformer.config import UserError
 T = TypeVar("T")
 
 
-class Parts(dict[str, T]):
+class Registry(dict[str, T]):
     """The parts of one kind by name: those of this code, and any that are put in. These may be put in anew."""
 
     def __init__(self, setting: str, parts: Mapping[str, T]):
@@ -44,7 +44,7 @@ class Parts(dict[str, T]):
         for name, part in dict(*others, **named).items():
             self._put(name, part, sys._getframe(1).f_globals)
 
-    def __ior__(self, other: Any) -> "Parts[T]":  # type: ignore[override, misc]
+    def __ior__(self, other: Any) -> "Registry[T]":  # type: ignore[override, misc]
         for name, part in dict(other).items():
             self._put(name, part, sys._getframe(1).f_globals)
         return self

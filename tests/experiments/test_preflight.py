@@ -8,9 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.inspection.invariants import laws
+from experiments.inspection.invariants import measure_invariants
 from experiments.registry import run_file
-from experiments.training.preflight import rehearse
+from experiments.training.preflight import preflight
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
@@ -27,7 +27,7 @@ def tables():
 
 
 class Leaking(MultiHeadAttention):
-    def attend(self, queries, keys, values, sight):
+    def attend(self, queries, keys, values, context):
         return scaled_dot_product_attention(queries, keys, values, jnp.array(True))
 
 
@@ -37,7 +37,7 @@ class ByLength(Positions):
 
 
 class Narrow(Positions):
-    def turn(self, x, positions):
+    def rotate(self, x, positions):
         return x[..., :3]
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_work_is_refused_by_name(micro, name):
     table["mine"] = part
     experiment = replace(micro, **{group: replace(getattr(micro, group), **{field: "mine"})})
     with pytest.raises(UserError, match=rf"{group}\.{field} = 'mine' cannot be used: .*({said})") as caught:
-        rehearse(experiment)
+        preflight(experiment)
     assert "\n" not in str(caught.value)
 
 
@@ -82,27 +82,27 @@ def test_the_line_of_the_users_file_is_said(micro, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from transformer.positions import POSITIONS, Positions\n\n\nclass Mine(Positions):\n"
-        "    def turn(self, x, positions):\n        return x + missing\n\n\nPOSITIONS['mine'] = Mine\n"
+        "    def rotate(self, x, positions):\n        return x + missing\n\n\nPOSITIONS['mine'] = Mine\n"
     )
     run_file(file)
     with pytest.raises(UserError, match=r"NameError: .*missing.* \(line 6 of .*mine\.py\)"):
-        rehearse(replace(micro, model=replace(micro.model, positions="mine")))
+        preflight(replace(micro, model=replace(micro.model, positions="mine")))
 
 
 @pytest.mark.parametrize("scale", [optax.scale_by_lion, optax.scale_by_factored_rms, optax.identity])
 def test_what_goes_downhill_is_taken(micro, scale):
     OPTIMIZERS["mine"] = lambda experiment: scale()
-    rehearse(replace(micro, optimizer=replace(micro.optimizer, name="mine")))
+    preflight(replace(micro, optimizer=replace(micro.optimizer, name="mine")))
 
 
 def test_the_examples_pass(micro):
     """Those that are used together in test_parts.py do; ALiBi, which is not among them, does."""
     run_file(EXAMPLES / "alibi.py")
-    rehearse(replace(micro, model=replace(micro.model, positions="alibi")))
+    preflight(replace(micro, model=replace(micro.model, positions="alibi")))
 
 
 def test_the_laws_hold_for_this_code_and_are_not_empty(config):
     small = replace(config, num_layers=1)
-    assert max(laws(small)) < 1e-5
+    assert max(measure_invariants(small)) < 1e-5
     ATTENTIONS["leaking"] = Leaking
-    assert laws(replace(small, attention="leaking")).causal > 0.01
+    assert measure_invariants(replace(small, attention="leaking")).causal > 0.01
