@@ -1,3 +1,5 @@
+"""`python -m experiments`, and the command `aiayn`, which is the same from any folder."""
+
 import sys
 import threading
 
@@ -6,12 +8,17 @@ def say_nothing(_: object) -> None:
     """A failed save (a full disk) leaves hundreds of lines from its threads; it is reported where it is awaited."""
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the command line."""
     sys.unraisablehook = say_nothing
     threading.excepthook = say_nothing
     try:
-        from experiments.cli.main import main
+        from experiments.cli.main import main as run
 
-        main()
+        run()
     except KeyboardInterrupt:  # while the libraries are still being imported
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -155,11 +155,19 @@ class WorkDir:
 
 def find_workdir(name: str | Path) -> WorkDir:
     """The run of that path, or of that name under runs/. UserError if there is none."""
-    places = list(dict.fromkeys((Path(name), Path("runs") / name)))  # an absolute path is one place
-    for path in places:
-        if (path / "config.json").is_file():
-            return WorkDir(path)
-    raise UserError(f"no run at {' or '.join(map(str, places))}: train one with `python -m experiments train NAME`")
+    if found := [path for path in _paths(name) if (path / "config.json").is_file()]:
+        return WorkDir(found[0])
+    paths = " or ".join(map(str, _paths(name)))
+    raise UserError(f"no run at {paths}: train one with `python -m experiments train NAME`")
+
+
+def is_run(name: str | Path) -> bool:
+    """Whether `find_workdir` finds one, or the name can only be meant as a path."""
+    return os.sep in str(name) or any((path / "config.json").is_file() for path in _paths(name))
+
+
+def _paths(name: str | Path) -> list[Path]:
+    return list(dict.fromkeys((Path(name), Path("runs") / name)))  # an absolute path is one of both
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

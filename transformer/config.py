@@ -42,15 +42,15 @@ class ModelConfig:
     num_layers: int = 6
     """N: layers in the encoder, and as many in the decoder."""
     d_model: int = 512
-    """D: width of every sub-layer's output."""
+    """D: width of every sub-layer's output. d_k and d_v do not follow from it: set them too."""
     d_ff: int = 2048
     """F: inner width of the feed-forward network."""
     num_heads: int = 8
     """h: attention heads."""
     d_k: int = 64
-    """Width of one head's queries and keys."""
+    """Width of one head's queries and keys; in the paper d_model / h."""
     d_v: int = 64
-    """Width of one head's values."""
+    """Width of one head's values; in the paper d_model / h."""
     dropout: float = 0.1
     """P_drop: on each sub-layer's output, and on embedding + position."""
     positions: str = "sinusoidal"

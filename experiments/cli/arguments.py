@@ -1,15 +1,18 @@
-"""What stands after a verb: a name, and flags that fill a dataclass."""
+"""What stands after a verb: an experiment or a run by name, and flags that fill a dataclass."""
 
 import io
 import re
 from contextlib import redirect_stderr
+from dataclasses import asdict
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 
-from experiments.presets import find
+from experiments.presets import EXPERIMENTS, find
+from experiments.workdir import find_workdir, is_run
+from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError
 
 Arguments = list[str]
@@ -22,10 +25,64 @@ class UsageError(Exception):
         self.asked = asked
 
 
-def experiment_of(verb: str, arguments: Arguments) -> tuple[Experiment, Arguments]:
-    """Splits [NAME, flags...]."""
+class Named(NamedTuple):
+    """The settings that a command starts from, and its flags."""
+
+    experiment: Experiment
+    run: Path | None
+    """The work directory that was named, if one was."""
+    flags: Arguments
+
+
+def experiment_of(verb: str, arguments: Arguments) -> Named:
+    """Splits [NAME, flags...]: NAME is an experiment, or a run whose settings are meant; `--config FILE` changes them,
+    or stands alone, for all of them. UserError for a name or a file that there is not."""
+    config, arguments = take_config(arguments)
+    changes = read_settings(config) if config else {}
+    if config and (not arguments or arguments[0].startswith("--")):
+        return Named(Experiment.from_dict({"name": config.stem} | changes), None, arguments)
     name, flags = run_of(verb, arguments)
-    return find(name), flags
+    run = None
+    if name in EXPERIMENTS or not is_run(name):  # a name of both means the experiment: runs/NAME is the other
+        experiment = find(name)
+    else:
+        run = find_workdir(name).path
+        experiment = Experiment.from_dict(find_workdir(name).settings())
+    if changes:
+        experiment = Experiment.from_dict(merged(asdict(experiment), changes))
+    return Named(experiment, run, flags)
+
+
+def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:
+    """The file of `--config FILE`, wherever that stands, and the other arguments."""
+    rest, found, waiting = [], None, iter(arguments)
+    for argument in waiting:
+        name, _, value = argument.partition("=")
+        if name != "--config":
+            rest.append(argument)
+            continue
+        if found is not None:
+            raise UserError("--config is given twice: one file has all settings")
+        value = value or next(waiting, "")
+        if not value:
+            raise UserError("--config wants a JSON file, as config.json of a run is one")
+        found = Path(value)
+    return found, rest
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file: all, as in config.json, or some. UserError if it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"--config {path}: there is no such file")
+    return read_json(path)
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, with those in `changes` in place of theirs."""
+    nested = {
+        name for name, value in changes.items() if isinstance(value, dict) and isinstance(settings.get(name), dict)
+    }
+    return settings | changes | {name: merged(settings[name], changes[name]) for name in nested}
 
 
 def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:

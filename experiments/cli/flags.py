@@ -1,12 +1,12 @@
 """What each verb of `python -m experiments` takes after its name: a class of flags for each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from experiments.evaluation.records import RESULTS
+from experiments.evaluation.records import results_folder
 from experiments.sentences import BadLines
 from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
@@ -16,12 +16,20 @@ Needed = tyro.conf.arg(help_behavior_hint="(needed)")
 
 
 @dataclass(frozen=True)
-class Training:
-    """Flags of `train` and `demo`."""
+class Configured:
+    """Flags of every verb that takes an experiment."""
 
     experiment: Annotated[Experiment, Flat]
+    config: Path | None = None
+    """Settings from a JSON file, all or some, as in a run's config.json. Flags change them further."""
+
+
+@dataclass(frozen=True)
+class Training(Configured):
+    """Flags of `train` and `demo`."""
+
     workdir: Path | None = None
-    """Where the run is written, and found again. None: runs/<name>."""
+    """Where the run is written, and found again. None: the run that was named, or runs/<name>."""
     screen: bool = True
     """In a terminal: one screen of curves, speed and the last sample, and not lines."""
     wandb: str | None = None
@@ -29,10 +37,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Explaining:
+class Explaining(Configured):
     """Flags of `explain`."""
-
-    experiment: Annotated[Experiment, Flat]
 
 
 @dataclass(frozen=True)
@@ -44,19 +50,17 @@ class Inspecting:
 
 
 @dataclass(frozen=True)
-class Planning:
+class Planning(Configured):
     """Flags of `plan`."""
 
-    experiment: Annotated[Experiment, Flat]
     measure: bool = True
     """Compile every shape and run some steps on this device: minutes on a CPU."""
 
 
 @dataclass(frozen=True)
-class Preparing:
+class Preparing(Configured):
     """Flags of `prepare`."""
 
-    experiment: Annotated[Experiment, Flat]
     from_dir: Path | None = None
     """Take a named corpus from this folder, not from the network: plain text, parquet files or archives (WMT14)."""
 
@@ -172,7 +176,7 @@ class Table1:
 
     render: bool = False
     """Measure nothing: render what there is."""
-    results: Path = RESULTS
+    results: Path = field(default_factory=results_folder)
     """Where the record and the rendered table go."""
 
 
@@ -190,7 +194,7 @@ class Table:
     """Train nothing: render what there is."""
     runs: Path = Path("runs")
     """Where the runs are written, and found again."""
-    results: Path = RESULTS
+    results: Path = field(default_factory=results_folder)
     """Where the records and the rendered table go."""
 
 

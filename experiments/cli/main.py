@@ -40,7 +40,8 @@ def usage() -> str:
     lines += ["  {:18} {}".format(*(verb.__doc__ or "").split(": ", 1)) for verb in VERBS.values()]
     lines += [
         "",
-        f"NAME is one of: {', '.join(EXPERIMENTS)}.",
+        f"NAME is one of: {', '.join(EXPERIMENTS)};",
+        "or a RUN, whose settings are meant; or none, where --config FILE has the settings.",
         "RUN is a work directory, or its name under runs/.",
         "--parts FILE, with any verb, runs a Python file first: parts of your own, by which settings may then go.",
     ]

@@ -33,7 +33,7 @@ from experiments.cli.flags import (
 )
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
-from experiments.evaluation.records import read_evaluation, results_table
+from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
 from experiments.inspection.figures import draw_attention, draw_curves
@@ -66,8 +66,8 @@ def run_list(arguments: Arguments) -> None:
 
 def run_prepare(arguments: Arguments) -> None:
     """prepare NAME: fetch the text, make the vocabulary, write token files"""
-    experiment, flags = experiment_of("prepare", arguments)
-    given = parse(Preparing, flags, Preparing(experiment), f"prepare {experiment.name}")
+    named = experiment_of("prepare", arguments)
+    given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.experiment.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
     data = prepare(given.experiment.data)
@@ -76,16 +76,16 @@ def run_prepare(arguments: Arguments) -> None:
 
 def run_plan(arguments: Arguments) -> None:
     """plan NAME: what a run will be and cost, before it starts, and in what it differs from the paper"""
-    experiment, flags = experiment_of("plan", arguments)
-    given = parse(Planning, flags, Planning(experiment), f"plan {experiment.name}")
-    for line in plan(given.experiment, given.measure):
+    named = experiment_of("plan", arguments)
+    given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.experiment.name}")
+    for line in plan(given.experiment, given.measure, log_to_stderr):
         print(line, flush=True)
 
 
 def run_explain(arguments: Arguments) -> None:
     """explain NAME: the model as the paper's equations with its sizes, and in what it differs from the paper"""
-    experiment, flags = experiment_of("explain", arguments)
-    given = parse(Explaining, flags, Explaining(experiment), f"explain {experiment.name}")
+    named = experiment_of("explain", arguments)
+    given = parse(Explaining, named.flags, Explaining(named.experiment), f"explain {named.experiment.name}")
     for line in explain(given.experiment):
         print(line)
 
@@ -100,10 +100,10 @@ def run_inspect(arguments: Arguments) -> None:
 
 def run_train(arguments: Arguments) -> None:
     """train NAME: train, or go on with a run that was stopped"""
-    experiment, flags = experiment_of("train", arguments)
-    given = parse(Training, flags, Training(experiment), f"train {experiment.name}")
+    named = experiment_of("train", arguments)
+    given = parse(Training, named.flags, Training(named.experiment), f"train {named.experiment.name}")
     join()
-    run = trained(given)
+    run = trained(replace(given, workdir=given.workdir or named.run))
     if is_first():
         print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
 
@@ -312,9 +312,9 @@ def run_compare(arguments: Arguments) -> None:
 
 
 def run_results(arguments: Arguments) -> None:
-    """results: the table of all records in experiments/results/"""
+    """results: the table of all published records, and of those in ./results"""
     no_more(arguments)
-    print(results_table(), end="")
+    print(results_table(*dict.fromkeys((RESULTS, results_folder()))), end="")
 
 
 def run_table(arguments: Arguments) -> None:

@@ -24,6 +24,14 @@ from transformer.config import Experiment, UserError
 from transformer.model import count_parameters
 
 RESULTS = Path(__file__).parents[1] / "results"
+"""The published records, which come with the code."""
+
+
+def results_folder() -> Path:
+    """Where new records and tables go: among the published ones within a checkout of this code, else ./results."""
+    checkout = RESULTS.parents[1]
+    within = (checkout / "pyproject.toml").is_file() and Path.cwd().is_relative_to(checkout)
+    return RESULTS if within else Path("results")
 
 
 def make_record(
@@ -178,18 +186,19 @@ def steps_of(record: dict[str, Any]) -> str:
     return f"{record['steps']:,}" + (f" of {planned:,}" if record["steps"] < planned else "")
 
 
-def results_table(folder: Path = RESULTS) -> str:
-    """The Markdown table of all records in a folder."""
+def results_table(*folders: Path) -> str:
+    """The Markdown table of all records in these folders; without any, of the published ones."""
     rows = [
         "| experiment | test set | BLEU | chrF | dev PPL, last | steps | hours | hardware |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(folder.glob("*.json")):
+    for path in (path for folder in folders or (RESULTS,) for path in sorted(folder.glob("*.json"))):
         record = read_evaluation(path)
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
+        link = f"experiments/results/{path.name}" if path.parent == RESULTS else str(path)
         machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
         cells = [
-            f"[{record['experiment']}](experiments/results/{path.name})",
+            f"[{record['experiment']}]({link})",
             test_set(record),
             values["BLEU"],
             values["chrF2"],

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from data.batching import Batch, BatchPlan, Int64, Shape, batch_plan, make_shape
 from data.corpora import WMT14, find_corpus
 from data.dataset import find_prepared, open_prepared, prepare
 from experiments.planning.accelerators import ACCELERATORS
+from experiments.planning.advice import advice
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
@@ -26,6 +27,7 @@ MEAN_LENGTH = 28
 SPREAD = 0.6  # of the logarithm of the length; newstest2013 has 0.59
 RATIO = 0.18  # spread of the logarithm of target / source; newstest2013's too
 MEASURED_STEPS = 3
+SHORT = 0.1  # hours: not worth a table of what they cost
 FULL_STEP_SECONDS = 10.0  # a step that would take longer is measured on some of its rows
 
 
@@ -38,12 +40,12 @@ class Text(NamedTuple):
     """Counts of the prepared data; None while the lengths are assumed."""
 
 
-def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
+def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = print) -> Iterator[str]:
     """Lines to print. With `measure`, every shape is compiled and some steps are run on this device.
 
     UserError for a corpus that cannot be prepared, and for parts that cannot be used.
     """
-    preflight(experiment)
+    preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)
@@ -66,15 +68,27 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
         f"{float(learning_rate(step, experiment)):.2e} at step {step:,}"
         for step in curve_points(experiment.optimizer.warmup_steps, steps)
     )
-    yield "hours elsewhere, estimated (experiments/planning/accelerators.py has the sources):"
-    for accelerator in ACCELERATORS:
-        hours, dollars = accelerator.hours(steps * per_step), accelerator.dollars
-        price = f", about ${hours * accelerator.devices * dollars:,.0f}" if dollars else ""
-        yield f"  {accelerator.name:22} {hours:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
+    yield from elsewhere(steps * per_step)
     if measure:
         yield from measured(experiment, shape, per_step)
+    if text.splits and (advised := list(advice(experiment, text.splits, len(text.plan)))):
+        yield "advice:"
+        yield from (f"  - {line}" for line in advised)
     yield "this run differs from the paper:"
     yield from (f"  - {line}" for line in deviations(experiment, text.splits))
+
+
+def elsewhere(flops: float) -> Iterator[str]:
+    """What so many operations take on accelerators that people rent; one line where that is nothing to plan for."""
+    hours = [accelerator.hours(flops) for accelerator in ACCELERATORS]
+    if max(hours) < SHORT:
+        yield f"elsewhere     less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
+        return
+    yield "hours elsewhere, estimated (experiments/planning/accelerators.py has the sources):"
+    for accelerator, needed in zip(ACCELERATORS, hours, strict=True):
+        cost = needed * accelerator.devices * accelerator.dollars if accelerator.dollars else None
+        price = "" if cost is None else f", about ${cost:,.0f}" if cost >= 1 else ", less than $1"
+        yield f"  {accelerator.name:22} {needed:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
 
 
 def text_of(config: DataConfig, seed: int) -> Text:

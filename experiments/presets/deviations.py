@@ -10,7 +10,7 @@ from data.corpora import languages_of
 from data.languages import primary
 from experiments.presets.wmt14 import EXPERIMENTS as PRESETS
 from experiments.workdir import differences, value_of
-from transformer.config import Experiment
+from transformer.config import Experiment, ModelConfig
 
 # Sentence pairs in the paper's training text (section 5.1).
 PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
@@ -64,6 +64,16 @@ def section_of(setting: str) -> str:
     return _SECTIONS[max((name for name in _SECTIONS if setting.startswith(name)), key=len)]
 
 
+def head_widths(model: ModelConfig) -> list[str]:
+    """Sentences on widths of heads that do not follow from the model's, as in the paper d_k = d_v = d_model / h."""
+    width = model.d_model / model.num_heads
+    return [
+        f"model.{name}: {value}, where d_model / h is {model.d_model} / {model.num_heads} = {width:g} (3.2.2)"
+        for name, value in (("d_k", model.d_k), ("d_v", model.d_v))
+        if value != width
+    ]
+
+
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
     """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
 
@@ -83,6 +93,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         f"{name}: {value_of(ours, name)}; the paper's {label}: {value_of(theirs, name)} ({section_of(name)})"
         for name in differing
     ]
+    lines += head_widths(experiment.model)
     if f"wmt14-{pair}" not in PAIRS:
         lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr (5.1)")
     rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
@@ -92,9 +103,10 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
         lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
-        lines.append(
-            f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out (5.1)"
-        )
+        if train["too_long"]:
+            lines.append(
+                f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out (5.1)"
+            )
     else:
         if experiment.data.train_pairs:
             lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")

@@ -17,6 +17,7 @@ from experiments.evaluation.metrics import bleu, check_language, target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.validation import make_validation
 from experiments.history import SAMPLE, minutes, perplexity
+from experiments.presets.deviations import head_widths
 from experiments.registry import Made, check_made_of, check_parts, custom_parts, made_of
 from experiments.streams import visible
 from experiments.training.memory import check_room, compile_step
@@ -64,8 +65,10 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
-    preflight(experiment)
+    preflight(experiment, log)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
+    for line in head_widths(experiment.model):
+        log(f"note: {line}")
     hashes = {setting: part.get("sha256", "") for setting, part in custom_parts(experiment).items()}
     made = made_of(model := outline(experiment.model))
     hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}

@@ -1,6 +1,7 @@
 """Before a run: parts of the user's own are tried at a small size, so that what cannot work is said at once."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -21,12 +22,13 @@ TOLERANCE = 1e-3
 """Of the laws, in float32."""
 
 
-def preflight(experiment: Experiment) -> None:
+def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> None:
     """Nothing where all parts are of this code. UserError names the parts that cannot be used, and why."""
     own = custom_parts(experiment)
     own.pop("data.corpus", None)  # preparing the text tries that
     if not own:
         return
+    log(f"preflight checks of {', '.join(own)}: some seconds")
     small = replace(experiment.model, num_layers=1, vocab_size=64, dtype="float32")
     text = replace(experiment.data, vocab_size=small.vocab_size)
     tried = replace(experiment, model=small, data=text, train=replace(experiment.train, accumulate=1))

@@ -1,0 +1,86 @@
+"""An experiment or a run by name, and settings from a file."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from experiments import find
+from experiments.cli.arguments import UsageError, experiment_of
+from transformer.config import UserError
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_run_stands_for_its_settings(here):
+    mine = replace(find("demo"), name="other", note="mine")
+    write(here / "runs" / "mine" / "config.json", asdict(mine))
+    for name in ("mine", "runs/mine", str(here / "runs" / "mine")):
+        named = experiment_of("train", [name, "--train.steps", "7"])
+        assert named.experiment == mine and named.flags == ["--train.steps", "7"]
+        assert named.run and named.run.resolve() == here / "runs" / "mine"
+
+
+def test_an_experiment_is_meant_by_a_name_that_a_run_has_too(here):
+    write(here / "runs" / "demo" / "config.json", asdict(replace(find("demo"), note="mine")))
+    assert experiment_of("train", ["demo"]) == (find("demo"), None, [])
+    assert experiment_of("train", ["runs/demo"]).experiment.note == "mine"
+
+
+@pytest.mark.parametrize("flag", [["--config", "mine.json"], ["--config=mine.json"]], ids=len)
+def test_a_file_changes_some_settings_or_has_all(here, flag):
+    write(here / "mine.json", {"name": "tiny", "train": {"steps": 5}})
+    named = experiment_of("train", ["demo", "--screen", *flag])
+    demo = find("demo")
+    assert named.experiment == replace(demo, name="tiny", train=replace(demo.train, steps=5))
+    assert named.flags == ["--screen"]
+    write(here / "mine.json", asdict(demo))
+    assert experiment_of("train", flag).experiment == demo
+    write(here / "mine.json", {})
+    assert experiment_of("train", flag).experiment.name == "mine"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"train": {"stepz": 1}}, "unknown setting 'stepz'"),
+        ({"train": 3}, "not the settings of an experiment"),
+        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "not the settings of an experiment"),
+        ([1], "no JSON object"),
+        ({"train": {"steps": 0}}, "train.steps must be at least 1"),
+    ],
+    ids=str,
+)
+def test_a_file_of_no_settings_is_refused(here, content, message):
+    write(here / "mine.json", content)
+    for arguments in (["demo", "--config", "mine.json"], ["--config", "mine.json"]):
+        with pytest.raises(UserError, match=message):
+            experiment_of("train", arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["demo", "--config"], "--config wants a JSON file"),
+        (["demo", "--config", "nothing.json"], "no such file"),
+        (["demo", "--config", "a", "--config", "b"], "given twice"),
+        (["runs/nothing"], "no run at runs/nothing"),
+        (["nothing"], "unknown experiment 'nothing'"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_named(here, arguments, message):
+    with pytest.raises(UserError, match=message):
+        experiment_of("train", arguments)
+    with pytest.raises(UsageError):
+        experiment_of("train", [])
