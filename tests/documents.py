@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, find
-from experiments.cli.arguments import parse
+from experiments.cli.arguments import parse, take_config
 from experiments.cli.flags import (
     Attending,
     Averaging,
@@ -78,12 +78,15 @@ def commands(text: str) -> list[list[str]]:
 def check_command(words: list[str]) -> None:
     """AssertionError or UserError unless verb, experiment and flags exist. Capitals stand for a reader's own."""
     with tables_restored():
-        verb, *rest = load_parts_files([word for word in words if word not in ("--help", "[--flags]")])
+        words = [word for word in words if word not in ("--help", "[--flags]")]
+        verb, *rest = take_config(load_parts_files(words))[1]
         assert verb in VERBS, words
         count = _POSITIONALS.get(verb, 1)
         names, flags = rest[:count], rest[count:]
         assert len(names) == count and not any(name.startswith("--") for name in names), words
         if verb in _OF_EXPERIMENT:
+            if names[0].startswith("runs/"):  # the settings of a reader's run, which has these flags whatever they are
+                names = ["small"]
             if not names[0].isupper():
                 parse(_OF_EXPERIMENT[verb], flags, _OF_EXPERIMENT[verb](find(names[0])), verb)
         elif verb == "demo":
