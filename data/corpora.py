@@ -265,9 +265,15 @@ def check_corpus(name: str, corpus: Corpus) -> None:
 
 
 def languages_of(config: DataConfig) -> Languages | None:
-    """By the configuration alone: the files of one's own text need not be there. UserError for what are none."""
+    """By the configuration alone: the files of one's own text need not be there. UserError for what are none,
+    and as find_corpus for a corpus that is none."""
     own = config.corpus == "files" or config.train_src is not None
-    said = config.languages if own else CORPORA.find(config.corpus).languages
+    if own:
+        said = config.languages
+    else:
+        corpus = CORPORA.find(config.corpus)
+        check_corpus(config.corpus, corpus)
+        said = corpus.languages
     return None if said is None else Languages.parse(said)
 
 

@@ -3,18 +3,19 @@
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
 from data.corpora import WMT14, find_corpus
-from data.dataset import find_prepared, open_prepared, prepare
+from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from experiments.accelerators import ACCELERATORS
 from experiments.deviations import PAIRS, deviations
 from experiments.fit import compile_anyway, device_memory, memory_of
 from experiments.rehearsal import rehearse
+from experiments.scoring import check_language, check_tokenizer, target_language
 from experiments.train import batch_plan
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig
 from transformer.flops import train_flops
@@ -35,8 +36,8 @@ class Text(NamedTuple):
 
     plan: BatchPlan
     description: str
-    splits: dict[str, Any] | None
-    """Counts of the prepared data; None while the lengths are assumed."""
+    data: PreparedData | None
+    """None while the lengths are assumed."""
 
 
 def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
@@ -50,7 +51,13 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     total = count_parameters(model)
     yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, of them {embedding:,} in the one tied matrix; products in {model.dtype}"
+    language = target_language(experiment.data)
+    missing = check_tokenizer(language)
+    if missing:
+        yield f"warning: {missing}"
     text = text_of(experiment.data, experiment.train.seed)
+    if text.data and not missing and (wrong := check_language(text.data.text("dev", "target"), language)):
+        yield f"warning: {wrong}"
     yield f"text          {text.description}"
 
     shape = text.plan.shape
@@ -75,7 +82,8 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
     if measure:
         yield from measured(experiment, shape, per_step)
     yield "this run differs from the paper:"
-    yield from (f"  - {line}" for line in deviations(experiment, text.splits))
+    splits = text.data.manifest["splits"] if text.data else None
+    yield from (f"  - {line}" for line in deviations(experiment, splits))
 
 
 def text_of(config: DataConfig, seed: int) -> Text:
@@ -94,7 +102,7 @@ def text_of(config: DataConfig, seed: int) -> Text:
         f"{counts['kept']:,} training pairs, {counts['source_tokens']:,} + {counts['target_tokens']:,} tokens, "
         f"vocabulary of {data.tokenizer.size:,}"
     )
-    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data.manifest["splits"])
+    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data)
 
 
 def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:

@@ -43,6 +43,7 @@ from experiments.inspect import inspect
 from experiments.plan import plan
 from experiments.records import read_evaluation, results_table
 from experiments.render import render_table, render_table1
+from experiments.scoring import check_language, check_tokenizer, target_language
 from experiments.screen import Screen, has_screen, watch
 from experiments.sentences import SKIPPED, BadLines, Translation
 from experiments.streams import Group, check_output, chunks, opened, written
@@ -70,7 +71,13 @@ def run_prepare(arguments: Arguments) -> None:
     given = parse(Preparing, flags, Preparing(experiment), f"prepare {experiment.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
+    language = target_language(given.experiment.data)
+    missing = check_tokenizer(language)
+    if missing:  # first: what follows may take hours
+        print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data)
+    if not missing and (wrong := check_language(data.text("dev", "target"), language)):
+        print(f"warning: {wrong}")
     print(f"{len(data.train):,} training pairs in {data.path}")
 
 

@@ -194,6 +194,32 @@ def test_odd_but_good_text_is_prepared(program, own, train_flags):
     assert "298 pairs" in result.out and "1 blank and 1 too long dropped" in result.out
 
 
+@pytest.mark.parametrize("command", [["prepare", "small"], ["plan", "small", "--no-measure"]])
+def test_what_bleu_will_need_is_said_before_the_text_is_prepared(
+    program, data_flags, text, tmp_path, monkeypatch, command
+):
+    """As a warning: it may be scored on another machine, where it is refused."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    sizes = ["--data.vocab-size", "200"]
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    for module in [name for name in sys.modules if name.startswith("sacrebleu.tokenizers.tokenizer_")]:
+        monkeypatch.delitem(sys.modules, module)
+    result = program(*command, *sizes, *data_flags(text), "--data.languages", "en-ja")
+    assert result.code == 0
+    said, prepared = result.out.find("warning: BLEU into ja needs"), result.out.find(str(tmp_path))
+    assert -1 < said < prepared and 'pip install "sacrebleu[ja]"' in result.out
+    assert "warning" not in program(*command, *sizes, *data_flags(text), "--data.languages", "en-de").out
+
+
+@pytest.mark.parametrize("command", [["prepare", "small"], ["plan", "small", "--no-measure"]])
+def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, own, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (own / "dev.de").write_text("这是一个很好的例子。\n" * 12, encoding="utf-8")
+    flags = [*command, "--data.vocab-size", "200", "--data.max-unknown", "1", *data_flags(own)]
+    assert "warning: into a language that was not said, BLEU counts words between spaces" in program(*flags).out
+    assert "warning: into" not in program(*flags, "--data.languages", "en-zh").out
+
+
 def test_translate_writes_one_line_for_each_line(program, run):
     text = b"The man sees the dog.\n\nA house.\r\nno end of line"
     result = program("translate", run.path, "--batch-size", "1", stdin=text)
