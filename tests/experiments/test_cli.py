@@ -265,6 +265,36 @@ def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
     assert "at least 2" in refused(program("translate", run.path, "--max-tokens", "1"))
 
 
+@pytest.mark.parametrize(
+    "content", [b"A dog.\rA house.\rA man.\n", b"A dog.\rA house.\rA man.\r", b"A dog.\r" * 150_000]
+)
+def test_a_text_whose_line_ends_are_carriage_returns_alone_is_refused(program, run, tmp_path, content):
+    (tmp_path / "mac.txt").write_bytes(content)
+    (tmp_path / "one.txt").write_bytes(b"A dog.\n")
+    mac, one, out = tmp_path / "mac.txt", tmp_path / "one.txt", tmp_path / "out.txt"
+    said = "its line ends are CR alone: convert them"
+    assert f"standard input: {said}" in refused(program("translate", run.path, stdin=content))
+    assert f"mac.txt: {said}" in refused(program("translate", run.path, "--input", mac, "--output", out))
+    assert not out.exists()
+    for sides in ((mac, one), (one, mac)):
+        flags = [word for both in zip(("--source", "--target"), sides, strict=True) for word in both]
+        assert f"mac.txt: {said}" in refused(program("score", run.path, *flags))
+        flags = [word for both in zip(("--data.test-src", "--data.test-tgt"), sides, strict=True) for word in both]
+        assert f"mac.txt: {said}" in refused(program("evaluate", run.path, *flags))
+
+
+@pytest.mark.parametrize("bad_lines", ["skip", "refuse"])
+def test_carriage_returns_in_a_line_are_told_and_cost_no_line(program, run, bad_lines):
+    """The line is translated too: they may stand in a sentence, and others came before it."""
+    flags = ("--beam", "1", "--bad-lines", bad_lines)
+    expected = program("translate", run.path, *flags, stdin=b"A dog.\nA dog. A house. A man.\nA man.\n")
+    result = program("translate", run.path, *flags, stdin=b"A dog.\r\nA dog.\rA house.\rA man.\nA man.\r\r\n")
+    assert result.code == 0 and result.out == expected.out
+    assert "warning: standard input, line 2: CR stands in it 2 times and reads as a space" in result.err
+    assert "CR stands" not in expected.err and result.err.count("CR stands") == 1
+    assert program("translate", run.path, *flags, stdin=b"A dog.\rA house.").code == 0
+
+
 def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
     text = "A dog.\nA house.\n"
     plain = text.encode()
