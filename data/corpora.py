@@ -264,11 +264,15 @@ def check_corpus(name: str, corpus: Corpus) -> None:
         Languages.parse(corpus.languages)
 
 
+def is_own_text(config: DataConfig) -> bool:
+    """Whether a corpus is the user's own files, which may not be there any more."""
+    return config.corpus == "files" or config.train_src is not None
+
+
 def languages_of(config: DataConfig) -> Languages | None:
     """By the configuration alone: the files of one's own text need not be there. UserError for what are none,
     and as find_corpus for a corpus that is none."""
-    own = config.corpus == "files" or config.train_src is not None
-    if own:
+    if is_own_text(config):
         said = config.languages
     else:
         corpus = CORPORA.find(config.corpus)

@@ -113,7 +113,7 @@ def check_seeds(system: list[Scored]) -> None:
             differing = [
                 name
                 for name in differences(theirs, ours)
-                if not name.startswith(("train.seed", "data.languages", "mesh", *PATHS))
+                if not name.startswith(("train.seed", "data.languages", "data.max_unknown", "mesh", *PATHS))
             ]
             differing += ["the text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
             differing += changed_parts(other.parts(), run.parts())

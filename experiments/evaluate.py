@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +58,8 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
     scores, failed = score(Translated(sources, outputs, references, language))
-    decode = asdict(translator.experiment.decode)
-    record = make_record(translator.meta, scores, test_set, translator.selection, translator.steps, decode, seconds)
+    scored, steps = translator.experiment, translator.steps
+    record = make_record(translator.meta, scores, test_set, translator.selection, steps, scored, seconds)
     write_record(path, record | {"texts": texts, "skipped": skipped})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 
+from data.corpora import is_own_text
 from experiments.deviations import deviations
 from experiments.parts import of_users, own_metrics, own_parts, published
 from experiments.progress import perplexity
@@ -32,7 +34,7 @@ def make_record(
     test_set: TestSet,
     selection: str,
     steps: list[int],
-    decode: dict[str, Any],
+    scored: Experiment,
     seconds: float,
 ) -> dict[str, Any]:
     """Everything that a published number needs behind it.
@@ -42,14 +44,16 @@ def make_record(
         test_set: the text that was translated.
         selection: how the checkpoints were chosen, as in Translator.load; what names steps was chosen by hand.
         steps: the checkpoints used; several were averaged.
-        decode: the settings it was translated with.
+        scored: the run's experiment as it was told to translate and score; what it was trained with, `meta` says.
         seconds: what translating took.
     """
+    told: dict[str, Any] = {"max_unknown": scored.data.max_unknown}
+    if is_own_text(scored.data) and test_set.languages:
+        told["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
+    experiment = experiment | {"data": experiment["data"] | told, "decode": asdict(scored.decode)}
     # As far as the checkpoint went, which may be less than was wanted.
-    trained = Experiment.from_dict(
-        experiment | {"decode": decode, "train": experiment["train"] | {"steps": meta["step"]}}
-    )
+    trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
     return {
         "experiment": experiment["name"],
         "note": experiment.get("note", ""),
@@ -68,7 +72,7 @@ def make_record(
         "train_hours": round(meta["seconds"] / 3600, 4),
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
-        "settings": experiment | {"decode": decode},
+        "settings": experiment,
         "parts": {
             "train": published(meta.get("parts", {}) | of_users(meta.get("made_of", {}))),
             "evaluate": published(own_parts(trained) | own_metrics()),

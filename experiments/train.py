@@ -62,6 +62,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
+    experiment, changed = run.going_on(experiment)
     rehearse(experiment)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     hashes = {setting: part.get("sha256", "") for setting, part in own_parts(experiment).items()}
@@ -93,6 +94,8 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         check_rates(experiment, meta, log)
         by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
+        if changed:
+            log(f"from here on: {', '.join(changed)}")
         if start >= end:
             return run
 
