@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from unicodedata import category
 
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 Pair = tuple[str, str]
 
@@ -115,8 +115,9 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
         for a, b in zip_longest(left, right):
             if a is None or b is None:
                 longer = count + 1 + sum(1 for _ in (right if a is None else left))
-                lines = (count, longer) if a is None else (longer, count)
-                raise UserError(f"{source} has {lines[0]} lines but {target} has {lines[1]}: they must be parallel")
+                left_count, right_count = (count, longer) if a is None else (longer, count)
+                lines = counted(left_count, "line")
+                raise UserError(f"{source} has {lines} but {target} has {right_count}: they must be parallel")
             count += 1
             yield a, b
     if count == 0:

@@ -15,7 +15,7 @@ from experiments.sentences import SKIPPED
 from experiments.testsets import TestSet, own_split
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 
 class Evaluation(NamedTuple):
@@ -47,7 +47,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
     outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
-    log(f"translated {len(sources)} sentences in {seconds:.1f} s")
+    log(f"translated {counted(len(sources), 'sentence')} in {seconds:.1f} s")
 
     run.evaluation.mkdir(exist_ok=True)
     path = run.evaluation / f"{test_set.name}.json"

@@ -17,7 +17,7 @@ from experiments.fit import compile_anyway, device_memory, memory_of
 from experiments.rehearsal import rehearse
 from experiments.scoring import check_language, check_tokenizer, target_language
 from experiments.train import batch_plan
-from transformer.config import UNK, DataConfig, Experiment, ModelConfig
+from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
 from transformer.flops import train_flops
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
@@ -62,10 +62,11 @@ def plan(experiment: Experiment, measure: bool) -> Iterator[str]:
 
     shape = text.plan.shape
     tokens = shape.rows * (shape.source + shape.target) / 2 * text.plan.fill()
-    yield f"batches       {shape.rows} rows of {shape.source} source and {shape.target} target tokens"
+    yield f"batches       {counted(shape.rows, 'row')} of {shape.source} source and {shape.target} target tokens"
     yield (
         f"steps         {steps:,}, of {tokens:,.0f} tokens a side on the average: {steps * tokens:.2e} in all, "
-        f"{steps / len(text.plan):.1f} epochs of {len(text.plan):,} batches; {text.plan.fill():.1%} of the slots filled"
+        f"{steps / len(text.plan):.1f} epochs of {counted(len(text.plan), 'batch', 'batches')}; "
+        f"{text.plan.fill():.1%} of the slots filled"
     )
     per_step = flops_per_step(model, shape)
     yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
@@ -99,8 +100,8 @@ def text_of(config: DataConfig, seed: int) -> Text:
     data = open_prepared(path) if path else prepare(config, log=lambda line: None)
     counts = data.manifest["splits"]["train"]
     told = (
-        f"{counts['kept']:,} training pairs, {counts['source_tokens']:,} + {counts['target_tokens']:,} tokens, "
-        f"vocabulary of {data.tokenizer.size:,}"
+        f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
+        f"tokens, vocabulary of {data.tokenizer.size:,}"
     )
     return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data)
 
@@ -152,8 +153,8 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
         part, seconds = shape.rows, seconds_of(shape.rows)
     whole = seconds * shape.rows / part
     yield (
-        f"  measured: {seconds:.3g} s for {part} of the {shape.rows} rows, {flops / whole / 1e12:.3g} TFLOP/s, "
-        f"{shape.rows * shape.target / whole:,.0f} target token slots/s: "
+        f"  measured: {seconds:.3g} s for {part} of the {counted(shape.rows, 'row')}, "
+        f"{flops / whole / 1e12:.3g} TFLOP/s, {shape.rows * shape.target / whole:,.0f} target token slots/s: "
         f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, validation not counted"
     )
 

@@ -22,7 +22,7 @@ from experiments.scoring import Score, target_language
 from experiments.testsets import TestSet
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 
 RESULTS = Path(__file__).parent / "results"
@@ -191,7 +191,7 @@ def results_table(folder: Path = RESULTS) -> str:
     for path in sorted(folder.glob("*.json")):
         record = read_evaluation(path)
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
-        machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
+        machine = f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}"
         cells = [
             f"[{record['experiment']}](experiments/results/{path.name})",
             test_set(record),

@@ -12,7 +12,7 @@ from unicodedata import category
 
 from data.text import DAMAGED, LONGEST_LINE, check_ends, decode_line, open_unpacked, returns_in
 from experiments.sentences import BadLines, warnings_of
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 # Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
 CHUNK = 4096
@@ -124,7 +124,7 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
                 bad.append(f"{error}: skipped")
                 chunk.append(None)
             if returns := returns_in(raw):
-                odd.append(f"{name}, line {number}: CR stands in it {returns:,} times and reads as a space")
+                odd.append(f"{name}, line {number}: CR stands in it {counted(returns, 'time')} and reads as a space")
         if chunk and (raw is None or len(chunk) == CHUNK):
             for warning in warnings_of(bad) + warnings_of(odd):
                 log(warning)

@@ -14,9 +14,10 @@ import pytest
 
 from data import corpora
 from data.corpora import CORPORA, HostedCorpus, find_corpus
+from data.encoding import Counts
 from data.fetch import RemoteFile, fetch
 from data.text import is_blank, is_blank_line, read_lines, read_pairs
-from transformer.config import DataConfig, UserError
+from transformer.config import DataConfig, UserError, counted
 
 CONTENT = gzip.compress(b"a man\na dog\n", mtime=0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -74,6 +75,18 @@ def test_line_ends_of_carriage_returns_alone_are_refused(tmp_path: Path) -> None
         assert len(list(read_lines(path))) == 1
     path.write_bytes(b"one\n" * 3 + b"a sentence\rwith\rsome\n")
     assert list(read_lines(path))[3:] == ["a sentence\rwith\rsome"]
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_a_count_of_one_is_singular(lines: int, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("one\n" * lines)
+    target.write_text("one\n" * 3)
+    with pytest.raises(UserError, match=r"has 1 line but" if lines == 1 else r"has 2 lines but"):
+        list(read_pairs(source, target))
+    counts = Counts(kept=lines, source_tokens=8 * lines, target_tokens=9 * lines)
+    assert str(counts).startswith("1 pair, " if lines == 1 else "2 pairs, ")
+    assert counted(lines * 1000, "batch", "batches") == f"{lines},000 batches" and counted(1, "batch") == "1 batch"
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -220,6 +220,26 @@ def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, o
     assert "warning: into" not in program(*flags, "--data.languages", "en-zh").out
 
 
+def test_one_of_a_kind_is_told_in_the_singular(program, run, tmp_path, text, data_flags, monkeypatch):
+    """In what a run of one of each says: no "1 lines", "1 pairs", "1 steps"."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    said = ""
+    data = ["--data.vocab-size", "200", *data_flags(text)]
+    ones = ["--train.steps", "1", "--train.keep", "1", "--model.num-layers", "1", "--optimizer.warmup-steps", "1"]
+    ones += ["--data.train-pairs", "1000", "--train.eval-every", "1", "--decode.extra-length", "1"]
+    for words in (["explain", "small", *data, *ones], ["plan", "small", "--no-measure", *data, *ones], ["list"]):
+        result = program(*words)
+        assert result.code == 0
+        said += result.out
+    for name in ("one.en", "one.de"):
+        (tmp_path / name).write_text("A dog.\n")
+    sides = ["--data.test-src", tmp_path / "one.en", "--data.test-tgt", tmp_path / "one.de", "--data.max-unknown", "1"]
+    said += program("evaluate", run.path, *sides).err
+    assert "translated 1 sentence in" in said and "encoder: 1 layer of" in said and "every 1 step;" in said
+    things = "lines|pairs|steps|tokens|layers|batches|sentences|checkpoints|rows|times|pieces"
+    assert not re.findall(rf"(?<![\d.,])1 (?:[a-z-]+ )?(?:{things})\b.*", said)
+
+
 def test_translate_writes_one_line_for_each_line(program, run):
     text = b"The man sees the dog.\n\nA house.\r\nno end of line"
     result = program("translate", run.path, "--batch-size", "1", stdin=text)

@@ -170,7 +170,7 @@ def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro
 
 def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(UserError, match=r"no room in .*checkpoints need"):
+    with pytest.raises(UserError, match=r"no room in .* for \d+ checkpoints: .* MB are needed"):
         train(micro, tmp_path / "run", lambda line: None)
 
 
