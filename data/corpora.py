@@ -264,10 +264,20 @@ def check_corpus(name: str, corpus: Corpus) -> None:
         Languages.parse(corpus.languages)
 
 
+def is_own_text(config: DataConfig) -> bool:
+    """Whether a corpus is the user's own files, which may not be there any more."""
+    return config.corpus == "files" or config.train_src is not None
+
+
 def languages_of(config: DataConfig) -> Languages | None:
-    """By the configuration alone: the files of one's own text need not be there. UserError for what are none."""
-    own = config.corpus == "files" or config.train_src is not None
-    said = config.languages if own else CORPORA.find(config.corpus).languages
+    """By the configuration alone: the files of one's own text need not be there. UserError for what are none,
+    and as find_corpus for a corpus that is none."""
+    if is_own_text(config):
+        said = config.languages
+    else:
+        corpus = CORPORA.find(config.corpus)
+        check_corpus(config.corpus, corpus)
+        said = corpus.languages
     return None if said is None else Languages.parse(said)
 
 

@@ -26,7 +26,7 @@ from data.folders import appears_whole, remove_abandoned
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
-from transformer.config import DataConfig, UserError
+from transformer.config import DataConfig, UserError, counted
 
 FORMAT = 2  # raise it when the files or their meaning change: older folders are then prepared anew
 
@@ -113,10 +113,12 @@ def _unread(counts: dict[str, Any], side: Side) -> str:
     """What of a side's text has no piece of the vocabulary, in words; nothing where all has one."""
     if not (uncovered := counts[f"{side}_uncovered"]):
         return ""
-    named = ", ".join(f"{character!r} {count:,} times" for character, count in list(uncovered.items())[:_NAMED])
+    most = list(uncovered.items())[:_NAMED]
+    named = ", ".join(f"{character!r} {counted(count, 'time')}" for character, count in most)
     more = " and others" if len(uncovered) > _NAMED else ""
     unknown, tokens = counts[f"{side}_unknown"], counts[f"{side}_tokens"]
-    return f"characters without a piece: {named}{more}; {unknown:,} of {tokens:,} tokens are <unk>"
+    are = "is" if unknown == 1 else "are"
+    return f"characters without a piece: {named}{more}; {unknown:,} of {counted(tokens, 'token')} {are} <unk>"
 
 
 def _folder(config: DataConfig, corpus: Corpus, sources: dict[str, Source], data_dir: Path) -> Path:
@@ -278,7 +280,7 @@ def open_prepared(path: Path) -> PreparedData:
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != facts["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes, not {facts['bytes']}"
+            found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']}"
             raise UserError(f"{file} {found}: remove the folder and prepare again")
     tokenizer = Tokenizer.load(path / "vocab.model")
     if tokenizer.sha256 != manifest["vocab_sha256"]:

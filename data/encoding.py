@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from data.text import Pair
 from data.tokenizer import Tokenizer
-from transformer.config import UNK, UserError
+from transformer.config import UNK, UserError, counted
 
 Ragged = tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]  # flat ids, and the length of each sentence
 
@@ -70,7 +70,7 @@ class Counts:
 
     def __str__(self) -> str:
         dropped = f"{self.blank:,} blank and {self.too_long:,} too long dropped"
-        return f"{self.kept:,} pairs, {self.source_tokens:,} + {self.target_tokens:,} tokens ({dropped})"
+        return f"{counted(self.kept, 'pair')}, {self.source_tokens:,} + {self.target_tokens:,} tokens ({dropped})"
 
 
 def encode_pairs(pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None) -> Iterator[Chunk]:

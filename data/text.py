@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from unicodedata import category
 
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 Pair = tuple[str, str]
 
@@ -66,16 +66,30 @@ def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
     """The lines of a binary file, with their ends. UserError for one of more than LONGEST_LINE bytes.
 
     An archive of a few kilobytes can unpack to one line of a hundred gigabytes. UserError also for a file whose line
-    ends are carriage returns alone: it would be one line.
+    ends are carriage returns alone, but perhaps for the last one: it would be one line.
     """
-    number = 1
+    newlines = returns = 0
     while raw := file.readline(LONGEST_LINE + 2):
-        if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
-            raise UserError(f"{name}: its line ends are CR alone: convert them, as with tr '\\r' '\\n'")
+        ended = raw.endswith(b"\n")
+        newlines, returns = newlines + ended, returns + returns_in(raw)
+        if not ended:  # the last line, or too long to go on with
+            check_ends(name, newlines, returns)
         if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
+            number = newlines + (not ended)
             raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
         yield raw
-        number += 1
+    check_ends(name, newlines, returns)
+
+
+def returns_in(raw: bytes) -> int:
+    """Carriage returns inside of a line. Crawled text has some, and those at the end of the line are no part of it."""
+    return raw.rstrip(b"\r\n").count(b"\r")
+
+
+def check_ends(name: Path | str, newlines: int, returns: int) -> None:
+    """UserError for a text with more carriage returns inside of its lines than it has lines: they are its line ends."""
+    if returns > newlines:
+        raise UserError(f"{name}: its line ends are CR alone: convert them, as with tr '\\r' '\\n'")
 
 
 def decode_line(raw: bytes, path: Path | str, number: int) -> str:
@@ -101,8 +115,9 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
         for a, b in zip_longest(left, right):
             if a is None or b is None:
                 longer = count + 1 + sum(1 for _ in (right if a is None else left))
-                lines = (count, longer) if a is None else (longer, count)
-                raise UserError(f"{source} has {lines[0]} lines but {target} has {lines[1]}: they must be parallel")
+                left_count, right_count = (count, longer) if a is None else (longer, count)
+                lines = counted(left_count, "line")
+                raise UserError(f"{source} has {lines} but {target} has {right_count}: they must be parallel")
             count += 1
             yield a, b
     if count == 0:

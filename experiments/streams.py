@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 from unicodedata import category
 
-from data.text import DAMAGED, LONGEST_LINE, decode_line, open_unpacked
+from data.text import DAMAGED, LONGEST_LINE, check_ends, decode_line, open_unpacked, returns_in
 from experiments.sentences import BadLines, warnings_of
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 # Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
 CHUNK = 4096
@@ -100,14 +100,17 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
     """Lines of UTF-8 in groups, as they come.
 
     A group is full, or what there is when the input ends or stands still. A line that is no UTF-8 or has more
-    than LONGEST_LINE bytes is skipped with a warning.
+    than LONGEST_LINE bytes is skipped with a warning. One with carriage returns inside gets a warning alone: it may be
+    a sentence, and what they are is known only where there is no other line.
 
     Raises:
-        UserError: there is such a line, and bad lines are refused, or the input is of another kind.
+        UserError: there is a line to skip, and bad lines are refused; or the input is of another kind, or one line with
+            carriage returns for line ends.
     """
-    number = 0
+    number = returns = 0
     chunk: list[str | None] = []
     bad: list[str] = []
+    odd: list[str] = []
     for raw in lines_as_they_come(file):
         if raw is not None:
             number += 1
@@ -120,15 +123,23 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
                     raise
                 bad.append(f"{error}: skipped")
                 chunk.append(None)
+            if returns := returns_in(raw):
+                odd.append(f"{name}, line {number}: CR stands in it {counted(returns, 'time')} and reads as a space")
         if chunk and (raw is None or len(chunk) == CHUNK):
-            for warning in warnings_of(bad):
+            for warning in warnings_of(bad) + warnings_of(odd):
                 log(warning)
             yield number - len(chunk) + 1, chunk
-            chunk, bad = [], []
+            chunk, bad, odd = [], [], []
+    if number == 1:
+        check_ends(name, number, returns)
+    if chunk:
+        for warning in warnings_of(bad) + warnings_of(odd):
+            log(warning)
+        yield number - len(chunk) + 1, chunk
 
 
 def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines, without their ends, and None where the input stands still or ends.
+    """The lines, without their ends, and None where the input stands still.
 
     Of one that is too long there is no more than that takes to see it.
     """
@@ -141,7 +152,6 @@ def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
             yield None
     if rest:
         yield rest
-    yield None
 
 
 def stands_still(file: BinaryIO) -> bool:

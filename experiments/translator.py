@@ -28,7 +28,7 @@ from experiments.sentences import (
 )
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, UserError
+from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, UserError, counted
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, graph_of, outline
@@ -187,7 +187,7 @@ class Translator:
         """
         texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
         if len(texts) != len(given):
-            raise UserError(f"{len(texts)} sources but {len(given)} targets")
+            raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
         self.warn(
             [
                 f"target line {number} does not end in {EOS_PIECE}: it is scored as a beginning"

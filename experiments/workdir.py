@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
-from data.corpora import SPLITS
+from data.corpora import SPLITS, is_own_text
 from data.tokenizer import Tokenizer
 from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
@@ -147,6 +147,21 @@ class WorkDir:
             return experiment
         names = [name.removeprefix("data.") for name in MAY_CHANGE if name.startswith("data.")]
         return replace(experiment, data=replace(experiment.data, **{name: getattr(now, name) for name in names}))
+
+    def going_on(self, experiment: Experiment) -> tuple[Experiment, list[str]]:
+        """An experiment as it goes on here, and in words what changes by it.
+
+        Of text whose languages it does not say they are the run's: to leave the flag out is not to take it back.
+        """
+        try:
+            before = Experiment.from_dict(self.settings()) if saved_steps(self.checkpoints) else experiment
+        except UserError:  # `claim` says what is wrong
+            before = experiment
+        if experiment.data.languages is None and is_own_text(experiment.data):
+            experiment = replace(experiment, data=replace(experiment.data, languages=before.data.languages))
+        old, new = asdict(before), asdict(experiment)
+        names = [name for name in differences(old, new) if not name.startswith(PATHS)]
+        return experiment, [f"{name} {value_of(new, name)} (was {value_of(old, name)})" for name in names]
 
     def settings(self) -> dict[str, Any]:
         """config.json as a dict."""

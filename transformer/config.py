@@ -20,6 +20,11 @@ class UserError(Exception):
     """
 
 
+def counted(count: int, thing: str, plural: str = "") -> str:
+    """A count in a message: 1 line, 2,000 lines, 2 batches. Without a plural the thing takes an s."""
+    return f"{count:,} {thing if count == 1 else plural or thing + 's'}"
+
+
 _LARGEST = 2**31 - 1  # JAX counts in int32
 
 
@@ -244,8 +249,9 @@ class Experiment:
     def __post_init__(self) -> None:
         rows = self.model.vocab_size
         if rows < self.data.vocab_size:
+            pieces = counted(self.data.vocab_size, "piece")
             raise UserError(
-                f"the vocabulary has {self.data.vocab_size} pieces but the embedding only {rows} rows: "
+                f"the vocabulary has {pieces} but the embedding only {counted(rows, 'row')}: "
                 f"raise --model.vocab-size or lower --data.vocab-size"
             )
 

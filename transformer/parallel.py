@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError
+from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
 from transformer.mesh import AXES, ROW_AXES
 from transformer.train import Batch, Metrics, TrainState, TrainStep, init_state, make_train_step
 
@@ -49,8 +49,8 @@ def make_mesh(config: MeshConfig, model: ModelConfig) -> Mesh:
     data = config.data or max(1, there // others)
     if data * others != there:
         raise UserError(
-            f"a mesh of {data} x {config.fsdp} x {config.tensor} (data, fsdp, tensor) wants {data * others} devices; "
-            f"there are {there}"
+            f"a mesh of {data} x {config.fsdp} x {config.tensor} (data, fsdp, tensor) wants "
+            f"{counted(data * others, 'device')}; there are {there}"
         )
     for axis, names in (("fsdp", ("d_model",)), ("tensor", ("num_heads", "d_ff", "vocab_size"))):
         for name in names:

@@ -33,6 +33,7 @@ from experiments.cli.flags import (
 )
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.metrics import check_language, check_tokenizer, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
@@ -52,7 +53,7 @@ from experiments.training.screen import Screen, has_screen, watch
 from experiments.training.views import WeightsAndBiases
 from experiments.translator import Translator, log_to_stderr
 from experiments.workdir import WorkDir, find_workdir
-from transformer.config import UserError
+from transformer.config import UserError, counted
 from transformer.processes import is_first, join
 
 
@@ -60,8 +61,9 @@ def run_list(arguments: Arguments) -> None:
     """list: the experiments there are"""
     no_more(arguments)
     for name, experiment in EXPERIMENTS.items():
-        m, steps = experiment.model, experiment.train.steps
-        print(f"{name:24} {experiment.data.corpus:16} {m.num_layers} layers, d_model {m.d_model}, {steps:,} steps")
+        m, steps = experiment.model, counted(experiment.train.steps, "step")
+        layers = counted(m.num_layers, "layer")
+        print(f"{name:24} {experiment.data.corpus:16} {layers}, d_model {m.d_model}, {steps}")
 
 
 def run_prepare(arguments: Arguments) -> None:
@@ -70,8 +72,14 @@ def run_prepare(arguments: Arguments) -> None:
     given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.experiment.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
+    language = target_language(given.experiment.data)
+    missing = check_tokenizer(language)
+    if missing:  # first: what follows may take hours
+        print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data)
-    print(f"{len(data.train):,} training pairs in {data.path}")
+    if not missing and (wrong := check_language(data.text("dev", "target"), language)):
+        print(f"warning: {wrong}")
+    print(f"{counted(len(data.train), 'training pair')} in {data.path}")
 
 
 def run_plan(arguments: Arguments) -> None:
@@ -267,7 +275,7 @@ def run_score(arguments: Arguments) -> None:
         raise UserError("`score` needs --source FILE and --target FILE")
     sources, targets = (lines_of(path, given.bad_lines) for path in (given.source, given.target))
     if len(sources) != len(targets):
-        raise UserError(f"{given.source} has {len(sources)} lines but {given.target} has {len(targets)}")
+        raise UserError(f"{given.source} has {counted(len(sources), 'line')} but {given.target} has {len(targets)}")
     # Not at every white space: a piece may hold a no-break space.
     translations = [
         list(filter(None, line.split(" "))) if given.pieces else line for line in (line or "" for line in targets)

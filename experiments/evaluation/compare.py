@@ -19,7 +19,7 @@ from experiments.evaluation.intervals import interval
 from experiments.evaluation.metrics import bleu, tokens_of
 from experiments.evaluation.records import language_of, read_evaluation
 from experiments.workdir import PATHS, WorkDir, changed_parts, differences, find_workdir
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 
 class Scored(NamedTuple):
@@ -75,7 +75,8 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
     UserError if a run is not scored, or not on the text of the others, or if BLEU counted other tokens.
     """
     if len(first) != len(second):
-        raise UserError(f"{len(first)} runs of one system and {len(second)} of the other: pairs need as many of both")
+        runs = counted(len(first), "run")
+        raise UserError(f"{runs} of one system and {len(second)} of the other: pairs need as many of both")
     pairs = [(scored(a, test_set), scored(b, test_set)) for a, b in zip(first, second, strict=True)]
     base = pairs[0][0]
     references, tokens = base.references, base.tokens()
@@ -91,7 +92,7 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
         check_seeds(system)
     results: dict[str, list[Paired]] = {}
     for a, b in pairs:
-        yield f"{a.run.path} and {b.run.path}, {test_set} set, {len(references):,} lines"
+        yield f"{a.run.path} and {b.run.path}, {test_set} set, {counted(len(references), 'line')}"
         left, right = a.protocol(), b.protocol()
         if differing := [name for name in left if left[name] != right[name]]:
             how = "; ".join(f"{name}: {left[name]} and {right[name]}" for name in differing)
@@ -113,7 +114,7 @@ def check_seeds(system: list[Scored]) -> None:
             differing = [
                 name
                 for name in differences(theirs, ours)
-                if not name.startswith(("train.seed", "data.languages", "mesh", *PATHS))
+                if not name.startswith(("train.seed", "data.languages", "data.max_unknown", "mesh", *PATHS))
             ]
             differing += ["the text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
             differing += changed_parts(other.parts(), run.parts())

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from experiments.evaluation.validation import warn_if_worse
 from experiments.sentences import SKIPPED
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 
 class Evaluation(NamedTuple):
@@ -48,7 +47,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
     outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
-    log(f"translated {len(sources)} sentences in {seconds:.1f} s")
+    log(f"translated {counted(len(sources), 'sentence')} in {seconds:.1f} s")
 
     run.evaluation.mkdir(exist_ok=True)
     path = run.evaluation / f"{test_set.name}.json"
@@ -59,8 +58,8 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
     scores, failed = score(Translated(sources, outputs, references, language))
-    decode = asdict(translator.experiment.decode)
-    record = make_record(translator.meta, scores, test_set, translator.selection, translator.steps, decode, seconds)
+    scored, steps = translator.experiment, translator.steps
+    record = make_record(translator.meta, scores, test_set, translator.selection, steps, scored, seconds)
     write_record(path, record | {"texts": texts, "skipped": skipped})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")

@@ -80,6 +80,18 @@ def bleu(language: str | None, **settings: Any) -> BLEU:
         raise UserError(f"BLEU into {language} needs a tokenizer that is not here{extra}") from error
 
 
+def check_tokenizer(language: str | None) -> str | None:
+    """Why BLEU into a language cannot be computed here, in a sentence; None: it can.
+
+    For what is done before a run, perhaps on another machine than it: where BLEU is needed, `bleu` refuses.
+    """
+    try:
+        bleu(language)
+    except UserError as error:
+        return f"{error}; `train` and `evaluate` will refuse without it"
+    return None
+
+
 def check_language(references: list[str], language: str | None) -> str | None:
     """What is wrong with counting the words of these lines as of that language, in a sentence; None: nothing.
 

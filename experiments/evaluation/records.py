@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 
+from data.corpora import is_own_text
 from experiments.evaluation.metrics import Score, custom_metrics, target_language
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
@@ -20,7 +22,7 @@ from experiments.presets.deviations import deviations
 from experiments.registry import custom_parts, of_users, published
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -40,7 +42,7 @@ def make_record(
     test_set: TestSet,
     selection: str,
     steps: list[int],
-    decode: dict[str, Any],
+    scored: Experiment,
     seconds: float,
 ) -> dict[str, Any]:
     """Everything that a published number needs behind it.
@@ -50,14 +52,16 @@ def make_record(
         test_set: the text that was translated.
         selection: how the checkpoints were chosen, as in Translator.load; what names steps was chosen by hand.
         steps: the checkpoints used; several were averaged.
-        decode: the settings it was translated with.
+        scored: the run's experiment as it was told to translate and score; what it was trained with, `meta` says.
         seconds: what translating took.
     """
+    told: dict[str, Any] = {"max_unknown": scored.data.max_unknown}
+    if is_own_text(scored.data) and test_set.languages:
+        told["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
+    experiment = experiment | {"data": experiment["data"] | told, "decode": asdict(scored.decode)}
     # As far as the checkpoint went, which may be less than was wanted.
-    trained = Experiment.from_dict(
-        experiment | {"decode": decode, "train": experiment["train"] | {"steps": meta["step"]}}
-    )
+    trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
     return {
         "experiment": experiment["name"],
         "note": experiment.get("note", ""),
@@ -76,7 +80,7 @@ def make_record(
         "train_hours": round(meta["seconds"] / 3600, 4),
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
-        "settings": experiment | {"decode": decode},
+        "settings": experiment,
         "parts": {
             "train": published(meta.get("parts", {}) | of_users(meta.get("made_of", {}))),
             "evaluate": published(custom_parts(trained) | custom_metrics()),
@@ -196,7 +200,7 @@ def results_table(*folders: Path) -> str:
         record = read_evaluation(path)
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
         link = f"experiments/results/{path.name}" if path.parent == RESULTS else str(path)
-        machine = f"{record['hardware']['device']}, {record['hardware']['cores']} cores"
+        machine = f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}"
         cells = [
             f"[{record['experiment']}]({link})",
             test_set(record),

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from experiments.translator import Translator, pad, width_for
-from transformer.config import PAD, ModelConfig, UserError
+from transformer.config import PAD, ModelConfig, UserError, counted
 from transformer.train import Params, graph_of
 
 # By the names of AttentionWeights: where the parameters of an attention stand.
@@ -85,7 +85,8 @@ def looks(translator: Translator, sources: list[str], targets: list[str]) -> dic
     Padding counts for nothing. UserError where the numbers of lines differ, or are 0.
     """
     if len(sources) != len(targets) or not sources:
-        raise UserError(f"{len(sources)} sources and {len(targets)} targets: as many of both are wanted")
+        both = f"{counted(len(sources), 'source')} and {counted(len(targets), 'target')}"
+        raise UserError(f"{both}: as many of both are wanted")
     source_ids, target_ids = translator.encode(sources), translator.encode(targets)
     widths = [width_for(max(map(len, ids))) for ids in (source_ids, target_ids)]
     graph = graph_of(translator.experiment.model)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.history import minutes
 from experiments.workdir import WorkDir
 from transformer.checkpoint import choose, read_arrays, read_meta
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 SHARED = "shared: it embeds source and target, and transposed it gives the logits (section 3.4)"
 
@@ -71,9 +71,10 @@ def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
         yield f"              the mean of the checkpoints {', '.join(map(str, meta['averaged']))}"
     loss = meta["dev_loss"]
     yield f"validation    {'none' if loss is None else f'loss {loss:.4f} per token'}"
-    yield f"cost          {minutes(meta['seconds'])} and {meta['target_tokens']:,} target tokens"
+    yield f"cost          {minutes(meta['seconds'])} and {counted(meta['target_tokens'], 'target token')}"
     yield f"commit        {meta['commit']}"
-    yield f"text          {data['corpus']}, {data['splits']['train']['kept']:,} training pairs, hash {data['hash']}"
+    pairs = counted(data["splits"]["train"]["kept"], "training pair")
+    yield f"text          {data['corpus']}, {pairs}, hash {data['hash']}"
     for role, source in data["sources"].items():
         yield f"              {role}: {source['name']}, {source['sha256'][:16]}"
     yield f"vocabulary    {meta['vocabulary']}"

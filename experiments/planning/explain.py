@@ -14,7 +14,7 @@ from data.corpora import CORPORA
 from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
 from experiments.workdir import value_of
-from transformer.config import Experiment
+from transformer.config import Experiment, counted
 from transformer.model import count_parameters
 from transformer.registry import Registry
 from transformer.train import Params, init_params
@@ -34,15 +34,15 @@ def explain(experiment: Experiment) -> Iterator[str]:
     layer = params["decoder"][0]
     attention, feed_forward = layer["self_attention"], layer["feed_forward"]
     norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # one of the user's own may have no parameters
-    L = m.num_layers
+    L, layers = m.num_layers, counted(m.num_layers, "layer")
 
     yield f"{experiment.name}, by the sections of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} pieces of text"
     yield ""
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a last Norm")
-    yield f"       encoder: {L} layers of self-attention and FFN"
-    yield f"       decoder: {L} layers of masked self-attention, attention over the encoder's output, and FFN"
+    yield f"       encoder: {layers} of self-attention and FFN"
+    yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
     yield from part(experiment, "model.norm_type")
     yield f"       {count(norm):,} parameters in one{': ' + shapes(norm) if norm else ''}"
     if m.attention == "softmax":
@@ -61,18 +61,19 @@ def explain(experiment: Experiment) -> Iterator[str]:
     yield f"in all {count_parameters(m):,} parameters; products in {m.dtype}"
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
-    yield f"5.2    {t.steps:,} steps"
+    yield f"5.2    {counted(t.steps, 'step')}"
     yield from part(experiment, "optimizer.name", "5.3")
     if o.name == "adam":
         yield f"       beta_1 = {o.b1}, beta_2 = {o.b2}, epsilon = {o.eps:g}"
     yield from part(experiment, "optimizer.schedule")
     if o.schedule == "inverse_sqrt":
-        yield f"       warmup {o.warmup_steps:,} steps, scale {o.scale:g}"
+        yield f"       warmup {counted(o.warmup_steps, 'step')}, scale {o.scale:g}"
     yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on E[w] + PE(position)"
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: the right token {1 - t.label_smoothing:g}, each other {wrong:.3g}"
-    yield f"6.1    beam of {d.beam}; log P / ((5 + length) / 6)^{d.alpha}; {d.extra_length} tokens longer at most"
-    yield f"       parameters: the mean of the last {t.keep} checkpoints"
+    longer = counted(d.extra_length, "token")
+    yield f"6.1    beam of {d.beam}; log P / ((5 + length) / 6)^{d.alpha}; {longer} longer at most"
+    yield f"       parameters: the mean of the last {counted(t.keep, 'checkpoint')}"
     yield ""
     yield "it differs from the paper:"
     for line in differing:

@@ -3,20 +3,21 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from data.batching import Batch, BatchPlan, Int64, Shape, batch_plan, make_shape
 from data.corpora import WMT14, find_corpus
-from data.dataset import find_prepared, open_prepared, prepare
+from data.dataset import PreparedData, find_prepared, open_prepared, prepare
+from experiments.evaluation.metrics import check_language, check_tokenizer, target_language
 from experiments.planning.accelerators import ACCELERATORS
 from experiments.planning.advice import advice
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
-from transformer.config import UNK, DataConfig, Experiment, ModelConfig
+from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
 from transformer.flops import train_flops
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
@@ -36,8 +37,8 @@ class Text(NamedTuple):
 
     plan: BatchPlan
     description: str
-    splits: dict[str, Any] | None
-    """Counts of the prepared data; None while the lengths are assumed."""
+    data: PreparedData | None
+    """None while the lengths are assumed."""
 
 
 def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = print) -> Iterator[str]:
@@ -51,15 +52,22 @@ def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = pri
     total = count_parameters(model)
     yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, of them {embedding:,} in the one tied matrix; products in {model.dtype}"
+    language = target_language(experiment.data)
+    missing = check_tokenizer(language)
+    if missing:
+        yield f"warning: {missing}"
     text = text_of(experiment.data, experiment.train.seed)
+    if text.data and not missing and (wrong := check_language(text.data.text("dev", "target"), language)):
+        yield f"warning: {wrong}"
     yield f"text          {text.description}"
 
     shape = text.plan.shape
     tokens = shape.rows * (shape.source + shape.target) / 2 * text.plan.fill()
-    yield f"batches       {shape.rows} rows of {shape.source} source and {shape.target} target tokens"
+    yield f"batches       {counted(shape.rows, 'row')} of {shape.source} source and {shape.target} target tokens"
     yield (
         f"steps         {steps:,}, of {tokens:,.0f} tokens a side on the average: {steps * tokens:.2e} in all, "
-        f"{steps / len(text.plan):.1f} epochs of {len(text.plan):,} batches; {text.plan.fill():.1%} of the slots filled"
+        f"{steps / len(text.plan):.1f} epochs of {counted(len(text.plan), 'batch', 'batches')}; "
+        f"{text.plan.fill():.1%} of the slots filled"
     )
     per_step = flops_per_step(model, shape)
     yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
@@ -71,11 +79,12 @@ def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = pri
     yield from elsewhere(steps * per_step)
     if measure:
         yield from measured(experiment, shape, per_step)
-    if text.splits and (advised := list(advice(experiment, text.splits, len(text.plan)))):
+    splits = text.data.manifest["splits"] if text.data else None
+    if splits and (advised := list(advice(experiment, splits, len(text.plan)))):
         yield "advice:"
         yield from (f"  - {line}" for line in advised)
     yield "this run differs from the paper:"
-    yield from (f"  - {line}" for line in deviations(experiment, text.splits))
+    yield from (f"  - {line}" for line in deviations(experiment, splits))
 
 
 def elsewhere(flops: float) -> Iterator[str]:
@@ -104,10 +113,10 @@ def text_of(config: DataConfig, seed: int) -> Text:
     data = open_prepared(path) if path else prepare(config, log=lambda line: None)
     counts = data.manifest["splits"]["train"]
     told = (
-        f"{counts['kept']:,} training pairs, {counts['source_tokens']:,} + {counts['target_tokens']:,} tokens, "
-        f"vocabulary of {data.tokenizer.size:,}"
+        f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
+        f"tokens, vocabulary of {data.tokenizer.size:,}"
     )
-    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data.manifest["splits"])
+    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data)
 
 
 def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:
@@ -157,8 +166,8 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
         part, seconds = shape.rows, seconds_of(shape.rows)
     whole = seconds * shape.rows / part
     yield (
-        f"  measured: {seconds:.3g} s for {part} of the {shape.rows} rows, {flops / whole / 1e12:.3g} TFLOP/s, "
-        f"{shape.rows * shape.target / whole:,.0f} target token slots/s: "
+        f"  measured: {seconds:.3g} s for {part} of the {counted(shape.rows, 'row')}, "
+        f"{flops / whole / 1e12:.3g} TFLOP/s, {shape.rows * shape.target / whole:,.0f} target token slots/s: "
         f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, validation not counted"
     )
 

@@ -10,7 +10,7 @@ from data.corpora import languages_of
 from data.languages import primary
 from experiments.presets.wmt14 import EXPERIMENTS as PRESETS
 from experiments.workdir import differences, value_of
-from transformer.config import Experiment, ModelConfig
+from transformer.config import Experiment, ModelConfig, counted
 
 # Sentence pairs in the paper's training text (section 5.1).
 PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
@@ -85,8 +85,8 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     ours = asdict(experiment)
     papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
     papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{pair}"] or papers
-    counted = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
-    differing, paper = min(zip(counted, papers, strict=True), key=lambda both: len(both[0]))
+    in_each = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
+    differing, paper = min(zip(in_each, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")
     theirs = asdict(paper)
     lines = [
@@ -102,20 +102,19 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         lines.append("the vocabulary is of byte-pair encoding; the paper's English-French one is of word-pieces (5.1)")
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
-        lines.append(f"{train['kept']:,} training pairs, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
+        kept, too_long = counted(train["kept"], "training pair"), counted(train["too_long"], "pair")
+        lines.append(f"{kept}, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
         if train["too_long"]:
-            lines.append(
-                f"{train['too_long']:,} pairs of more than {experiment.data.max_length} tokens a side left out (5.1)"
-            )
+            lines.append(f"{too_long} of more than {experiment.data.max_length} tokens a side left out (5.1)")
     else:
         if experiment.data.train_pairs:
-            lines.append(f"{experiment.data.train_pairs:,} training pairs at most (5.1)")
+            lines.append(f"{counted(experiment.data.train_pairs, 'training pair')} at most (5.1)")
         lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     return [
         *lines,
         f"batches of at most {experiment.data.batch_tokens:,} token slots a side, of sentences of any length; "
         f"the paper's: about 25,000 tokens, of sentences of about one length (5.1)",
-        f"checkpoints every {experiment.train.eval_every:,} steps; the paper: every 10 minutes (6.1)",
+        f"checkpoints every {counted(experiment.train.eval_every, 'step')}; the paper: every 10 minutes (6.1)",
         "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own (5.1)",
         "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)",
         "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)",

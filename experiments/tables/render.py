@@ -17,7 +17,7 @@ from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3
 from experiments.tables.complexity import KINDS, K, R, table1_record
 from experiments.tables.runner import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, UserError, counted
 from transformer.flops import train_flops
 
 
@@ -64,7 +64,7 @@ def render_table1(results: Path) -> list[Path]:
         "",
         f"One layer at its barest, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
         f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
-        f"{record['hardware']['processor']}, {record['hardware']['cores']} cores.",
+        f"{record['hardware']['processor']}, {counted(record['hardware']['cores'], 'core')}.",
     ]
     curves = {kind.name: measured[kind.name]["seconds"] for kind in KINDS}
     stem = results / "table1"

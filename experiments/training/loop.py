@@ -29,7 +29,7 @@ from experiments.training.watchdog import Watchdog
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import (
@@ -65,6 +65,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
+    experiment, changed = run.going_on(experiment)
     preflight(experiment, log)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     for line in head_widths(experiment.model):
@@ -98,6 +99,8 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         check_rates(experiment, meta, log)
         by_first(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
+        if changed:
+            log(f"from here on: {', '.join(changed)}")
         if start >= end:
             return run
 
@@ -170,12 +173,13 @@ def describe(
 ) -> None:
     """What is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
-    log(f"data {data.path}: {len(data.train):,} training pairs, vocabulary of {data.tokenizer.size:,}")
+    log(f"data {data.path}: {counted(len(data.train), 'training pair')}, vocabulary of {data.tokenizer.size:,}")
     log(
-        f"{experiment.train.steps:,} steps of at most {experiment.data.batch_tokens:,} tokens a side, "
+        f"{counted(experiment.train.steps, 'step')} of at most {experiment.data.batch_tokens:,} tokens a side, "
         f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"
     )
-    log(f"batches of {train.shape.rows} rows of {train.shape.source} source and {train.shape.target} target tokens")
+    rows, source, target = train.shape
+    log(f"batches of {counted(rows, 'row')} of {source} source and {target} target tokens")
     log("compilations: 1 training step, 1 validation step, 1 sample")
     sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     log(
@@ -197,7 +201,7 @@ def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, 
         f"checkpoints {numbers['checkpoint_seconds']:.2g})"
     )
     if numbers["skipped"]:
-        line += f"  {numbers['skipped']:.0f} non-finite steps skipped"
+        line += f"  {counted(round(numbers['skipped']), 'non-finite step')} skipped"
     progress.log(line)
 
 
@@ -206,7 +210,7 @@ def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpo
     bad = int(state.bad_steps)
     if bad >= experiment.train.max_bad_steps:
         raise UserError(
-            f"stopped at step {step}: the last {bad} steps had a non-finite gradient or update and were skipped; "
+            f"stopped at step {step}, after {counted(bad, 'skipped step')} with a non-finite gradient or update; "
             f"{last(checkpoints)}"
         )
 
@@ -230,7 +234,7 @@ def translate_some(translator: Translator, data: PreparedData, params: Params, s
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = translator.translate(sources, bad_lines="skip")  # a long line is no reason to end a run
     value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
-    progress.log(f"step {step}: BLEU {value:.2f} on {len(sources)} validation sentences, greedy")
+    progress.log(f"step {step}: BLEU {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
     progress.write(step, dev_bleu=value)
     for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
         sample = dict(zip(SAMPLE, texts, strict=True))

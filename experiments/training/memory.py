@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from data.batching import Shape
 from experiments.workdir import WorkDir
-from transformer.config import Experiment, TrainConfig, UserError
+from transformer.config import Experiment, TrainConfig, UserError, counted
 from transformer.parallel import batch_on, bytes_in_all, padded_rows, parallel_step, state_on
 from transformer.train import TrainState
 
@@ -20,8 +20,9 @@ def compile_step(experiment: Experiment, shape: Shape, mesh: Mesh) -> Any:
     compiled = compile_anyway(experiment, shape, mesh)
     if (needed := memory_of(compiled)) > (there := device_memory()):
         raise UserError(
-            f"a batch of {shape.rows} rows of {shape.source} + {shape.target} tokens needs {needed / 1e9:.1f} GB, and "
-            f"a device has {there / 1e9:.1f} GB: lower --data.batch-tokens, or raise --train.accumulate"
+            f"a batch of {counted(shape.rows, 'row')} of {shape.source} + {shape.target} tokens needs "
+            f"{needed / 1e9:.1f} GB, and a device has {there / 1e9:.1f} GB: "
+            f"lower --data.batch-tokens, or raise --train.accumulate"
         )
     return compiled
 
@@ -61,5 +62,6 @@ def check_room(run: WorkDir, state: TrainState, config: TrainConfig) -> None:
     needed, free = size * max(1, keep + 3 - there), shutil.disk_usage(run.path).free
     if needed > free:
         raise UserError(
-            f"no room in {run.path}: {keep} checkpoints need {needed / 1e6:,.0f} MB, free are {free / 1e6:,.0f} MB"
+            f"no room in {run.path} for {counted(keep, 'checkpoint')}: {needed / 1e6:,.0f} MB are needed, "
+            f"free are {free / 1e6:,.0f} MB"
         )

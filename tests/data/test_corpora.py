@@ -14,9 +14,10 @@ import pytest
 
 from data import corpora
 from data.corpora import CORPORA, HostedCorpus, find_corpus
+from data.encoding import Counts
 from data.fetch import RemoteFile, fetch
 from data.text import is_blank, is_blank_line, read_lines, read_pairs
-from transformer.config import DataConfig, UserError
+from transformer.config import DataConfig, UserError, counted
 
 CONTENT = gzip.compress(b"a man\na dog\n", mtime=0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -58,13 +59,46 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
 
 def test_line_ends_of_carriage_returns_alone_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "old-mac"
-    for content in (b"one\rtwo\rthree\r", b"one\rtwo", b"one two\r" * 200_000):
+    texts = (b"one\rtwo\rthree\r", b"one\rtwo", b"one two\r" * 200_000)
+    last_one_ended = (
+        b"one\rtwo\rthree\n",
+        b"one\rtwo\rthree\r\n",
+        b"one\rtwo\r" * 99 + b"\n",
+        b"one two\r" * 200_000 + b"\n",
+    )
+    for content in texts + last_one_ended + (b"one\rtwo\rthree\n" * 2,):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"old-mac: its line ends are CR alone: convert them.*tr"):
             list(read_lines(path))
     for content in (b"one line", b"one line\r", b"one\rline\n", b"\r\n"):
         path.write_bytes(content)
         assert len(list(read_lines(path))) == 1
+    path.write_bytes(b"one\n" * 3 + b"a sentence\rwith\rsome\n")
+    assert list(read_lines(path))[3:] == ["a sentence\rwith\rsome"]
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_a_count_of_one_is_singular(lines: int, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("one\n" * lines)
+    target.write_text("one\n" * 3)
+    with pytest.raises(UserError, match=r"has 1 line but" if lines == 1 else r"has 2 lines but"):
+        list(read_pairs(source, target))
+    counts = Counts(kept=lines, source_tokens=8 * lines, target_tokens=9 * lines)
+    assert str(counts).startswith("1 pair, " if lines == 1 else "2 pairs, ")
+    assert counted(lines * 1000, "batch", "batches") == f"{lines},000 batches" and counted(1, "batch") == "1 batch"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_line_ends_of_carriage_returns_alone_are_told_before_numbers_of_lines_that_differ(
+    side: int, tmp_path: Path
+) -> None:
+    files = tmp_path / "source", tmp_path / "target"
+    for file in files:
+        file.write_bytes(b"one\ntwo\nthree\n")
+    files[side].write_bytes(b"one\rtwo\rthree\n")
+    with pytest.raises(UserError, match=rf"{files[side].name}: its line ends are CR alone"):
+        list(read_pairs(*files))
 
 
 def test_missing_file_and_directory_are_named(tmp_path: Path) -> None:

@@ -182,6 +182,17 @@ def test_the_characters_of_a_vocabulary_are_those_that_come_back(
     assert name != "seen" or (character in tokenizer.characters) == (character not in "\0▁▅")
 
 
+@pytest.mark.parametrize(
+    ("character", "in_bytes", "without"), [("\0", "\0", " ⁇ "), ("▅", "▅", " ⁇ "), ("▁", " ", " ")]
+)
+def test_what_never_has_a_piece_is_spelled_in_bytes_but_for_the_sign_of_the_space(
+    small: Tokenizer, with_bytes: Tokenizer, character: str, in_bytes: str, without: str
+) -> None:
+    text = f"ab{character}cd"
+    assert with_bytes.decode(with_bytes.encode([text])) == [f"ab{in_bytes}cd"]
+    assert small.decode(small.encode([text])) == [f"ab{without}cd"]
+
+
 def test_text_that_is_not_unicode_is_refused(small: Tokenizer) -> None:
     with pytest.raises(UserError, match="not valid text"):
         small.encode(["a\udc80"])

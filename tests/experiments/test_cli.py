@@ -194,6 +194,52 @@ def test_odd_but_good_text_is_prepared(program, own, train_flags):
     assert "298 pairs" in result.out and "1 blank and 1 too long dropped" in result.out
 
 
+@pytest.mark.parametrize("command", [["prepare", "small"], ["plan", "small", "--no-measure"]])
+def test_what_bleu_will_need_is_said_before_the_text_is_prepared(
+    program, data_flags, text, tmp_path, monkeypatch, command
+):
+    """As a warning: it may be scored on another machine, where it is refused."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    sizes = ["--data.vocab-size", "200"]
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    for module in [name for name in sys.modules if name.startswith("sacrebleu.tokenizers.tokenizer_")]:
+        monkeypatch.delitem(sys.modules, module)
+    result = program(*command, *sizes, *data_flags(text), "--data.languages", "en-ja")
+    assert result.code == 0
+    said, prepared = result.out.find("warning: BLEU into ja needs"), result.out.find(str(tmp_path))
+    assert -1 < said < prepared and 'pip install "sacrebleu[ja]"' in result.out
+    assert "warning" not in program(*command, *sizes, *data_flags(text), "--data.languages", "en-de").out
+
+
+@pytest.mark.parametrize("command", [["prepare", "small"], ["plan", "small", "--no-measure"]])
+def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, own, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (own / "dev.de").write_text("这是一个很好的例子。\n" * 12, encoding="utf-8")
+    flags = [*command, "--data.vocab-size", "200", "--data.max-unknown", "1", *data_flags(own)]
+    assert "warning: into a language that was not said, BLEU counts words between spaces" in program(*flags).out
+    assert "warning: into" not in program(*flags, "--data.languages", "en-zh").out
+
+
+def test_one_of_a_kind_is_told_in_the_singular(program, run, tmp_path, text, data_flags, monkeypatch):
+    """In what a run of one of each says: no "1 lines", "1 pairs", "1 steps"."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    said = ""
+    data = ["--data.vocab-size", "200", *data_flags(text)]
+    ones = ["--train.steps", "1", "--train.keep", "1", "--model.num-layers", "1", "--optimizer.warmup-steps", "1"]
+    ones += ["--data.train-pairs", "1000", "--train.eval-every", "1", "--decode.extra-length", "1"]
+    for words in (["explain", "small", *data, *ones], ["plan", "small", "--no-measure", *data, *ones], ["list"]):
+        result = program(*words)
+        assert result.code == 0
+        said += result.out
+    for name in ("one.en", "one.de"):
+        (tmp_path / name).write_text("A dog.\n")
+    sides = ["--data.test-src", tmp_path / "one.en", "--data.test-tgt", tmp_path / "one.de", "--data.max-unknown", "1"]
+    said += program("evaluate", run.path, *sides).err
+    assert "translated 1 sentence in" in said and "encoder: 1 layer of" in said and "every 1 step;" in said
+    things = "lines|pairs|steps|tokens|layers|batches|sentences|checkpoints|rows|times|pieces"
+    assert not re.findall(rf"(?<![\d.,])1 (?:[a-z-]+ )?(?:{things})\b.*", said)
+
+
 def test_translate_writes_one_line_for_each_line(program, run):
     text = b"The man sees the dog.\n\nA house.\r\nno end of line"
     result = program("translate", run.path, "--batch-size", "1", stdin=text)
@@ -237,6 +283,36 @@ def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
     assert out.read_text() == "precious"
     assert "No such file" in refused(program("translate", run.path, "--input", tmp_path / "none.txt"))
     assert "at least 2" in refused(program("translate", run.path, "--max-tokens", "1"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"A dog.\rA house.\rA man.\n", b"A dog.\rA house.\rA man.\r", b"A dog.\r" * 150_000]
+)
+def test_a_text_whose_line_ends_are_carriage_returns_alone_is_refused(program, run, tmp_path, content):
+    (tmp_path / "mac.txt").write_bytes(content)
+    (tmp_path / "one.txt").write_bytes(b"A dog.\n")
+    mac, one, out = tmp_path / "mac.txt", tmp_path / "one.txt", tmp_path / "out.txt"
+    said = "its line ends are CR alone: convert them"
+    assert f"standard input: {said}" in refused(program("translate", run.path, stdin=content))
+    assert f"mac.txt: {said}" in refused(program("translate", run.path, "--input", mac, "--output", out))
+    assert not out.exists()
+    for sides in ((mac, one), (one, mac)):
+        flags = [word for both in zip(("--source", "--target"), sides, strict=True) for word in both]
+        assert f"mac.txt: {said}" in refused(program("score", run.path, *flags))
+        flags = [word for both in zip(("--data.test-src", "--data.test-tgt"), sides, strict=True) for word in both]
+        assert f"mac.txt: {said}" in refused(program("evaluate", run.path, *flags))
+
+
+@pytest.mark.parametrize("bad_lines", ["skip", "refuse"])
+def test_carriage_returns_in_a_line_are_told_and_cost_no_line(program, run, bad_lines):
+    """The line is translated too: they may stand in a sentence, and others came before it."""
+    flags = ("--beam", "1", "--bad-lines", bad_lines)
+    expected = program("translate", run.path, *flags, stdin=b"A dog.\nA dog. A house. A man.\nA man.\n")
+    result = program("translate", run.path, *flags, stdin=b"A dog.\r\nA dog.\rA house.\rA man.\nA man.\r\r\n")
+    assert result.code == 0 and result.out == expected.out
+    assert "warning: standard input, line 2: CR stands in it 2 times and reads as a space" in result.err
+    assert "CR stands" not in expected.err and result.err.count("CR stands") == 1
+    assert program("translate", run.path, *flags, stdin=b"A dog.\rA house.").code == 0
 
 
 def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):

@@ -51,7 +51,7 @@ def test_what_the_mask_hides_is_never_looked_at(translator):
 
 
 def test_a_text_that_is_no_text_is_refused(translator):
-    with pytest.raises(UserError, match="1 sources and 2 targets"):
+    with pytest.raises(UserError, match="1 source and 2 targets"):
         looks(translator, ["a"], ["b", "c"])
     with pytest.raises(UserError, match="0 sources"):
         looks(translator, [], [])

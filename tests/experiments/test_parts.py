@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import transformer.layers
-from data.corpora import CORPORA, find_corpus
+from data.corpora import CORPORA, find_corpus, languages_of
 from data.fetch import sha256_of
 from experiments.cli.main import main
 from experiments.evaluation.evaluate import evaluate
@@ -335,8 +335,9 @@ def test_a_corpus_of_ones_own(tmp_path, monkeypatch):
 def test_a_corpus_that_is_none_is_refused_before_it_is_read(change, said):
     members = {"name": "mine", "licence": "", "languages": "en-de", "sources": print, "pairs": print} | change
     CORPORA["mine"] = types.SimpleNamespace(**{name: value for name, value in members.items() if value is not None})
-    with pytest.raises(UserError, match=said):
-        find_corpus(DataConfig(corpus="mine"))
+    for asked in (find_corpus, languages_of):
+        with pytest.raises(UserError, match=said):
+            asked(DataConfig(corpus="mine"))
 
 
 def test_a_metric_of_ones_own_is_scored_beside_the_others():

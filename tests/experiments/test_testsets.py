@@ -45,6 +45,26 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     assert "mean of checkpoints 20, 30, 40 (average), news, en-de" in said
 
 
+def test_a_record_says_what_it_was_scored_by(run, news):
+    """Not what the run said, where `evaluate` was told something else: in its settings too."""
+    translator = Translator.load(run.path)
+    assert translator.experiment.data.languages is None
+    data = replace(translator.experiment.data, max_unknown=0.5)
+    translator.experiment = replace(translator.experiment, data=data)
+    for text in (
+        own_split(translator, "test", quiet, Languages("en", "de")),
+        read_files(*news, translator.tokenizer, Languages("en", "de")),
+    ):
+        record = json.loads(evaluate(run, translator, text, quiet).record.read_text())
+        assert record["settings"]["data"] == translator.meta["experiment"]["data"] | {
+            "languages": "en-de",
+            "max_unknown": 0.5,
+        }
+        assert not any(line.startswith("languages") for line in record["deviations"])
+    record = json.loads(evaluate(run, translator, "test", quiet).record.read_text())
+    assert record["settings"]["data"]["languages"] is None and record["language"] is None
+
+
 def test_another_text_of_the_same_name_is_another_test_set(run, news):
     translator = Translator.load(run.path)
     first = read_files(*news, translator.tokenizer, EN_DE)

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.evaluation.metrics import bleu
 from experiments.history import read_metrics
 from experiments.training.loop import train
 from experiments.training.progress import Meter
+from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
 from transformer.checkpoint import Checkpoints
@@ -69,6 +71,25 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     assert_bitwise_equal(state, expected)
     assert meta["target_tokens"] == expected_meta["target_tokens"]
     assert meta["dev_loss"] == expected_meta["dev_loss"]
+
+
+def test_a_run_goes_on_in_its_languages_and_says_what_changes(micro, tmp_path, monkeypatch):
+    asked: list[str | None] = []
+    monkeypatch.setattr("experiments.train.bleu", lambda language: asked.append(language) or bleu(language))
+
+    def go_on(steps, languages):
+        lines: list[str] = []
+        data, settings = replace(micro.data, languages=languages), replace(micro.train, steps=steps)
+        run = train(replace(micro, data=data, train=settings), tmp_path / "run", lines.append)
+        trained = Translator.load(run.path, "last").meta["experiment"]["data"]
+        assert trained["languages"] == run.settings()["data"]["languages"]
+        return asked[-1], [line for line in lines if line.startswith("from here on")]
+
+    assert go_on(1, "en-fr") == ("fr", [])
+    assert go_on(2, None) == ("fr", ["from here on: train.steps 2 (was 1)"])
+    changed = "from here on: data.languages en-zh (was en-fr), train.steps 3 (was 2)"
+    assert go_on(3, "en-zh") == ("zh", [changed])
+    assert go_on(4, None) == ("zh", ["from here on: train.steps 4 (was 3)"])
 
 
 def checkpoint_in_the_making(workdir: Path) -> bool:
@@ -150,7 +171,7 @@ def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro
 
 def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(UserError, match=r"no room in .*checkpoints need"):
+    with pytest.raises(UserError, match=r"no room in .* for \d+ checkpoints: .* MB are needed"):
         train(micro, tmp_path / "run", lambda line: None)
 
 
