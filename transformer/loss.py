@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer.config import PAD
-from transformer.mesh import row_groups
+from transformer.mesh import platform, row_groups
 from transformer.products import product
 
 # The logits of so many tokens are made at a time: on a CPU few, for its cache, elsewhere enough for the matrix units.
@@ -107,6 +107,6 @@ def _chunks(x: Array, targets: Array) -> tuple[Array, Array]:
     Positions are cut and not rows: it is rows that devices share among them.
     """
     B, T, D = x.shape
-    limit = _TOKENS_ON_CPU if jax.default_backend() == "cpu" else _TOKENS
+    limit = _TOKENS_ON_CPU if platform() == "cpu" else _TOKENS
     n = next(n for n in range(1, T + 1) if T % n == 0 and (n == T or B * T // n <= limit))
     return x.reshape(B, n, T // n, D).swapaxes(0, 1), targets.reshape(B, n, T // n).swapaxes(0, 1)

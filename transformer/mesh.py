@@ -3,6 +3,10 @@
 Rows of a batch are shared along `data` and `fsdp`; parameters along `fsdp` and `tensor` (transformer/parallel.py).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -10,6 +14,24 @@ from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
+
+
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
+
+
+def platform() -> str:
+    """What the program that is being traced will run on: "cpu", "gpu" or "tpu"."""
+    return _platform.get() or jax.default_backend()
+
+
+@contextmanager
+def tracing_for(platform: str) -> Iterator[None]:
+    """Programs traced inside are for this platform, whatever this machine has."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
 
 
 def row_groups() -> int:

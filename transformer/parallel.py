@@ -6,6 +6,7 @@ Rows of a batch are shared along the axes `data` and `fsdp`; parameters, and wha
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -40,12 +41,12 @@ RULES: tuple[tuple[str, P], ...] = (
 """What the path of an array in the train state ends in, and the mesh axes along which its own are shared."""
 
 
-def make_mesh(config: MeshConfig, model: ModelConfig) -> Mesh:
-    """All devices of all processes as a mesh [data, fsdp, tensor].
+def make_mesh(config: MeshConfig, model: ModelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes, or these, as a mesh [data, fsdp, tensor].
 
     UserError if their number or the model's sizes cannot be divided so.
     """
-    there, others = jax.device_count(), config.fsdp * config.tensor
+    there, others = len(devices or jax.devices()), config.fsdp * config.tensor
     data = config.data or max(1, there // others)
     if data * others != there:
         raise UserError(
@@ -58,7 +59,7 @@ def make_mesh(config: MeshConfig, model: ModelConfig) -> Mesh:
                 raise UserError(
                     f"mesh.{axis} = {getattr(config, axis)} does not divide model.{name} = {getattr(model, name)}"
                 )
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * len(AXES))
+    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def spec_of(path: tuple[Any, ...]) -> P:

@@ -1,0 +1,132 @@
+"""The roofline of a training step on an accelerator that need not be there: where its time goes, part by part.
+
+    python -m benchmarks.roofline base --target h100
+    python -m benchmarks.roofline base --hlo step.hlo.txt.xz --measured profile.json
+
+compiles the step for the target (JAX's plugin for it has to be installed: docs/scaling.md), and prints what each part
+of the paper moves and computes, the operations that take longest with the line of source that made each, and the
+predicted time of a step. A prediction: how good it is, benchmarks/README.md says.
+"""
+
+import json
+import lzma
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.train import SIZES
+from data.batching import Shape
+from experiments.planning.cross_compile import compile_for
+from experiments.planning.hlo import Kernel, Program
+from experiments.planning.roofline import by_part, cost_of, direction_of, line_of, part_of, seconds_of
+from experiments.planning.targets import Target, find_target
+from experiments.training.memory import memory_of
+from transformer.config import UserError
+
+TOP = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Flags."""
+
+    size: Annotated[str, tyro.conf.Positional]
+    """Which model: base, big, small or tiny."""
+    target: str = "h100"
+    """Which device, and how many: h100, 8xh100, h200, a100, v5e-8."""
+    rows: int = 168
+    """Rows of the batch, on all devices together."""
+    width: int = 144
+    """Token slots of a row, on each side."""
+    fill: float = 0.957
+    """Part of the target's slots that hold a token."""
+    hlo: Path | None = None
+    """A compiled program's text to read (.xz is unpacked), in place of compiling."""
+    save: Path | None = None
+    """Where the compiled program's text goes."""
+    measured: Path | None = None
+    """A profile made by `benchmarks.train --profile`: its times are printed beside the predicted ones."""
+
+
+def main(settings: Settings) -> None:
+    """Prints the roofline."""
+    target, count = find_target(settings.target)
+    if settings.size not in SIZES:
+        raise UserError(f"unknown size {settings.size!r}; there are: {', '.join(SIZES)}")
+    experiment, memory = SIZES[settings.size], None
+    experiment = replace(experiment, model=replace(experiment.model, dtype="bfloat16"))
+    if settings.hlo:
+        text = read_text(settings.hlo)
+    else:
+        compiled = compile_for(experiment, Shape(settings.rows, settings.width, settings.width), target, count)
+        text, memory = compiled.as_text(), memory_of(compiled)
+    if settings.save:
+        settings.save.write_text(text, encoding="utf-8")
+    kernels = list(Program(text).kernels())
+    measured = read_profile(settings.measured) if settings.measured else {}
+    print_parts(kernels, target)
+    print_top(kernels, target, measured)
+    print_step(kernels, target, settings, count, memory)
+
+
+def print_parts(kernels: list[Kernel], target: Target) -> None:
+    """A line for each part and direction."""
+    print(f"{'part':18} {'direction':9} {'kernels':>7} {'GB':>7} {'TFLOP':>7} {'ms':>7}")
+    for (part, direction), cost in by_part(kernels, target).items():
+        print(
+            f"{part:18} {direction:9} {cost.kernels:7,} {cost.bytes / 1e9:7.2f} {cost.flops / 1e12:7.2f} "
+            f"{cost.seconds * 1e3:7.2f}"
+        )
+
+
+def print_top(kernels: list[Kernel], target: Target, measured: dict[str, float]) -> None:
+    """The kernels that take longest, or those that a profile names."""
+    print(f"\n{'ms':>7} {'measured':>9} {'MB':>7} {'GFLOP':>6} {'times':>5}  part, operation, line")
+    longest = sorted(kernels, key=lambda kernel: -seconds_of(kernel, target))
+    for kernel in longest[:TOP]:
+        real = f"{measured[kernel.name]:9.3f}" if kernel.name in measured else " " * 9
+        print(
+            f"{seconds_of(kernel, target) * 1e3:7.3f} {real} {kernel.bytes / 1e6:7,.0f} {kernel.flops / 1e9:6,.0f} "
+            f"{kernel.times:5}  {part_of(kernel)} {direction_of(kernel)}, {kernel.name}, {line_of(kernel)}"
+        )
+
+
+def print_step(kernels: list[Kernel], target: Target, settings: Settings, count: int, memory: int | None) -> None:
+    """The whole step."""
+    cost = cost_of(kernels, target)
+    tokens = settings.rows * settings.width * settings.fill
+    rate = cost.flops / cost.seconds
+    print(f"\npredicted step on {count} x {target.label} ({target.measured}):")
+    print(f"  {cost.kernels:,} kernels, {cost.bytes / 1e9:.1f} GB, {cost.flops / 1e12:.2f} TFLOP a device")
+    print(f"  {cost.seconds * 1e3:.1f} ms, {tokens / cost.seconds:,.0f} target tokens/s")
+    print(f"  {rate / 1e12:.0f} TFLOP/s, {rate / target.matmul_rate:.0%} of the rate of a large matrix product")
+    if memory is not None:
+        print(f"  {memory / 1e9:.2f} GB of memory of {target.memory / 1e9:.0f}, exact")
+
+
+def read_text(path: Path) -> str:
+    """A text file, unpacked if it ends in .xz."""
+    try:
+        return lzma.decompress(path.read_bytes()).decode() if path.suffix == ".xz" else path.read_text(encoding="utf-8")
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def read_profile(path: Path) -> dict[str, float]:
+    """Milliseconds by operation, of a record or a bare profile."""
+    try:
+        found: Any = json.loads(read_text(path))
+        rows = found["profile"] if isinstance(found, dict) else found
+        return {row["operation"]: float(row["milliseconds"]) for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no profile of benchmarks.train: {error}") from error
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Settings))
+    except UserError as error:
+        sys.exit(f"error: {error}")

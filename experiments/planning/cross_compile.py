@@ -1,0 +1,58 @@
+"""Compiles the training step for devices that this machine does not have: XLA only needs their description.
+
+The GPU compiler comes with jax[cuda12], the TPU's with jax[tpu]. A GPU program is compiled without autotuning, so its
+matrix products are not the variants that a real device would choose; memory and traffic are those of the real program.
+"""
+
+import os
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from data.batching import Shape
+from experiments.planning.targets import Target
+from transformer.config import Experiment, UserError
+from transformer.mesh import tracing_for
+from transformer.parallel import batch_on, make_mesh, padded_rows, parallel_step, state_on
+
+_TPU_GRIDS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+
+
+def devices_of(target: Target, count: int) -> list[Any]:
+    """Descriptions of so many devices of one machine, or of one TPU slice.
+
+    UserError without the compiler of that platform, or where there is no such slice.
+    """
+    try:
+        if target.platform == "tpu":
+            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server where there is no TPU
+            if count not in _TPU_GRIDS:
+                raise UserError(f"{target.name} has slices of {', '.join(map(str, _TPU_GRIDS))}, not of {count}")
+            found = topologies.get_topology_desc(f"{target.description}:{_TPU_GRIDS[count]}", platform="tpu")
+        else:
+            text = (
+                f'gpu_device_info {{ {target.description} }} platform_name: "CUDA" '
+                "dnn_version_info { major: 9 minor: 10 } runtime_version { major: 12 minor: 9 } "
+                f'device_description_str: "{target.label}"'
+            )
+            found = topologies.get_topology_desc("any", platform="cuda", topology=f"1x1x{count}", target_config=text)
+    except UserError:
+        raise
+    except Exception as error:  # of a plugin that is not there, whatever that raises
+        extra = "tpu" if target.platform == "tpu" else "cuda12"
+        raise UserError(
+            f"compiling for {target.name} needs JAX's plugin for it: pip install --constraint constraints.txt "
+            f'"jax[{extra}]" ({type(error).__name__}: {str(error).partition(chr(10))[0]:.120})'
+        ) from error
+    return list(found.devices)
+
+
+def compile_for(experiment: Experiment, shape: Shape, target: Target, count: int) -> Any:
+    """The compiled train step for batches of this shape on so many devices, with its memory analysis and its text."""
+    mesh = make_mesh(experiment.mesh, experiment.model, devices_of(target, count))
+    rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
+    with tracing_for("tpu" if target.platform == "tpu" else "gpu"):
+        batch = batch_on(mesh, rows, shape.source, shape.target)
+        lowered = parallel_step(experiment, mesh).lower(state_on(mesh, experiment), batch, jax.random.key(0))
+        return lowered.compile()

@@ -1,0 +1,309 @@
+"""Reads a compiled program's text (XLA's optimized HLO): the bytes and floating-point operations of each kernel.
+
+Each operation of the entry computation is one kernel, or a library call such as a matrix product. It reads its
+operands from the device's memory and writes its results there; what is fused within a kernel never leaves the chip. So
+bytes over bandwidth is the time of a kernel that computes little, and a while loop costs its body times its trips.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+_BYTES = {
+    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2,
+    "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
+}  # fmt: skip
+
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
+    "opt-barrier", "domain", "iota", "add-dependency",
+}  # fmt: skip
+"""Operations that move nothing: names for what is there already, or numbers that the next kernel makes itself."""
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+class Instruction(NamedTuple):
+    """One line of HLO."""
+
+    name: str
+    shape: str
+    """As it is written: "f32[8,64]{1,0}", or a tuple of such."""
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str
+    root: bool
+
+    @property
+    def called(self) -> list[str]:
+        """The computations that it runs."""
+        single = re.findall(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", self.attributes)
+        several = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
+        return single + ([name.strip(" %") for name in several[1].split(",")] if several else [])
+
+
+class Kernel(NamedTuple):
+    """What a device runs as one piece: a fusion, a library call, a copy, a collective."""
+
+    name: str
+    opcode: str
+    times: int
+    """How often a run of the program executes it: the trips of the loops around it."""
+    bytes: float
+    """Read and written by all of these together."""
+    flops: float
+    """Of its matrix products and convolutions, by all of these together."""
+    op_name: str
+    """JAX's name: the functions and transformations that made it."""
+    frames: tuple["Frame", ...]
+    """The Python call that made it, innermost first; empty where the compiler made it."""
+    network_bytes: float = 0.0
+    """Of a collective: what it has to move, as the size of its result or operand, whichever is larger."""
+
+
+class Frame(NamedTuple):
+    """A line of Python."""
+
+    file: str
+    function: str
+    line: int
+
+
+def bytes_of(shape: str) -> float:
+    """Bytes of an array, or of a tuple of arrays."""
+    total = 0.0
+    for kind, dims in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shape):
+        total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
+    return total
+
+
+def dims_of(shape: str) -> list[int]:
+    """The dimensions of an array; of a tuple those of its first one."""
+    found = re.search(r"\[([\d,]*)\]", shape)
+    return [int(d) for d in found[1].split(",") if d] if found else []
+
+
+class Program:
+    """A compiled program, by the text of its optimized HLO."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        self._frames_text = text[: text.find("\nENTRY")] if "\nENTRY" in text else ""
+        current: dict[str, Instruction] | None = None
+        for line in text.splitlines():
+            if not line.startswith(" "):
+                head = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line)
+                if head and not line.startswith("HloModule"):
+                    current = self.computations.setdefault(head[2], {})
+                    self.entry = head[2] if head[1] else self.entry
+                elif line.startswith("}"):
+                    current = None
+            elif current is not None and (found := _instruction(line)):
+                current[found.name] = found
+
+    @cached_property
+    def frames(self) -> dict[int, tuple[Frame, ...]]:
+        """The stack of each stack_frame_id, innermost first."""
+        tables: dict[str, dict[int, str]] = {}
+        table: dict[int, str] | None = None
+        for line in self._frames_text.splitlines():
+            if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+                table = tables.setdefault(line, {})
+            elif table is not None and (row := re.match(r"(\d+) (.*)", line)):
+                table[int(row[1])] = row[2].strip('"')
+            elif line.strip():
+                table = None
+        if "StackFrames" not in tables:
+            return {}
+        place = {}
+        for number, location in tables["FileLocations"].items():
+            fields = dict(re.findall(r"(\w+)=(\d+)", location))
+            file = tables["FileNames"].get(int(fields["file_name_id"]), "")
+            function = tables["FunctionNames"].get(int(fields["function_name_id"]), "")
+            place[number] = Frame(file, function, int(fields["line"]))
+        rows = {n: dict(re.findall(r"(\w+)=(\d+)", frame)) for n, frame in tables["StackFrames"].items()}
+        # XLA writes 1 more than the parent's number: the first frame, which has none, would be its own.
+        more = int(rows.get(1, {}).get("parent_frame_id", 0))
+        stacks: dict[int, tuple[Frame, ...]] = {0: ()}
+        for number, fields in sorted(rows.items()):  # a parent stands before its children
+            parent = int(fields.get("parent_frame_id", more)) - more
+            stacks[number] = (place[int(fields["file_location_id"])], *stacks.get(parent, ()))
+        return stacks
+
+    def kernels(self) -> Iterator[Kernel]:
+        """Everything that a run of the program executes."""
+        yield from self._kernels(self.entry, 1)
+
+    def _kernels(self, computation: str, times: int) -> Iterator[Kernel]:
+        instructions = self.computations[computation]
+        for instruction in instructions.values():
+            opcode = instruction.opcode
+            if opcode in _FREE or opcode.endswith("-done"):
+                continue
+            if opcode in ("fusion-start", "copy-start", "slice-start"):  # their results stand last but one, or second
+                parts = _parts_of(instruction.shape)
+                instruction = instruction._replace(shape=parts[1] if opcode == "fusion-start" else parts[0])
+                instruction = instruction._replace(opcode=opcode.removesuffix("-start"))
+            if opcode == "while":
+                body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)
+                assert body
+                yield from self._kernels(body[1], times * trips(instruction))
+            elif opcode == "conditional":
+                branches = [list(self._kernels(name, times)) for name in instruction.called]
+                yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels), default=[])
+            elif opcode == "call" or (opcode == "async-start" and instruction.called):
+                yield from self._kernels(instruction.called[0], times)
+            else:
+                yield self._kernel(instruction, instructions, times)
+
+    def _kernel(self, instruction: Instruction, around: dict[str, Instruction], times: int) -> Kernel:
+        opcode = instruction.opcode
+        op_name = re.search(r'op_name="((?:[^"\\]|\\.)*)"', instruction.attributes)
+        number = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
+        frames = self.frames.get(int(number[1]), ()) if number else ()
+        if not frames and (line := re.search(r'source_file="([^"]*)" source_line=(\d+)', instruction.attributes)):
+            frames = (Frame(line[1], "", int(line[2])),)
+        # A library call's workspace, an array of bytes, is among its results.
+        shape = re.sub(r"s8\[\d+\]", "", instruction.shape) if opcode == "custom-call" else instruction.shape
+        written = bytes_of(shape)
+        read = sum(bytes_of(around[name].shape) for name in instruction.operands if name in around)
+        network = 0.0
+        if opcode == "fusion":
+            read, written = self._fusion_bytes(instruction, around)
+        elif opcode in ("dynamic-slice", "slice", "gather"):
+            read = written
+        elif opcode == "dynamic-update-slice":
+            read = written = bytes_of(around[instruction.operands[1]].shape)
+        elif opcode.removesuffix("-start") in COLLECTIVES:
+            network = max(read, bytes_of(instruction.shape) - (read if opcode.endswith("-start") else 0))
+            written = network
+        return Kernel(
+            instruction.name,
+            opcode,
+            times,
+            times * (read + written),
+            times * self._flops(instruction, around),
+            op_name[1] if op_name else "",
+            frames,
+            times * network,
+        )
+
+    def _fusion_bytes(self, fusion: Instruction, around: dict[str, Instruction]) -> tuple[float, float]:
+        """Bytes that a fused kernel reads and writes. Of an array that it only takes slices of, these alone count."""
+        inner = self.computations[fusion.called[0]]
+        users: dict[str, list[Instruction]] = {}
+        for instruction in inner.values():
+            for name in instruction.operands:
+                users.setdefault(name, []).append(instruction)
+        parameters = {
+            int(re.search(r"^(\d+)", instruction.attributes or "0")[1]): name  # type: ignore[index]
+            for name, instruction in inner.items()
+            if instruction.opcode == "parameter"
+        }
+        read, updated = 0.0, 0.0
+        for position, operand in enumerate(fusion.operands):
+            whole = bytes_of(around[operand].shape) if operand in around else 0.0
+            read += min(whole, self._read_of(parameters.get(position, ""), users, whole))
+        written = bytes_of(fusion.shape)
+        roots = [instruction for instruction in inner.values() if instruction.root]
+        if roots and roots[0].opcode == "tuple":
+            roots = [inner[name] for name in roots[0].operands if name in inner]
+        for root in roots:
+            while root.opcode in ("bitcast", "copy", "convert") and root.operands and root.operands[0] in inner:
+                root = inner[root.operands[0]]
+            if root.opcode == "dynamic-update-slice":  # written in place
+                written -= bytes_of(root.shape)
+                updated += bytes_of(inner[root.operands[1]].shape)
+        return read, max(written, 0.0) + updated
+
+    def _read_of(self, name: str, users: dict[str, list[Instruction]], whole: float) -> float:
+        found = 0.0
+        for user in users.get(name, []):
+            if user.opcode in ("dynamic-slice", "slice") or (user.opcode == "gather" and user.operands[0] == name):
+                found += bytes_of(user.shape)
+            elif user.opcode == "bitcast":
+                found += self._read_of(user.name, users, whole)
+            elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+                continue
+            else:
+                return whole
+        return found
+
+    def _flops(self, instruction: Instruction, around: dict[str, Instruction]) -> float:
+        if instruction.opcode == "custom-call" and '"gemm_backend_config"' in instruction.attributes:
+            found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
+            axes = [int(axis) for axis in re.findall(r"\d+", found[1])] if found else []
+            left = dims_of(around[instruction.operands[0]].shape)
+            return 2.0 * math.prod(dims_of(instruction.shape)) * math.prod(left[axis] for axis in axes)
+        if instruction.opcode == "dot":
+            left = dims_of(around[instruction.operands[0]].shape)
+            found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+            axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
+            return 2.0 * math.prod(dims_of(instruction.shape)) * math.prod(left[axis] for axis in axes)
+        if instruction.opcode == "convolution":
+            return 2.0 * math.prod(dims_of(instruction.shape)) * _contracted(instruction, around)
+        total = 0.0
+        if instruction.opcode == "fusion":
+            inner = self.computations[instruction.called[0]]
+            total = sum(self._flops(one, inner) for one in inner.values())
+        return total
+
+
+def _contracted(convolution: Instruction, around: dict[str, Instruction]) -> float:
+    """Multiplications for each number of a convolution's result: TPU programs write matrix products as convolutions."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
+    kernel = dims_of(around[convolution.operands[1]].shape)
+    if not labels or len(kernel) != len(labels[2]):
+        return 0.0
+    return math.prod(size for size, label in zip(kernel, labels[2], strict=True) if label != "o")
+
+
+def trips(loop: Instruction) -> int:
+    """How often a while loop runs; 1 where the compiler does not know."""
+    found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+    return int(found[1]) if found else 1
+
+
+def _instruction(line: str) -> Instruction | None:
+    head = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
+    if not head:
+        return None
+    rest = line[head.end() :]
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    opcode, _, rest = rest.partition("(")
+    stop = _closing("(" + rest, 0) - 1
+    inside, attributes = rest[:stop], rest[stop + 1 :].lstrip(", ")
+    if opcode in ("parameter", "constant"):
+        return Instruction(head[2], shape, opcode, (), inside, bool(head[1]))
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside)) or tuple(
+        word.split()[-1] for word in inside.split(", ") if word.strip()
+    )
+    return Instruction(head[2], shape, opcode, operands, attributes, bool(head[1]))
+
+
+def _parts_of(shape: str) -> list[str]:
+    """The shapes of a tuple's elements."""
+    parts, depth, start = [], 0, 1
+    for index, character in enumerate(shape):
+        depth += (character in "([{") - (character in ")]}")
+        if (character == "," and depth == 1) or depth == 0:
+            parts.append(re.sub(r"/\*.*?\*/", "", shape[start:index]).strip())
+            start = index + 1
+    return parts
+
+
+def _closing(text: str, start: int) -> int:
+    """The index of the bracket that closes the one at `start`."""
+    depth = 0
+    for index in range(start, len(text)):
+        if text[index] in "([{":
+            depth += 1
+        elif text[index] in ")]}":
+            depth -= 1
+            if depth == 0:
+                return index
+    return len(text)

@@ -1,0 +1,94 @@
+"""How long a compiled program takes on a target: each kernel by its bytes or its operations, whichever takes longer.
+
+A kernel that moves b bytes and computes f operations in matrix products takes max(b / bandwidth, f / rate) and an
+overhead, one after the other: the roofline. `by_part` adds up by the parts of the paper.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from experiments.planning.hlo import Frame, Kernel
+from experiments.planning.targets import Target
+
+PARTS = (
+    "embedding", "self-attention", "cross-attention", "feed-forward", "residual + norm", "loss", "optimizer",
+    "data movement",
+)  # fmt: skip
+
+_RULES = (
+    (r"transformer/loss\.py:", "loss"),
+    (r"transformer/positions\.py:|Transformer\.(embed|position_vectors)|shift_right", "embedding"),
+    (r"attend_memory|Transformer\.decode$|:Transformer\.start_cache$", "cross-attention"),
+    (r"attend_self|EncoderLayer\.__call__\.<locals>\.attend|segments\.py:|_mask$", "self-attention"),
+    (r"FeedForward\.", "feed-forward"),
+    (r"Residual\.|Transformer\.(encode|logits|step)$", "residual + norm"),
+    (r"transformer/optimizer\.py:|train_step|/optax/", "optimizer"),
+)
+"""What a frame's "file:function" holds, innermost frame first, and the part that it belongs to."""
+
+
+class Cost(NamedTuple):
+    """Of some kernels together."""
+
+    kernels: int = 0
+    bytes: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, kernel: Kernel, target: Target) -> "Cost":
+        """With one more."""
+        return Cost(
+            self.kernels + kernel.times,
+            self.bytes + kernel.bytes,
+            self.flops + kernel.flops,
+            self.seconds + seconds_of(kernel, target),
+        )
+
+
+def seconds_of(kernel: Kernel, target: Target) -> float:
+    """The time of all executions of a kernel."""
+    return max(kernel.bytes / target.bandwidth, kernel.flops / target.matmul_rate) + kernel.times * target.overhead
+
+
+def cost_of(kernels: Iterable[Kernel], target: Target) -> Cost:
+    """Of all, one after the other."""
+    total = Cost()
+    for kernel in kernels:
+        total = total.plus(kernel, target)
+    return total
+
+
+def by_part(kernels: Iterable[Kernel], target: Target) -> dict[tuple[str, str], Cost]:
+    """By part of the paper and direction ("forward", "backward"), in the order of PARTS."""
+    found: dict[tuple[str, str], Cost] = {}
+    for kernel in kernels:
+        key = part_of(kernel), direction_of(kernel)
+        found[key] = found.get(key, Cost()).plus(kernel, target)
+    return dict(sorted(found.items(), key=lambda item: (PARTS.index(item[0][0]), item[0][1] == "backward")))
+
+
+def part_of(kernel: Kernel) -> str:
+    """The part of the paper that made a kernel; "data movement" where the compiler did."""
+    for frame in kernel.frames:
+        place = f"{frame.file}:{frame.function}"
+        for pattern, part in _RULES:
+            if re.search(pattern, place):
+                return part
+    return "data movement"
+
+
+def direction_of(kernel: Kernel) -> str:
+    """Whether a kernel belongs to the backward pass, by JAX's name of it."""
+    return "backward" if "transpose(" in kernel.op_name else "forward"
+
+
+def line_of(kernel: Kernel) -> str:
+    """The innermost line of this project that made a kernel: "transformer/attention.py:95"."""
+    own = next((frame for frame in kernel.frames if is_own(frame)), None)
+    return f"{'/'.join(own.file.split('/')[-2:])}:{own.line}" if own else "the compiler"
+
+
+def is_own(frame: Frame) -> bool:
+    """Whether a frame is of this project's model."""
+    return "/transformer/" in frame.file and "site-packages" not in frame.file

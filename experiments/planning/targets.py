@@ -1,0 +1,92 @@
+"""Accelerators to compile for: what XLA has to know of each, and what each has been seen to reach.
+
+A target is one kind of device. `measured` says which of its rates were measured, and by what; the others are the
+maker's peaks times what the H100 reached of its own (90% of the bandwidth, 61% of the peak of dense bfloat16 products).
+"""
+
+import re
+from typing import NamedTuple
+
+from transformer.config import UserError
+
+
+class Target(NamedTuple):
+    """One device."""
+
+    name: str
+    label: str
+    platform: str
+    """XLA's: "cuda" or "tpu"."""
+    description: str
+    """Of a GPU the fields of XLA's GpuDeviceInfoProto, of a TPU the name of its topologies."""
+    memory: float
+    """Bytes."""
+    bandwidth: float
+    """Bytes a second that a large copy moves, read and written."""
+    matmul_rate: float
+    """bfloat16 operations a second of a large matrix product."""
+    overhead: float
+    """Seconds that each kernel costs beside its bytes and operations: its start, its ramp and its tail."""
+    network: float
+    """Bytes a second that a device sends to the others of its machine, one way."""
+    dollars: float | None
+    """Of an hour of one, on demand."""
+    measured: str
+    source: str
+
+
+_HOPPER = (
+    "threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472 "
+    "threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 "
+    "block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: 52428800 "
+    "clock_rate_ghz: 1.98 device_memory_size: {memory} shared_memory_per_block_optin: 232448 "
+    "cuda_compute_capability {{ major: 9 minor: 0 }} registers_per_core_limit: 65536 registers_per_block_limit: 65536"
+)
+_AMPERE = (
+    "threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 167936 "
+    "threads_per_core_limit: 2048 core_count: 108 fpus_per_core: 64 block_dim_limit_x: 2147483647 "
+    "block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 2039000000000 l2_cache_size: 41943040 "
+    "clock_rate_ghz: 1.41 device_memory_size: 85899345920 shared_memory_per_block_optin: 166912 "
+    "cuda_compute_capability { major: 8 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536"
+)
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
+            memory=84.9e9, bandwidth=3.0e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9, dollars=3.00,
+            measured="bandwidth and matmul rate on one; overhead fitted to a step of base (57.1 ms) and big (116.2 ms)",
+            source="nvidia.com, H100 datasheet",
+        ),
+        Target(
+            "h200", "NVIDIA H200 SXM 141 GB", "cuda", _HOPPER.format(bandwidth=4800000000000, memory=150754820096),
+            memory=150.7e9, bandwidth=4.3e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9, dollars=4.00,
+            measured="nothing: bandwidth by the datasheet and the H100's share of its own, the rest as an H100",
+            source="nvidia.com, H200 datasheet",
+        ),
+        Target(
+            "a100", "NVIDIA A100 SXM 80 GB", "cuda", _AMPERE,
+            memory=85.9e9, bandwidth=1.83e12, matmul_rate=191e12, overhead=4.2e-6, network=300e9, dollars=1.30,
+            measured="nothing: the datasheet's peaks, times the H100's share of its own",
+            source="nvidia.com, A100 80 GB datasheet",
+        ),
+        Target(
+            "v5e", "TPU v5e", "tpu", "v5e",
+            memory=16e9, bandwidth=0.73e12, matmul_rate=120e12, overhead=1e-6, network=200e9, dollars=None,
+            measured="nothing: the maker's peaks, times the H100's share of its own",
+            source="docs.cloud.google.com/tpu/docs/v5e",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_target(name: str) -> tuple[Target, int]:
+    """ "h100", "8xh100" or "v5e-8" -> the device and how many. UserError lists those that there are."""
+    found = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*?)(?:-(\d+))?", name.lower())
+    if found is None or found[2] not in TARGETS or (found[1] and found[3]):
+        raise UserError(f"unknown target {name!r}; there are: {', '.join(TARGETS)}, and 8xh100, v5e-8 for several")
+    count = int(found[1] or found[3] or 1)
+    if count < 1 or count > 1024:
+        raise UserError(f"a target has from 1 to 1,024 devices, not {count}")
+    return TARGETS[found[2]], count

@@ -1,0 +1,135 @@
+"""Bytes, operations and time of a compiled program, counted by hand in small ones, and against a real measurement."""
+
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments.planning.hlo import Program, bytes_of
+from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
+from experiments.planning.targets import TARGETS, find_target
+from transformer.config import UserError
+
+TEXT = """HloModule jit_step, is_scheduled=true
+
+FileNames
+1 "/home/me/transformer/layers.py"
+2 "/home/me/transformer/train.py"
+3 "/usr/lib/site-packages/flax/nnx/nn/linear.py"
+
+FunctionNames
+1 "FeedForward.__call__"
+2 "make_train_step.<locals>.train_step"
+3 "Linear.__call__"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=63}
+2 {file_name_id=2 function_name_id=2 line=120}
+3 {file_name_id=3 function_name_id=3 line=9}
+
+StackFrames
+1 {file_location_id=2 parent_frame_id=1}
+2 {file_location_id=1 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=3}
+
+
+%fused_slice (param_0: f32[10,100], param_1: s32[]) -> f32[1,100] {
+  %param_0 = f32[10,100]{1,0} parameter(0)
+  %param_1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[1,100]{1,0} dynamic-slice(%param_0, %param_1, %zero), dynamic_slice_sizes={1,100}
+}
+
+%fused_update (param_0: f32[10,100], param_1: f32[1,100], param_2: s32[]) -> f32[10,100] {
+  %param_0 = f32[10,100]{1,0} parameter(0)
+  %param_1 = f32[1,100]{1,0} parameter(1)
+  %param_2 = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %update = f32[10,100]{1,0} dynamic-update-slice(%param_0, %param_1, %param_2, %zero)
+}
+
+%body (state: (s32[], f32[10,100])) -> (s32[], f32[10,100]) {
+  %state = (s32[], f32[10,100]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %x = f32[10,100]{1,0} get-tuple-element(%state), index=1
+  %row = f32[1,100]{1,0} fusion(%x, %i), kind=kLoop, calls=%fused_slice
+  %new = f32[10,100]{1,0} fusion(%x, %row, %i), kind=kLoop, calls=%fused_update
+  ROOT %out = (s32[], f32[10,100]{1,0}) tuple(%i, %new)
+}
+
+%condition (state.1: (s32[], f32[10,100])) -> pred[] {
+  %state.1 = (s32[], f32[10,100]{1,0}) parameter(0)
+  ROOT %always = pred[] constant(true)
+}
+
+ENTRY %main (x: f32[10,100], w: f32[100,50], n: s32[]) -> f32[10,50] {
+  %x.1 = f32[10,100]{1,0} parameter(0)
+  %w.1 = f32[100,50]{1,0} parameter(1)
+  %n.1 = s32[] parameter(2)
+  %start = (s32[], f32[10,100]{1,0}) tuple(%n.1, %x.1)
+  %loop = (s32[], f32[10,100]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  %y = f32[10,100]{1,0} get-tuple-element(%loop), index=1
+  %gemm = (f32[10,50]{1,0}, s8[4096]{0}) custom-call(%y, %w.1), custom_call_target="__cublas$gemm", metadata={op_name="jit(step)/transpose(jvp())/dot_general" stack_frame_id=3}, backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+  %z = f32[10,50]{1,0} get-tuple-element(%gemm), index=0
+  ROOT %copy = f32[10,50]{1,0} copy(%z)
+}
+"""  # noqa: E501
+# What a real H100 took, and the program it ran: a folder of such files, where there is one.
+MEASURED = Path(os.environ.get("H100_MEASUREMENTS", "nowhere"))
+
+
+def test_each_kernel_is_counted_as_often_as_it_runs_and_for_what_it_moves():
+    row, update, gemm, copy = Program(TEXT).kernels()
+    assert (row.times, row.bytes) == (10, 10 * (400 + 4 + 400))  # the row that is read, its number, the row written
+    assert (update.times, update.bytes) == (10, 10 * (400 + 4 + 400))  # in place: not the whole array
+    assert gemm.flops == 2 * 10 * 50 * 100 and gemm.times == 1
+    assert gemm.bytes == 4 * (10 * 100 + 100 * 50 + 10 * 50)  # without its workspace
+    assert copy.bytes == 2 * 4 * 500 and copy.flops == 0
+
+
+def test_a_kernel_belongs_to_the_part_of_the_paper_that_called_it():
+    *_, gemm, copy = Program(TEXT).kernels()
+    assert [frame.function for frame in gemm.frames] == ["Linear.__call__", "FeedForward.__call__", "make_train_step.<locals>.train_step"]  # noqa: E501  # fmt: skip
+    assert part_of(gemm) == "feed-forward" and line_of(gemm) == "transformer/layers.py:63"
+    assert part_of(copy) == "data movement" and line_of(copy) == "the compiler"
+    assert set(by_part([gemm, copy], TARGETS["h100"])) == {("feed-forward", "backward"), ("data movement", "forward")}
+
+
+def test_a_kernel_takes_as_long_as_its_bytes_or_its_operations():
+    kernels = list(Program(TEXT).kernels())
+    target = TARGETS["h100"]._replace(bandwidth=1e9, matmul_rate=1e12, overhead=0.0)
+    assert [seconds_of(kernel, target) for kernel in kernels] == [kernel.bytes / 1e9 for kernel in kernels]
+    slow = target._replace(matmul_rate=1e6, overhead=1.0)
+    assert seconds_of(kernels[2], slow) == pytest.approx(1e5 / 1e6 + 1)
+    assert seconds_of(kernels[0], slow) == pytest.approx(kernels[0].bytes / 1e9 + 10)
+    assert cost_of(kernels, slow).seconds == pytest.approx(sum(seconds_of(kernel, slow) for kernel in kernels))
+
+
+@pytest.mark.parametrize(
+    "shape, size",
+    [("f32[]", 4), ("bf16[2,3]{1,0}", 12), ("(s32[], f32[8]{0}, pred[5]{0})", 41), ("token[]", 0), ("s4[10]", 5)],
+)
+def test_bytes_of_a_shape(shape, size):
+    assert bytes_of(shape) == size
+
+
+@pytest.mark.parametrize(
+    "name, found", [("h100", ("h100", 1)), ("8xH100", ("h100", 8)), ("v5e-8", ("v5e", 8)), ("1xa100", ("a100", 1))]
+)
+def test_targets_are_named_as_people_name_them(name, found):
+    target, count = find_target(name)
+    assert (target.name, count) == found
+
+
+@pytest.mark.parametrize("name", ["", "h1000", "0xh100", "8xh100-8", "x", "8x", "9999xh100", "h100 "])
+def test_what_is_no_target_is_refused(name):
+    with pytest.raises(UserError, match="target"):
+        find_target(name)
+
+
+@pytest.mark.skipif(not MEASURED.is_dir(), reason="H100_MEASUREMENTS names no folder")
+def test_the_prediction_for_base_is_near_what_an_h100_took():
+    [path] = MEASURED.glob("base-step-h100-*.hlo.txt.xz")
+    predicted = cost_of(Program(lzma.decompress(path.read_bytes()).decode()).kernels(), TARGETS["h100"])
+    assert predicted.seconds == pytest.approx(57.1e-3, rel=0.07)
