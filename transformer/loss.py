@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer.config import PAD
-from transformer.mesh import platform, row_groups
-from transformer.products import product
+from transformer.mesh import platform, row_groups, whole_rows
 
 # The logits of so many tokens are made at a time: on a CPU few, for its cache, elsewhere enough for the matrix units.
 _TOKENS_ON_CPU, _TOKENS = 512, 4096
@@ -60,33 +59,32 @@ def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float) -> Array:
-    table = table.astype(x.dtype)
+    low = whole_rows(table.astype(x.dtype))
 
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _loss(chunk[0], table, chunk[1], smoothing), None
+        return total + _chunk_loss(chunk[0], low, chunk[1], smoothing)[0].sum(), None
 
-    return jax.lax.scan(add, jnp.zeros(()), _chunks(x, targets))[0]
+    return jax.lax.scan(add, jnp.zeros(()), _chunks(x, targets, groups=1))[0]
 
 
 def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, tuple[Array, Array]]:
-    """The gradient is made here, while a chunk's logits are there, and only scaled on the way back.
+    """The gradient is computed here, while a chunk's logits are in memory, and only scaled in the backward pass.
 
-    Devices that share the rows have a sum of the table's gradient each, [G, V, D], so that these 84 MB go between them
-    once, and not once for each chunk.
+    Each group of devices that share rows keeps its own sum of the table's gradient, [G, V, D], so that these 84 MB are
+    reduced across devices once, and not once for each chunk.
     """
-    low, groups = table.astype(x.dtype), row_groups()
-
-    def of_group(x: Array, targets: Array) -> tuple[Array, Array, Array]:
-        loss, pull_back = jax.vjp(lambda x, table: _loss(x, table, targets, smoothing), x, low)
-        return loss, *pull_back(jnp.ones(()))
+    low, groups = whole_rows(table.astype(x.dtype)), row_groups()
 
     def add(total: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        loss, dx, dtable = jax.vmap(of_group)(*(rows.reshape(groups, -1, *rows.shape[1:]) for rows in chunk))
-        return (total[0] + loss, total[1] + dtable), dx.reshape(chunk[0].shape)
+        x, targets = chunk
+        losses, logits, normalizer = _chunk_loss(x, low, targets, smoothing)
+        gradient = _logits_gradient(logits, normalizer, targets, smoothing)
+        dtable = jnp.einsum("GBTV,GBTD->GVD", gradient, x, preferred_element_type=jnp.float32)
+        return (total[0] + losses.sum(axis=(1, 2)), total[1] + dtable), jnp.einsum("GBTV,VD->GBTD", gradient, low)
 
     zero = jnp.zeros(groups), jnp.zeros((groups, *table.shape))
-    (loss, dtable), dx = jax.lax.scan(add, zero, _chunks(x, targets))
-    return loss.sum(), (dx.swapaxes(0, 1).reshape(x.shape), dtable.sum(0).astype(table.dtype))
+    (loss, dtable), dx = jax.lax.scan(add, zero, _chunks(x, targets, groups))
+    return loss.sum(), (jnp.moveaxis(dx, 0, 2).reshape(x.shape), dtable.sum(axis=0))
 
 
 def _backward(smoothing: float, gradients: tuple[Array, Array], scale: Array) -> tuple[Array, Array, None]:
@@ -97,16 +95,41 @@ def _backward(smoothing: float, gradients: tuple[Array, Array], scale: Array) ->
 _chunked_loss.defvjp(_forward, _backward)
 
 
-def _loss(x: Array, table: Array, targets: Array, smoothing: float) -> Array:
-    return cross_entropy(product("BTD,VD->BTV", x, table), targets, smoothing)[0]
+def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, Array, Array]:
+    """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding; the logits [G, B, T, V]; and log Z, [G, B, T].
+
+    The logits have the type of x and are read once for each of two sums. What else the loss needs of them, the target's
+    logit and the sum of all, are products of x with one row of the table and with the sum of its rows.
+    """
+    wrong = smoothing / (table.shape[0] - 1)
+    logits = jnp.einsum("GBTD,VD->GBTV", x, table)
+    highest = logits.max(axis=-1).astype(jnp.float32)
+    normalizer = highest + jnp.log(jnp.exp(logits.astype(jnp.float32) - highest[..., None]).sum(axis=-1))
+    exact, total = x.astype(jnp.float32), table.astype(jnp.float32).sum(axis=0)
+    right = (exact * table[targets].astype(jnp.float32)).sum(axis=-1)
+    expected = (1 - smoothing - wrong) * right + wrong * (exact * total).sum(axis=-1)
+    return jnp.where(targets != PAD, normalizer - expected, 0.0), logits, normalizer
 
 
-def _chunks(x: Array, targets: Array) -> tuple[Array, Array]:
-    """[B, T, D] and [B, T] -> [n, B, T / n, D] and [n, B, T / n].
+def _logits_gradient(logits: Array, normalizer: Array, targets: Array, smoothing: float) -> Array:
+    """p - q for each logit: the model's probability less the smoothed target's; 0 for padding.
 
-    Positions are cut and not rows: it is rows that devices share among them.
+    By comparison with the target and not by scattering into it, it is one pass over the logits.
+    """
+    wrong = smoothing / (logits.shape[-1] - 1)
+    is_target = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
+    p = jnp.exp(logits.astype(jnp.float32) - normalizer[..., None])
+    gradient = p - jnp.where(is_target, 1 - smoothing, wrong)
+    return jnp.where((targets != PAD)[..., None], gradient, 0.0).astype(logits.dtype)
+
+
+def _chunks(x: Array, targets: Array, groups: int) -> tuple[Array, Array]:
+    """[B, T, D] and [B, T] -> [n, G, B / G, T / n, D] and [n, G, B / G, T / n].
+
+    Positions are cut and not rows: rows are what devices share.
     """
     B, T, D = x.shape
     limit = _TOKENS_ON_CPU if platform() == "cpu" else _TOKENS
     n = next(n for n in range(1, T + 1) if T % n == 0 and (n == T or B * T // n <= limit))
-    return x.reshape(B, n, T // n, D).swapaxes(0, 1), targets.reshape(B, n, T // n).swapaxes(0, 1)
+    shape = groups, B // groups, n, T // n
+    return jnp.moveaxis(x.reshape(*shape, D), 2, 0), jnp.moveaxis(targets.reshape(shape), 2, 0)
