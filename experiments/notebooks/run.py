@@ -34,13 +34,19 @@ whole = experiments.training.loop.train
 
 def cut(experiment, *others, **named):
     settings = experiment.train
-    steps, eval_every = min(settings.steps, 60), min(settings.eval_every, 20)
-    return whole(replace(experiment, train=replace(settings, steps=steps, eval_every=eval_every)), *others, **named)
+    quick = replace(
+        experiment,
+        data=replace(experiment.data, batch_tokens=min(experiment.data.batch_tokens, 512)),
+        train=replace(settings, steps=min(settings.steps, 60), eval_every=min(settings.eval_every, 20)),
+        decode=replace(experiment.decode, extra_length=min(experiment.decode.extra_length, 5)),
+    )
+    return whole(quick, *others, **named)
 
 
 experiments.training.loop.train = cut
 """
-"""Before the first cell of a quick run: what is trained is trained for a minute at most, to no good."""
+"""Before the first cell of a quick run: what is trained is trained for seconds, to no good. Such a model ends no
+output by itself: they are cut off early."""
 
 
 @dataclass(frozen=True)

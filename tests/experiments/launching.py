@@ -35,7 +35,8 @@ def start_each(commands: Sequence[list[str]], devices: int = 1, **environment: s
     """The same, each with a command of its own."""
     address, started = f"localhost:{free_port()}", []
     for number, command in enumerate(commands):
-        own = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         if len(commands) > 1:
             own |= {
                 "JAX_COORDINATOR_ADDRESS": address,

@@ -44,7 +44,7 @@ def ending(translator) -> Translator:
 def test_output_does_not_depend_on_batch_size_or_order(translator, sentences, beam):
     expected = with_decode(translator, beam=beam, batch_size=64).translate(sentences)
     assert with_decode(translator, beam=beam, batch_size=7).translate(sentences) == expected
-    assert with_decode(translator, beam=beam, batch_size=1).translate(sentences[:12]) == expected[:12]
+    assert with_decode(translator, beam=beam, batch_size=1).translate(sentences[:5]) == expected[:5]
     order = np.random.default_rng(0).permutation(len(sentences))
     shuffled = with_decode(translator, beam=beam).translate([sentences[i] for i in order])
     assert shuffled == [expected[i] for i in order]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.transformer.compiled import beam_search, forward, greedy_search, token_log_probs
 from transformer.config import BOS, EOS, PAD
-from transformer.decode import beam_search, cache_lengths, greedy_search, largest, length_penalty, token_log_probs
+from transformer.decode import cache_lengths, largest, length_penalty
 from transformer.model import Transformer
 
 EXTRA = 6
@@ -43,14 +44,17 @@ def test_length_penalty_is_the_papers():
 
 def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
     sources = jax.random.randint(jax.random.key(0), (16, 5), 4, 29).at[::2, 3:].set(PAD)
-    search = jax.jit(lambda model: greedy_search(model, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0])
+
+    def search(model):
+        return greedy_search(model, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
+
     # EOS is made a little likelier than what the model writes fourth, so that some outputs end by it.
     written = search(sharp)[0, 3]
     model = nnx.clone(sharp)
     model.embedding[...] = model.embedding[...].at[EOS].set(1.01 * model.embedding[...][written])
     found = search(model)
     # Each token follows from those before it: one forward pass has what the model would write at every place.
-    likeliest = np.array(model(sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
+    likeliest = np.array(forward(model, sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
     limits = (sources != PAD).sum(axis=1) + EXTRA
     ended = 0
     for tokens, guesses, limit in zip(np.array(found), likeliest, limits, strict=True):
@@ -73,7 +77,7 @@ def test_a_wide_beam_finds_the_best_of_all_translations(tiny, alpha):
     candidates += [list(words) for words in product([3, 4, 5], repeat=limit)]
     padded = jnp.array([c + [PAD] * (limit - len(c)) for c in candidates])
     # The searches never write PAD or BOS and share their probability out, so renormalise here too.
-    logits = jax.vmap(lambda t: tiny(source, t[None])[0])(padded).at[:, :, jnp.array([PAD, BOS])].set(-jnp.inf)
+    logits = forward(tiny, jnp.tile(source, (len(padded), 1)), padded).at[:, :, jnp.array([PAD, BOS])].set(-jnp.inf)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), padded[:, :, None], axis=2)[:, :, 0]
     scores = np.array(jnp.where(padded == PAD, 0, chosen).sum(1)) / np.array(
         length_penalty(jnp.array([len(c) for c in candidates]), alpha)
@@ -89,10 +93,10 @@ def test_a_wide_beam_finds_the_best_of_all_translations(tiny, alpha):
 
 def test_scores_are_what_forced_scoring_gives(sharp, source):
     found = beam_search(sharp, source, beam=4, alpha=0.6, extra_length=EXTRA, best=4)
-    logits_of = jax.jit(lambda source, target: sharp(source, target).at[..., jnp.array([PAD, BOS])].set(-jnp.inf))
     for best in range(4):
         tokens = found.tokens[:, best]
-        log_probs = jax.nn.log_softmax(logits_of(source, tokens))
+        logits = forward(sharp, source, tokens).at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
+        log_probs = jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
         total = jnp.where(tokens != PAD, chosen, 0).sum(axis=1)
         lengths = (tokens != PAD).sum(axis=1)
@@ -199,7 +203,7 @@ def test_forced_scoring_is_a_probability(tiny):
 def test_forced_scoring_gives_the_models_own_odds(tiny):
     source, target = jnp.array([[4, 5, 2]]), jnp.array([[4, 2]])
     scored = token_log_probs(tiny, source, target)[0]
-    logits = tiny(source, target)[0]
+    logits = forward(tiny, source, target)[0]
     other = token_log_probs(tiny, source, jnp.array([[5, 2]]))[0]
     np.testing.assert_allclose(scored[0] - other[0], logits[0, 4] - logits[0, 5], rtol=1e-4)
 

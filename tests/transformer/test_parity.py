@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.transformer.compiled import decode, encode, forward
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.loss import cross_entropy
 from transformer.model import shift_right
@@ -140,13 +141,13 @@ def test_our_tree_is_the_peers(peer):
 def test_encoder_decoder_and_logits(peer, batch):
     source, shifted, _ = in_torch(batch)
     model = ours(peer)
-    memory, theirs = model.encode(batch["source"]), peer.encode(source)
+    memory, theirs = encode(model, batch["source"]), peer.encode(source)
     real = (source != 0).numpy()
     np.testing.assert_allclose(np.array(memory)[real], theirs.detach().numpy()[real], atol=1e-5)
-    hidden = model.decode(batch["target"], memory, batch["source"])
+    hidden = decode(model, batch["target"], memory, batch["source"])
     np.testing.assert_allclose(hidden, peer.decode(shifted, theirs, source).detach().numpy(), atol=1e-5)
     logits = peer(source, shifted).detach().numpy()
-    np.testing.assert_allclose(model(batch["source"], batch["target"]), logits, atol=1e-5)
+    np.testing.assert_allclose(forward(model, batch["source"], batch["target"]), logits, atol=1e-5)
 
 
 def test_label_smoothed_loss_and_every_gradient(peer, batch):

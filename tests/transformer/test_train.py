@@ -55,9 +55,14 @@ def step_of(experiment):
     return jax.jit(make_train_step(experiment))
 
 
-@cache
 def start_of(experiment):
-    return jax.jit(lambda: init_state(experiment))()
+    """Where all begin whose model has the same parameters: neither dropout nor how it is trained comes into it."""
+    return start_of_model(replace(experiment.model, dropout=0.0, dtype="float32"))
+
+
+@cache
+def start_of_model(model):
+    return jax.jit(lambda: init_state(Experiment("start", model=model, data=DataConfig(vocab_size=20))))()
 
 
 def first_step(experiment, batch):
