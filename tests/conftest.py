@@ -1,6 +1,8 @@
 """What every test shares: exact float32 products, and one model small enough to compile in a second."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,8 +22,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Together with JAX_DISABLE_MOST_OPTIMIZATIONS these make a training step's compilation take a quarter of its time. XLA
-# ends a process that names a flag it does not know: a newer one may want a line less.
+# Together with JAX_DISABLE_MOST_OPTIMIZATIONS these make a training step's compilation take a quarter of its time.
 COMPILE_FAST = (
     "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
     "--xla_cpu_use_fusion_emitters=false",
@@ -33,6 +34,13 @@ COMPILE_FAST = (
 partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 
 
+def known(flags: tuple[str, ...]) -> bool:
+    """Whether this version of XLA has these flags: it ends a process that names another one."""
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Most of the time of all tests is the compiler's, on programs that run for milliseconds.
 
@@ -42,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     without = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0"
     jax.config.update("jax_disable_most_optimizations", without)
-    if without and "XLA_FLAGS" not in os.environ:
+    if without and "XLA_FLAGS" not in os.environ and known(COMPILE_FAST):
         os.environ["XLA_FLAGS"] = " ".join(COMPILE_FAST)
     if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         compiled = tempfile.TemporaryDirectory(prefix="compiled-")
