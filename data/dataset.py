@@ -284,7 +284,7 @@ def open_prepared(path: Path) -> PreparedData:
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != facts["bytes"]:
-            found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']}"
+            found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']:,}"
             raise UserError(f"{file} {found}: remove the folder and prepare again")
     tokenizer = Tokenizer.load(path / "vocab.model")
     if tokenizer.sha256 != manifest["vocab_sha256"]:
