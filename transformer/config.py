@@ -69,8 +69,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"
     """Position of the normalization: post is LayerNorm(x + f(x)), as in the paper; pre is x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the matmul inputs and activations (mixed precision). Parameters, softmax, normalization statistics and
-    loss are always float32."""
+    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and loss are always in float32."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
@@ -84,8 +83,7 @@ class DataConfig:
     """Corpus, vocabulary and batch size (section 5.1)."""
 
     corpus: str = "grammar"
-    """Corpus: a name in the registry data.corpora.CORPORA, or "files" for your own text, given by the seven settings
-    below."""
+    """Corpus: a name in data.corpora.CORPORA, or "files" for your own text, given by the next seven settings."""
     train_src: str | None = None
     """Your own training text, source side: UTF-8, one sentence per line."""
     train_tgt: str | None = None
@@ -99,8 +97,8 @@ class DataConfig:
     test_tgt: str | None = None
     """Your own test text, target side (optional)."""
     languages: str | None = None
-    """Languages of your own text as BCP 47 codes, such as en-fr, nds-de or zh-Hans-en (optional). The target language
-    determines the tokenization for BLEU; for German, the paper's BLEU is computed too."""
+    """Languages of your own text as BCP 47 codes, such as en-fr, nds-de or zh-Hans-en (optional).
+    The target language determines the tokenization for BLEU; for German, the paper's BLEU is computed too."""
     train_pairs: int | None = None
     """Use only the first N training pairs. None: all (for the generated grammar corpus, 100,000)."""
     vocab_type: Literal["bpe", "unigram"] = "bpe"
@@ -174,8 +172,7 @@ class TrainConfig:
     eval_every: int = 1000
     """Number of steps between validations. Each validation saves a checkpoint."""
     eval_sentences: int = 64
-    """At each validation, translate the first N validation sentences by greedy search, for a BLEU score that shows
-    progress and for two samples."""
+    """At each validation, translate the first N sentences by greedy search, for a BLEU score and two samples."""
     keep: int = 5
     """Number of newest checkpoints to keep, in addition to the one with the lowest validation loss."""
     max_bad_steps: int = 20
@@ -199,17 +196,14 @@ class MeshConfig:
     """
 
     data: int = 0
-    """Data parallelism: number of devices that share the rows of a batch, each with a full copy of the parameters.
+    """Data parallelism: devices that share the rows of a batch, each with a full copy of the parameters.
     0: all devices that the other two axes leave."""
     fsdp: int = 1
-    """Fully sharded data parallelism: number of devices that share the rows of a batch, the parameters and the
-    optimizer state."""
+    """Fully sharded data parallelism: devices that share rows, parameters and optimizer state."""
     tensor: int = 1
-    """Tensor parallelism: number of devices that share the attention heads, the inner width of the feed-forward
-    networks and the vocabulary."""
+    """Tensor parallelism: devices that share attention heads, feed-forward width and vocabulary."""
     step: Literal["pjit", "pmap"] = "pjit"
-    """How the training step is parallelized. pjit: the compiler partitions one program over all devices. pmap: each
-    device runs the program on its own rows (along `data` only)."""
+    """pjit: the compiler partitions one program. pmap: each device runs the step on its own rows (`data` only)."""
 
     def __post_init__(self) -> None:
         if self.data < 0:
