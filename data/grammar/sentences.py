@@ -159,16 +159,16 @@ class Speaker:
     # Clauses
 
     def clause(
-        self, subject: Phrase | None = None, room: bool = True, deniable: bool = True
+        self, subject: Phrase | None = None, adverbials: bool = True, negatable: bool = True
     ) -> tuple[Clause, Named | None]:
         """A random clause with the given subject (by default a random one), and its direct object, if any.
 
         Args:
-            room: whether the clause may have adverbials of time and place.
-            deniable: whether the clause may be negated. If so, a given subject must be definite.
+            adverbials: whether the clause may have adverbials of time and place.
+            negatable: whether the clause may be negated. If so, a given subject must be definite.
         """
         tense = self.tense()
-        negated = deniable and self.negation(tense)
+        negated = negatable and self.negation(tense)
         subject = subject or self.subject(negated)
         clause = Clause(subject, None, tense, negated)
         direct = None
@@ -184,10 +184,10 @@ class Speaker:
         else:
             recipient, direct = self.noun(PERSONS, definite=negated), self.noun(THINGS, denied=negated)
             clause = replace(clause, verb=self.pick(GIVING), recipient=recipient.phrase, direct=direct.phrase)
-        if room and self.chance(0.3):
+        if adverbials and self.chance(0.3):
             times = self.pick(_TIMES["past" if tense == "past" else "present"][: 2 if negated else None])
             clause = replace(clause, time=times)
-        if room and not negated and clause.verb and self.chance(0.3):
+        if adverbials and not negated and clause.verb and self.chance(0.3):
             clause = replace(clause, place=self.place())
         return clause, direct
 
@@ -222,7 +222,7 @@ class Speaker:
         return f"{clause.english()}.", f"{clause.german('main')}."
 
     def question(self) -> Sentence:
-        clause, direct = self.clause(self.subject(definite=True), deniable=False)
+        clause, direct = self.clause(self.subject(definite=True), negatable=False)
         if self.chance(0.5):
             return f"{clause.english_question()}?", f"{clause.german('inverted')}?"
         if direct and direct.noun in _LIFELESS and self.chance(0.4):
@@ -246,7 +246,7 @@ class Speaker:
         if head.noun in _LIFELESS:
             clause = Clause(phrase, None, self.pick(("present", "past")), predicate=self.pick(ADJECTIVES_LIFELESS))
         else:
-            clause, _ = self.clause(phrase, deniable=False)
+            clause, _ = self.clause(phrase, negatable=False)
         return f"{clause.english()}.", f"{clause.german('main')}."
 
     def with_relative_object(self) -> Sentence:
@@ -265,7 +265,7 @@ class Speaker:
             who = Phrase(
                 "who" if person else "that", "", (head.relative(Case.NOMINATIVE), "", ""), head.phrase.agreement
             )
-            clause, _ = self.clause(who, room=False, deniable=False)
+            clause, _ = self.clause(who, adverbials=False, negatable=False)
             return clause.english(), clause.german("final")
         verb = self.pick(ABOUT_THINGS if head.noun in _LIFELESS else ABOUT_PEOPLE)
         tense = self.tense()
@@ -300,10 +300,10 @@ class Speaker:
             return main, Clause(person.pronoun, verb, tense, self.negation(tense), direct=thing.pronoun)
         if at < 0.7:
             person = self.noun(PERSONS)
-            main, _ = self.clause(person.phrase, room=False, deniable=False)
+            main, _ = self.clause(person.phrase, adverbials=False, negatable=False)
             other, _ = self.clause(person.pronoun)
             return main, other
-        return self.clause(room=False)[0], self.clause()[0]
+        return self.clause(adverbials=False)[0], self.clause()[0]
 
     def with_report(self) -> Sentence:
         """An object clause: The woman says that the man has arrived."""
@@ -313,7 +313,7 @@ class Speaker:
         return f"{main.english()} that {fact.english()}.", f"{main.german('main')}, dass {fact.german('final')}."
 
     def contrast(self) -> Sentence:
-        first, second = self.clause(room=False)[0], self.clause()[0]
+        first, second = self.clause(adverbials=False)[0], self.clause()[0]
         return (
             f"{first.english()}, but {second.english()}.",
             f"{first.german('main')}, aber {second.german('main')}.",
