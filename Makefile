@@ -1,35 +1,35 @@
-# Thin over `python -m experiments`: run that with --help for everything there is.
-# Needs Python 3.11 or newer; `make demo PYTHON=python3.12` picks one.
+# Shortcuts for `python -m experiments`, which has more commands: see its --help.
+# Needs Python 3.11 or newer; `make demo PYTHON=python3.12` selects an interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# For the tables: paper, small or smoke (experiments/presets/scales.py), and how many runs of each row.
+# For the tables: the scale paper, small or smoke (experiments/presets/scales.py), and the number of runs per row.
 SCALE ?= paper
 SEEDS ?= 1
 
 .PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-all test-faults mutants lint bench docs clean
 
 help:
-	@echo "make demo      train, translate and score on the embedded corpus: minutes, on a CPU"
-	@echo "make train-wmt WMT14 English-German, the paper's base model: download, train, score"
-	@echo "make table1    the paper's tables, each row trained that has no record yet;"
-	@echo "make table2        of 2 and 3, SCALE=smoke runs all on a CPU in minutes, SCALE=small in hours;"
-	@echo "make table3        SEEDS=3 gives intervals"
-	@echo "make notebooks execute experiments/notebooks/ in order, on a CPU;"
-	@echo "make notebooks-save  and write their .ipynb with the outputs"
-	@echo "make notebooks-quick  whether their cells run: each training is cut to 60 steps"
-	@echo "make test      the tests: about ten minutes on two cores"
-	@echo "make test-slow  those that take a minute or more each: devices, processes, kills, convergence"
-	@echo "make test-all  both"
-	@echo "make mutants   breaks the code in a hundred ways, one after the other, and counts those that no test sees"
-	@echo "make test-faults  a hundred kills, damaged files, full disks: twenty minutes"
-	@echo "make lint      ruff and mypy"
-	@echo "make docs      the pages of docs/ as HTML, warnings as errors"
-	@echo "make bench     speed beside PyTorch, transformers and CTranslate2, on a CPU; benchmarks/gpu.sh: on a GPU"
-	@echo "make clean     remove the environment"
-	@echo "$(BIN)/python -m experiments --help   everything else"
+	@echo "make demo             train, translate and score on the generated corpus: a few minutes on a CPU"
+	@echo "make train-wmt        download WMT14 English-German, train the paper's base model and score it"
+	@echo "make table1           reproduce Table 1: complexity of the layer types"
+	@echo "make table2           reproduce Table 2 or 3: train the rows that have no record yet. SEEDS=3 adds confidence"
+	@echo "make table3             intervals; SCALE=smoke takes minutes on a CPU, SCALE=small hours"
+	@echo "make notebooks        execute the notebooks of experiments/notebooks/ on a CPU"
+	@echo "make notebooks-save   execute them, and save the .ipynb files with their outputs"
+	@echo "make notebooks-quick  check that the cells run, with every training cut to 60 steps"
+	@echo "make test             run the tests: about ten minutes on two cores"
+	@echo "make test-slow        run the tests of a minute or more: devices, processes, kills, convergence"
+	@echo "make test-all         run both"
+	@echo "make test-faults      run the fault tests (a hundred kills, damaged files, full disks): twenty minutes"
+	@echo "make mutants          mutation testing: break the code in a hundred ways, and count what no test detects"
+	@echo "make lint             run ruff and mypy"
+	@echo "make docs             build docs/ as HTML; warnings are errors"
+	@echo "make bench            compare speed with PyTorch, transformers and CTranslate2 on a CPU (GPU: benchmarks/gpu.sh)"
+	@echo "make clean            remove the virtual environment"
+	@echo "$(BIN)/python -m experiments --help   lists all other commands"
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments demo

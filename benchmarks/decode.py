@@ -1,11 +1,11 @@
-"""Beam search beside the peers a user would pick: transformers' generate and CTranslate2, with equal weights.
+"""Beam search speed, compared with `generate` of transformers and with CTranslate2, using the same weights.
 
-    python -m benchmarks.decode RUN [--sentences FILE] [--batch-size 64]      # the weights and vocabulary of a run
-    python -m benchmarks.decode --random SIZE [--batch-size 512]              # random weights of that size
+    python -m benchmarks.decode RUN --sentences FILE [--batch-size 64]        # weights and vocabulary of a run
+    python -m benchmarks.decode --random SIZE [--batch-size 512]              # random weights
 
-Beam 4 and the batches of `translate`, which are sorted by length; the peers get the same batches. What is timed is
-from token ids to token ids. Random weights never end a sentence, so each output is one token longer than its source,
-which all three are cut to when tokens are counted; the sentences are as long as newstest2014's.
+All programs use beam size 4 and the batches of `translate`, which are sorted by length. The time is from token ids to
+token ids. Random weights hardly ever produce EOS, so every output is truncated to one token more than its source, for
+all programs alike. The random sentences have lengths like those of newstest2014.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.news import news
-from benchmarks.timing import Program, left_out, record, seconds_each
+from benchmarks.timing import Program, record, report_skipped, seconds_each
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
 from experiments.presets.wmt14 import EN_DE_BASE
@@ -37,24 +37,24 @@ Ids = list[list[int]]
 
 
 class Outputs:
-    """The translations that a program's latest run made, by the numbers of their sentences."""
+    """The outputs of a program's latest run, indexed by sentence."""
 
     def __init__(self, sources: Ids, extra_length: int) -> None:
         self.limits = [len(source) + extra_length for source in sources]
         self.ids: Ids = [[] for _ in sources]
 
     def tokens(self) -> int:
-        """EOS counted, where there is one."""
+        """Total number of tokens, EOS included."""
         return sum(map(len, self.ids))
 
     def put(self, number: int, ids: Any) -> None:
-        """Without what follows EOS, or the limit of the sentence: the peers have one for all of a batch."""
+        """Stores an output, truncated after EOS or at the sentence's length limit (peers have one per batch)."""
         kept = [int(token) for token in ids if token != PAD][: self.limits[number]]
         self.ids[number] = kept[: kept.index(EOS) + 1] if EOS in kept else kept
 
 
 def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
-    """What `translate` does, between text and text."""
+    """The search of `translate`, without tokenization."""
     outputs = Outputs(ids, decode.extra_length)
     search = compiled_search(graph_of(model), decode, 1)
     on_device = jax.device_put(params)
@@ -72,14 +72,14 @@ def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Id
 
 
 def marian(params: Params, config: ModelConfig) -> Any:
-    """transformers' Marian with our weights: the one model there that is the paper's."""
+    """Marian of transformers with our weights: its only model with the architecture of the paper."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
     if config.norm != "post" or config.positions != "sinusoidal":
         raise ValueError("Marian is post-norm with sinusoidal positions only")
     D, rows = config.d_model, 1024
-    places = SinusoidalPositions(config, rngs=nnx.Rngs(0))(jnp.arange(rows))
+    positions = SinusoidalPositions(config, rngs=nnx.Rngs(0))(jnp.arange(rows))
     model = MarianMTModel(
         MarianConfig(
             vocab_size=config.vocab_size, d_model=D, encoder_layers=config.num_layers,
@@ -102,7 +102,7 @@ def marian(params: Params, config: ModelConfig) -> Any:
         linear(f"{name}.out_proj", parts["output"]["kernel"], parts["output"]["bias"], D)
 
     for side in ("encoder", "decoder"):
-        weights[f"model.{side}.embed_positions.weight"] = places
+        weights[f"model.{side}.embed_positions.weight"] = positions
         for number, layer in params[side].items():
             name = f"model.{side}.layers.{number}"
             norms = ["self_attn", "final"] if side == "encoder" else ["self_attn", "encoder_attn", "final"]
@@ -116,10 +116,10 @@ def marian(params: Params, config: ModelConfig) -> Any:
             for theirs, ours, width in (("fc1", "inner", config.d_ff), ("fc2", "outer", D)):
                 part = layer["feed_forward"][ours]
                 linear(f"{name}.{theirs}", part["kernel"], part["bias"], width)
-    told = model.load_state_dict({k: torch.tensor(np.array(v, np.float32)) for k, v in weights.items()}, strict=False)
+    keys = model.load_state_dict({k: torch.tensor(np.array(v, np.float32)) for k, v in weights.items()}, strict=False)
     allowed = {"final_logits_bias", "lm_head.weight", "model.encoder.embed_tokens.weight",
                "model.decoder.embed_tokens.weight"}  # fmt: skip
-    assert not told.unexpected_keys and set(told.missing_keys) <= allowed, told
+    assert not keys.unexpected_keys and set(keys.missing_keys) <= allowed, keys
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = 1e-6
@@ -128,7 +128,7 @@ def marian(params: Params, config: ModelConfig) -> Any:
 
 
 def generate(model: Any, config: ModelConfig, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
-    """transformers' beam search: it stops as soon as each sentence has as many finished hypotheses as beams."""
+    """Beam search of transformers, which stops once every sentence has as many finished hypotheses as beams."""
     import torch
 
     outputs = Outputs(ids, decode.extra_length)
@@ -156,11 +156,11 @@ def generate(model: Any, config: ModelConfig, decode: DecodeConfig, ids: Ids) ->
 
 
 def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
-    """CTranslate2, float32 on the CPU, as many threads as cores."""
+    """CTranslate2 in float32 on the CPU, with one thread per core."""
     import ctranslate2
     from ctranslate2.converters.transformers import BartLoader
 
-    # Marian's loader would start from a zero vector and drop the last piece, as Marian does and the paper does not.
+    # Not Marian's own loader, which starts decoding from a zero vector and drops the last piece, unlike the paper.
     model.config.normalize_before = model.config.normalize_embedding = False
     spec = BartLoader().get_model_spec(model)
     spec.register_source_vocabulary(vocabulary)
@@ -173,7 +173,7 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
     spec.save(folder.name)
     outputs = Outputs(ids, decode.extra_length)
     translator = ctranslate2.Translator(folder.name, device="cpu", compute_type="float32", intra_threads=0)
-    place = {piece: i for i, piece in enumerate(vocabulary)}
+    index = {piece: i for i, piece in enumerate(vocabulary)}
 
     def run(_: Any = folder) -> None:
         for rows, _, _ in batches(list(range(len(ids))), ids, decode.batch_size):
@@ -186,7 +186,7 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
                 max_input_length=0,
             )
             for number, result in zip(rows, found, strict=True):
-                tokens = [place[piece] for piece in result.hypotheses[0]]
+                tokens = [index[piece] for piece in result.hypotheses[0]]
                 outputs.put(number, [*tokens, EOS] if len(tokens) < most else tokens)
 
     return run, outputs
@@ -195,11 +195,11 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
 def peers(
     params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids, pieces: list[str]
 ) -> dict[str, tuple[Program, Outputs]]:
-    """Those that this machine can run; the others are named."""
+    """The peers that can run on this machine; prints the names of the others."""
     makers: dict[str, Callable[[], tuple[Program, Outputs]]] = {
         "transformers": lambda: generate(marian(params, model), model, decode, ids)
     }
-    if jax.default_backend() == "cpu":  # its float32 is what is compared
+    if jax.default_backend() == "cpu":  # the comparison is in float32 on a CPU
         makers["ctranslate2"] = lambda: ctranslate(marian(params, model), pieces, decode, ids)
     found = {}
     for name, make in makers.items():
@@ -208,12 +208,12 @@ def peers(
             program()
             found[name] = program, outputs
         except Exception as error:
-            left_out(name, error)
+            report_skipped(name, error)
     return found
 
 
 def peer_settings(programs: Any) -> dict[str, Any]:
-    """With what the peers ran."""
+    """Versions and thread counts of the peers."""
     settings: dict[str, Any] = {}
     if "transformers" in programs:
         import torch
@@ -229,7 +229,7 @@ def peer_settings(programs: Any) -> dict[str, Any]:
 
 
 def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
-    """What is decoded with: parameters, settings, sentences and the vocabulary's pieces."""
+    """Returns parameters, settings, encoded sentences and the pieces of the vocabulary."""
     if options.random:
         experiment = replace(SIZES[options.random], decode=replace(EN_DE_BASE.decode, extra_length=1))
         if jax.default_backend() == "cpu":
@@ -250,16 +250,16 @@ def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
-    parser.add_argument("run", nargs="?", help="a run of post-norm; or")
+    parser.add_argument("run", nargs="?", help="a run with a post-norm model (or use --random)")
     parser.add_argument("--random", choices=SIZES, help="random weights of this size")
-    parser.add_argument("--sentences", type=Path, help="the text that a run translates")
-    parser.add_argument("--count", type=int, default=SENTENCES, help="at most so many sentences")
+    parser.add_argument("--sentences", type=Path, help="text to translate, one sentence per line")
+    parser.add_argument("--count", type=int, default=SENTENCES, help="maximum number of sentences")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--alone", action="store_true", help="without the peers")
+    parser.add_argument("--alone", action="store_true", help="do not run the peers")
     options = parser.parse_args()
     if bool(options.run) == bool(options.random) or (options.run and not options.sentences):
-        parser.error("either RUN and --sentences FILE, or --random")
+        parser.error("give either RUN and --sentences FILE, or --random SIZE")
 
     params, experiment, ids, pieces = subject(options)
     model, decode = experiment.model, replace(experiment.decode, batch_size=options.batch_size)

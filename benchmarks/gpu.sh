@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# All that is measured on a GPU, with whatever is installed there: benchmarks/gpu.sh [PART ...]
-# Each part takes less than ten minutes and writes its records to benchmarks/results/; a part that cannot run here says
-# why, and the others go on. TRY_ON_CPU=1 tries the script where there is no GPU, at sizes a CPU can do.
+# Runs all GPU benchmarks with the installed packages: benchmarks/gpu.sh [PART ...]
+# Each part takes less than ten minutes and writes its records to benchmarks/results/. If a part cannot run, it says why,
+# and the script continues. TRY_ON_CPU=1 tests the script without a GPU, at sizes that a CPU can handle.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-# PyTorch needs room beside JAX, which would take three quarters of the memory at once.
+# Leave memory for PyTorch: JAX would preallocate three quarters of it.
 export XLA_PYTHON_CLIENT_PREALLOCATE="${XLA_PYTHON_CLIENT_PREALLOCATE:-false}"
 
 PARTS=("$@")
@@ -26,7 +26,7 @@ fi
 small=()
 if [ "$platform" != gpu ]; then
     small=(--tokens 256 --rounds 1)
-    BENCHMARK_RESULTS="$(mktemp -d)" # nothing that is measured so is to be kept
+    BENCHMARK_RESULTS="$(mktemp -d)" # do not keep these measurements
     export BENCHMARK_RESULTS
 fi
 
@@ -48,6 +48,6 @@ for part in "${PARTS[@]}"; do
 done
 
 if [ ${#failed[@]} -gt 0 ]; then
-    printf 'could not do: %s\n' "${failed[@]}" >&2
+    printf 'failed: %s\n' "${failed[@]}" >&2
     exit 1
 fi

@@ -1,8 +1,8 @@
-"""The input pipeline alone: how many real tokens a second, both sides, reach a training loop that does nothing.
+"""Throughput of the input pipeline alone: tokens per second (both sides, without padding) that it delivers.
 
     python -m benchmarks.input [--pairs 1000000] [--batches 400]
 
-Needs Grain. The text is random tokens as long as WMT14's sentences, in memory as the page cache would have it.
+Requires Grain. The data are random tokens in sentences with lengths like those of WMT14, held in memory.
 """
 
 import argparse

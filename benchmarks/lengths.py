@@ -1,8 +1,9 @@
-"""What a longer sequence costs: time and memory of one attention, forward and backward, for each kernel there is.
+"""Time and memory of one attention layer, forward and backward, by sequence length, for every available kernel.
 
     python -m benchmarks.lengths [--longest 8192]
 
-Always 8,192 tokens, in sequences of 64 to 8,192, 8 heads of 64 and a causal mask; bfloat16 on an accelerator.
+Each measurement has 8,192 tokens, in sequences of 64 to 8,192, with 8 heads of width 64 and a causal mask, in bfloat16
+on an accelerator and float32 on a CPU.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from benchmarks.timing import RESULTS, device_name, left_out, record, seconds_each
+from benchmarks.timing import RESULTS, device_name, record, report_skipped, seconds_each
 from experiments.inspection.figures import draw_growth
 from transformer.attention import causal_mask, scaled_dot_product_attention
 
@@ -23,14 +24,14 @@ Kernel = Callable[[Array, Array, Array], Array]
 
 
 def ours(queries: Array, keys: Array, values: Array) -> Array:
-    """The one that the model uses."""
+    """The attention of transformer/attention.py."""
     mask = causal_mask(queries.shape[1])
     queries, values, keys = queries.swapaxes(1, 2), values.swapaxes(1, 2), keys.transpose(0, 2, 3, 1)
     return scaled_dot_product_attention(queries, keys, values, mask)[0].swapaxes(1, 2)
 
 
 def kernels() -> dict[str, Kernel]:
-    """[B, S, N, K] three times -> [B, S, N, K]."""
+    """The available kernels by name: functions of queries, keys and values [B, S, N, K] -> [B, S, N, K]."""
     jax_nn = partial(jax.nn.dot_product_attention, is_causal=True)
     found: dict[str, Kernel] = {"ours": ours, "jax.nn, xla": partial(jax_nn, implementation="xla")}
     if jax.default_backend() == "gpu":
@@ -38,8 +39,8 @@ def kernels() -> dict[str, Kernel]:
     return found
 
 
-def there_and_back(kernel: Kernel, queries: Array, keys: Array, values: Array, gradient: Array) -> tuple[Array, ...]:
-    """The output, and the gradients of what went in."""
+def forward_backward(kernel: Kernel, queries: Array, keys: Array, values: Array, gradient: Array) -> tuple[Array, ...]:
+    """The output, and the gradients of queries, keys and values."""
     output, pull_back = jax.vjp(kernel, queries, keys, values)
     return output, *pull_back(gradient)
 
@@ -59,10 +60,10 @@ def main() -> None:
         programs = {}
         for name, kernel in kernels().items():
             try:
-                compiled = jax.jit(partial(there_and_back, kernel)).lower(*arrays).compile()
+                compiled = jax.jit(partial(forward_backward, kernel)).lower(*arrays).compile()
                 jax.block_until_ready(compiled(*arrays))
             except Exception as error:
-                left_out(f"{name} at {S}", error)
+                report_skipped(f"{name} at {S}", error)
                 memory[name].append(None)
                 continue
             memory[name].append(compiled.memory_analysis().temp_size_in_bytes / TOKENS)

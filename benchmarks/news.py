@@ -1,4 +1,4 @@
-"""Sentence pairs of random tokens that are as long as WMT14's: what a benchmark needs of a corpus."""
+"""Sentence pairs of random tokens with lengths like those of WMT14, for benchmarks that need no real text."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from transformer.config import EOS, UNK, DataConfig
 
 
 def news(pairs: int, config: DataConfig) -> Split:
-    """As many pairs, each side ended by EOS."""
+    """Generates `pairs` sentence pairs, each side ending with EOS."""
     chance = np.random.default_rng(0)
 
     def side(lengths: np.ndarray) -> Tokens:
@@ -22,5 +22,5 @@ def news(pairs: int, config: DataConfig) -> Split:
 
 
 def batches_of(split: Split, config: DataConfig) -> Batches:
-    """The training batches of a split."""
+    """Returns the training batches of a split."""
     return Batches(split, batch_plan(split, config, seed=0))

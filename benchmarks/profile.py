@@ -1,4 +1,4 @@
-"""Where the time of a compiled program goes, operation by operation."""
+"""Profiles a compiled program by operation."""
 
 import collections
 import gzip
@@ -17,10 +17,10 @@ TOP = 25
 
 
 def profile(program: Program, hlo: str) -> list[dict[str, Any]]:
-    """The operations that take longest, each with its milliseconds in one run and what it computes.
+    """Returns the most expensive operations, with milliseconds per run, shape of the result and origin in the source.
 
     Args:
-        hlo: the compiled program's text, from which the operations' origins are read.
+        hlo: HLO text of the compiled program, from which the origins are read.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -1,5 +1,5 @@
-"""From the start of a process to the end of its first training step: the first time, and when the step was compiled
-by an earlier process.
+"""Time from the start of a process to the end of its first training step, with an empty and with a filled compilation
+cache.
 
     python -m benchmarks.startup [SIZE] [--tokens N]
 """
@@ -23,7 +23,7 @@ from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
 
 def first_step(size: str, tokens: int) -> None:
-    """What a process of `train` does until its first step is done, but for reading its data."""
+    """Everything that `train` does up to the end of its first step, except reading data."""
     keep_compiled()
     experiment = SIZES[size]
     width = experiment.data.max_length
@@ -37,7 +37,7 @@ def first_step(size: str, tokens: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup")
     parser.add_argument("size", nargs="?", choices=SIZES, default="base")
-    parser.add_argument("--tokens", type=int, help="token slots of a batch; the preset's")
+    parser.add_argument("--tokens", type=int, help="token slots per batch (default: the preset's)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     tokens = options.tokens or SIZES[options.size].data.batch_tokens

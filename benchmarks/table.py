@@ -1,4 +1,4 @@
-"""The table of speeds in benchmarks/README.md, made from the records in results/ and from nothing else.
+"""Prints the table of benchmarks/README.md from the records in results/.
 
 python -m benchmarks.table
 """
@@ -13,23 +13,23 @@ from experiments.evaluation.records import read_record
 
 Record = dict[str, Any]
 Line = tuple[str, str, str, str]
-"""What was measured, our figure, a peer's, ours over the peer's."""
+"""Columns of the table: what was measured, our result, the peer's result, ours divided by the peer's."""
 
 
 def train(record: Record) -> list[Line]:
-    part = f"{record['part_of_matmul_rate']['ours']:.0%} of the matrix product's rate"
+    part = f"{record['part_of_matmul_rate']['ours']:.0%} of the peak matmul rate"
     what = f"train {record['size']}, {record['model']['dtype']}, target tokens/s"
-    return beside(what, record["real_target_tokens_per_second"], f" ({part})")
+    return compare(what, record["real_target_tokens_per_second"], f" ({part})")
 
 
 def decode(record: Record) -> list[Line]:
     name = record["benchmark"].removeprefix("decode-")
     what = f"decode, {name}, beam {record['decode']['beam']}, {record['model']['dtype']}, target tokens/s"
-    return beside(what, record["target_tokens_per_second"])
+    return compare(what, record["target_tokens_per_second"])
 
 
-def beside(what: str, speed: dict[str, float], remark: str = "") -> list[Line]:
-    """Ours beside each peer; alone where no peer could run."""
+def compare(what: str, speed: dict[str, float], remark: str = "") -> list[Line]:
+    """One line for each peer, or a single line if no peer could run."""
     ours, peers = speed["ours"], {name: theirs for name, theirs in speed.items() if name != "ours"}
     if not peers:
         return [(what, f"{ours:,.0f}{remark}", "", "")]
@@ -42,17 +42,17 @@ def beside(what: str, speed: dict[str, float], remark: str = "") -> list[Line]:
 def read_input(record: Record) -> list[Line]:
     return [
         ("input pipeline alone, tokens/s", f"{record['tokens_per_second']:,.0f}", "", ""),
-        ("token slots that hold tokens", f"{record['fill']:.1%}, {record['shapes']} shape", "", ""),
+        ("fill rate (token slots that hold tokens)", f"{record['fill']:.1%}, {record['shapes']} shape", "", ""),
     ]
 
 
 def startup(record: Record) -> list[Line]:
-    what = f"seconds to the first step of {record['size']}, started again"
+    what = f"seconds to the first step of {record['size']}, warm compilation cache"
     return [
         (
             what,
             f"{median(record['seconds_of_later_starts']):.1f}",
-            f"{record['seconds_of_first_start']:.1f} at first",
+            f"{record['seconds_of_first_start']:.1f} with a cold cache",
             "",
         )
     ]
@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[[Record], list[Line]]] = {
 
 
 def table(folder: Path = RESULTS) -> str:
-    """Markdown; every line names its record and the machine."""
+    """Returns the table in Markdown. Every line names its record and the machine."""
     lines = ["| what | ours | peer | ours / peer | machine |", "|---|---|---|---|---|"]
     for path in sorted(folder.glob("*.json")):
         record = read_record(path)

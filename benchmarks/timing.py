@@ -1,4 +1,4 @@
-"""Times programs side by side: warmed up, in turns, until the device is done; and records what came out."""
+"""Times programs against each other (warmed up, taking turns, waiting for the device), and writes records."""
 
 import json
 import os
@@ -13,15 +13,15 @@ import jax.numpy as jnp
 
 from experiments.evaluation.records import origin, write_record
 
-# BENCHMARK_RESULTS is for trials, whose figures are not to be kept.
+# BENCHMARK_RESULTS redirects the records of trial runs.
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 Program = Callable[[], Any]
-"""Does its work once, and returns when the device has done it."""
+"""A function that does its work once, and returns when the device has finished."""
 
 
 def seconds_each(programs: dict[str, Program], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of every round of each program. They take turns, so that a change in the machine's speed hits all."""
+    """Seconds of each round of each program. The programs take turns, so that changes in machine speed affect all."""
     times: dict[str, list[float]] = {name: [] for name in programs}
     for number in range(warm_up + rounds):
         for name, program in programs.items():
@@ -32,13 +32,13 @@ def seconds_each(programs: dict[str, Program], rounds: int, warm_up: int = 2) ->
     return times
 
 
-def left_out(what: str, error: Exception) -> None:
-    """Names what this machine cannot run: it may lack the package, a compiler or the memory."""
-    print(f"left out: {what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+def report_skipped(what: str, error: Exception) -> None:
+    """Prints what this machine cannot run, for example for lack of a package, a compiler or memory."""
+    print(f"skipped: {what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
 
 
 def matmul_rate(dtype: str) -> float:
-    """Operations per second of a large square matrix product of random numbers: what this device can do."""
+    """FLOP/s of a large square matmul: the practical peak of this device."""
     n = 2048 if jax.default_backend() == "cpu" else 8192
     a, b = (jax.random.normal(jax.random.key(i), (n, n)).astype(dtype) for i in range(2))
     multiply = jax.jit(jnp.matmul)
@@ -47,12 +47,12 @@ def matmul_rate(dtype: str) -> float:
 
 
 def device_name() -> str:
-    """Part of a record's file name: "cpu", "nvidia-h200"."""
+    """Device name for the file name of a record, such as "cpu" or "nvidia-h200"."""
     return jax.devices()[0].device_kind.lower().replace(" ", "-")
 
 
 def record(name: str, facts: dict[str, Any]) -> Path:
-    """Prints the facts of a benchmark, and keeps them with where and with what they were measured."""
+    """Prints the results of a benchmark, and writes them to a record with the hardware and software used."""
     path = RESULTS / f"{name}-{device_name()}.json"
     facts = {"benchmark": name, **facts, **origin()}
     write_record(path, facts)

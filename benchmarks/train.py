@@ -1,13 +1,13 @@
-"""Training speed beside PyTorch: the same sizes, as many token slots, one run.
+"""Training speed, compared with PyTorch at the same model size and number of token slots, in one process.
 
     python -m benchmarks.train SIZE [--tokens 25000] [--rounds 20] [--alone] [--profile]
 
-Ours is the step of `train` on its own kind of batch, packed rows of WMT-like lengths. The peer is torch.nn.Transformer
-(attention by scaled_dot_product_attention, one product for query, key and value) with a tied embedding, fused Adam,
-label smoothing and dropout at the same places; bfloat16 by autocast where ours is, which keeps its residual stream in
-float32; as written and by torch.compile. It gets the same sentences as its users would batch them: those of about one
-length together, padded and masked. Besides it gets a dense batch, every slot a token and no mask but the causal one:
-no text is like that, so it is a bound and not a peer.
+Ours is the training step of `train` on a batch of packed sentences with WMT-like lengths. The peer is
+torch.nn.Transformer (attention by scaled_dot_product_attention, one matmul for query, key and value) with tied
+embeddings, fused Adam, label smoothing, and dropout at the same positions. It uses autocast to bfloat16 if ours is in
+bfloat16; this keeps its residual stream in float32. It runs in eager mode and with torch.compile. It gets the same
+sentences, batched by length, padded and masked, as is usual in PyTorch. It also gets a dense batch, in which every slot
+is a token and the only mask is the causal one: an upper bound that real text does not reach.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.news import batches_of, news
 from benchmarks.profile import profile
-from benchmarks.timing import Program, left_out, matmul_rate, record, seconds_each
+from benchmarks.timing import Program, matmul_rate, record, report_skipped, seconds_each
 from data.batching import Batch, Shape
 from data.tokens import Split
 from experiments import find
@@ -42,7 +42,7 @@ PAIRS = 200_000
 
 
 def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
-    """The step and its compiled program."""
+    """Returns our training step and its compiled program."""
     mesh = make_mesh(experiment.mesh, experiment.model)
     key, state = jax.random.key(0), init_on(mesh, experiment)
     step = compile_step(experiment, shape, mesh)
@@ -58,7 +58,7 @@ def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Progra
 
 
 def peer_step(experiment: Experiment, batches: list[Batch], compiled: bool) -> Program:
-    """A step on each of the batches with PyTorch, on the same device."""
+    """A program that runs a PyTorch training step on each of the batches, on the same device."""
     import torch
     from torch.nn import functional
 
@@ -90,7 +90,7 @@ def peer_step(experiment: Experiment, batches: list[Batch], compiled: bool) -> P
 
 
 def peer_model(config: ModelConfig, length: int) -> Any:
-    """The paper's model from PyTorch's own parts."""
+    """The paper's model built from PyTorch modules."""
     import torch
 
     class Peer(torch.nn.Module):
@@ -104,10 +104,10 @@ def peer_model(config: ModelConfig, length: int) -> Any:
                 D, config.num_heads, config.num_layers, config.num_layers, config.d_ff, config.dropout,
                 norm_first=config.norm == "pre", batch_first=True,
             )  # fmt: skip
-            if config.norm == "post":  # the paper has no norm after a stack
+            if config.norm == "post":  # the paper has no final norm after a stack
                 self.stacks.encoder.norm = self.stacks.decoder.norm = None
             for layer in [*self.stacks.encoder.layers, *self.stacks.decoder.layers]:
-                layer.dropout.p = layer.self_attn.dropout = 0.0  # the paper has neither of the two
+                layer.dropout.p = layer.self_attn.dropout = 0.0  # PyTorch has dropout here, the paper does not
                 if hasattr(layer, "multihead_attn"):
                     layer.multihead_attn.dropout = 0.0
 
@@ -130,7 +130,7 @@ def peer_model(config: ModelConfig, length: int) -> Any:
 
 
 def by_length(split: Split, tokens: int) -> list[Batch]:
-    """Some of the batches in which sentences of about one length stand together, of at most so many slots a side."""
+    """Three batches of sentences of similar length, with at most `tokens` slots per side: short, medium, long."""
     longest = np.maximum(split.lengths("source"), split.lengths("target"))
     order = np.argsort(longest, kind="stable")
     starts = [0]
@@ -150,7 +150,7 @@ def by_length(split: Split, tokens: int) -> list[Batch]:
 def peers(
     experiment: Experiment, split: Split, shape: Shape
 ) -> tuple[dict[str, tuple[Program, list[Batch]]], dict[str, int | None]]:
-    """PyTorch's steps with their batches, and their memory; what this machine cannot run is named and left out."""
+    """PyTorch's steps with their batches, and their peak memory. Prints and skips what this machine cannot run."""
     chance = np.random.default_rng(0)
     dense: Batch = {
         "source": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.source)),
@@ -168,12 +168,12 @@ def peers(
                 found[name], after = (step, batches), peer_memory()
                 memory[name] = None if after is None or before is None else after - before
             except Exception as error:
-                left_out(name, error)
+                report_skipped(name, error)
     return found, memory
 
 
 def peer_memory(start: bool = False) -> int | None:
-    """Bytes that PyTorch took at most on the GPU since the last `start`; at a start, what it holds then."""
+    """Peak GPU memory of PyTorch in bytes since the last call with `start`, which resets it. None without a GPU."""
     if jax.default_backend() != "gpu":
         return None
     import torch
@@ -184,7 +184,7 @@ def peer_memory(start: bool = False) -> int | None:
 
 
 def peer_settings(peers: dict[str, Any]) -> dict[str, Any]:
-    """With what PyTorch ran."""
+    """Versions and settings of PyTorch."""
     if not peers:
         return {}
     import torch
@@ -195,10 +195,10 @@ def peer_settings(peers: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train")
     parser.add_argument("size", choices=SIZES)
-    parser.add_argument("--tokens", type=int, help="token slots of a batch on the larger side; the preset's")
+    parser.add_argument("--tokens", type=int, help="token slots per batch on the larger side (default: the preset's)")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--alone", action="store_true", help="without the peer")
-    parser.add_argument("--profile", action="store_true", help="where the time of our step goes")
+    parser.add_argument("--alone", action="store_true", help="do not run the peer")
+    parser.add_argument("--profile", action="store_true", help="profile our step by operation")
     options = parser.parse_args()
 
     experiment = SIZES[options.size]
@@ -228,7 +228,7 @@ def main() -> None:
         "operations_per_step": flops,
         "matmul_rate": rate,
         "part_of_matmul_rate": {
-            # Only where the batch is as large as ours.
+            # Only if the batch has as many slots as ours.
             name: flops / seconds[name] / rate
             for name in programs
             if slots[name] == slots["ours"]

@@ -1,8 +1,9 @@
-"""Which sentences stand in which row of which batch (section 5.1): a function of (lengths, seed, epoch) alone.
+"""Packing and batching (section 5.1): assigns sentences to rows and batches, depending only on (lengths, seed, epoch).
 
-Several sentences share a row, one after the other; the model keeps them apart (transformer/segments.py). So nearly all
-slots of a batch hold tokens, whatever the lengths, and all batches have one shape: one compilation. The plan knows
-nothing of hosts, devices or workers, so the position of a run in its data is one number: the step.
+Several sentences are packed into a row, one after the other; the model keeps them apart (transformer/segments.py).
+Nearly all token slots of a batch therefore hold tokens, whatever the lengths, and all batches have the same shape, so
+the training step compiles once. The plan does not depend on hosts, devices or workers, so the step number alone
+determines a run's position in its data.
 """
 
 import math
@@ -20,14 +21,14 @@ from transformer.config import DataConfig, UserError
 Int64 = npt.NDArray[np.int64]
 Batch = dict[str, npt.NDArray[np.int32]]
 
-_PREFETCH = 16  # batches ready ahead of the step: about 200 kB each at the paper's 25,000 tokens
-_SENTENCES = 5  # a row has room for so many of mean length: fewer leave gaps, more make attention wider than it need be
-_FILL = 0.98  # of the slots; the rows that packing begins with would hold all sentences at this rate
-_PASSES = 4
+_PREFETCH = 16  # batches prefetched: about 200 kB each at the paper's 25,000 tokens
+_SENTENCES = 5  # of mean length per row: with fewer, gaps remain; more make attention wider than necessary
+_FILL = 0.98  # packing starts with as many rows as would hold all sentences at this fill rate
+_PASSES = 4  # over the sentences that did not fit, before more rows are added
 
 
 class Shape(NamedTuple):
-    """The shape of all batches: rows of `source` and `target` token slots."""
+    """Shape of every batch: number of rows, and token slots per row on the source and target sides."""
 
     rows: int
     source: int
@@ -35,18 +36,19 @@ class Shape(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """Sentence indices, int64 [n], and the row that each stands in, [n], ascending."""
+    """Sentence indices, int64 [n], and the row of each sentence, int64 [n], ascending."""
 
     indices: Int64
     rows: Int64
 
 
 def make_shape(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], batch_tokens: int) -> Shape:
-    """The shape for pairs of these lengths (tokens, [n]).
+    """Chooses the batch shape for sentence pairs of these lengths (tokens, [n]).
 
-    Rows hold the longest sentence, and about five of mean length; the two sides have the proportion of all the text.
-    There are as many rows as `batch_tokens` slots allow on the larger side, of 32 or more a multiple of 8, so that a
-    batch splits over devices. UserError without sentences.
+    A row is wide enough for the longest sentence, and for about five sentences of mean length. The widths of the two
+    sides are in proportion to their total token counts. The number of rows is the largest for which the larger side has
+    at most `batch_tokens` slots; from 32 on it is rounded down to a multiple of 8, so that a batch can be split over
+    devices. UserError if there are no sentences.
     """
     if len(source) == 0:
         raise UserError("there are no sentence pairs to make batches of")
@@ -57,29 +59,29 @@ def make_shape(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer],
     ]
     widths = [(s, t) for s, t in widths if max(s, t) <= batch_tokens]
     widths = widths or [(_multiple_of_8(source.max()), _multiple_of_8(target.max()))]
-    # What one side has too much of, and what attention costs more: 1 in 2000 of a step for each slot of a row.
+    # Cost: the slots that one side wastes, plus attention, about 1/2000 of a step for each slot of a row.
     s, t = min(widths, key=lambda both: abs(math.log(both[1] / both[0] / ratio)) / 2 + both[0] / 2000)
     rows = batch_tokens // max(s, t)
     return Shape(rows // 8 * 8 if rows >= 32 else max(rows, 1), s, t)
 
 
 def _multiple_of_8(tokens: float) -> int:
-    """Rounded up: widths that suit matrix units."""
+    """Rounds up to a multiple of 8, for efficient use of matrix units."""
     return -(-math.ceil(tokens) // 8) * 8
 
 
 def pack(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], shape: Shape) -> Int64:
-    """The row of each pair, int64 [n]: rows are numbered from 0, and no row holds more tokens than `shape` has slots.
+    """Packs sentence pairs into rows. Returns the row of each pair, int64 [n], numbered from 0.
 
-    Sentences are dealt like cards, the longest first: one to each row, the fullest row last, until all are dealt. Of
-    sentences about as long, those with a longer source go to rows that have more room there. What did not fit is dealt
-    again, and in the end to new rows. ValueError when a pair fits no row.
+    Sentences are distributed longest first in rounds: each round gives one to every row, the longest to the emptiest
+    row. Among sentences of similar length, those with a longer source go to rows with more free source slots. Sentences
+    that did not fit are distributed again, and finally go to new rows. ValueError if a pair does not fit into any row.
     """
     if misfits := np.flatnonzero((source > shape.source) | (target > shape.target)).tolist():
         n = misfits[0]
-        raise ValueError(f"pair {n} with {source[n]} and {target[n]} tokens fits no row of {shape}")
+        raise ValueError(f"pair {n} with {source[n]} and {target[n]} tokens does not fit into a row of {shape}")
     row = np.zeros(len(source), np.int64)
-    # Parts of a row: together, and how much more of its source than of its target.
+    # In fractions of a row: the total size of a pair, and how much larger its source is than its target.
     size, lean = source / shape.source + target / shape.target, source / shape.source - target / shape.target
     rest, rows_before = np.argsort(-size, kind="stable"), 0
     while len(rest):
@@ -91,7 +93,7 @@ def pack(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], shape
             for start in range(0, len(rest), rows):
                 hand = rest[start : start + rows]
                 place = np.argsort(used_source / shape.source + used_target / shape.target, kind="stable")[: len(hand)]
-                # Eight groups, from the emptiest rows and longest sentences to the fullest and shortest.
+                # Eight groups, from the longest sentences and emptiest rows to the shortest and fullest.
                 group = np.arange(len(hand)) * 8 // rows
                 leaning = used_source[place] / shape.source - used_target[place] / shape.target
                 place = place[np.lexsort((leaning, group))]
@@ -107,14 +109,14 @@ def pack(source: npt.NDArray[np.integer], target: npt.NDArray[np.integer], shape
             rest = np.concatenate(left)
             rest = rest[np.argsort(-size[rest], kind="stable")]
         rows_before += rows
-    return np.unique(row, return_inverse=True)[1].astype(np.int64)  # without the rows that stayed empty
+    return np.unique(row, return_inverse=True)[1].astype(np.int64)  # drop the rows that stayed empty
 
 
 class BatchPlan:
-    """Every sentence pair once an epoch, in batches of one shape; as many batches in each epoch.
+    """Packed batches of one shape that contain every sentence pair once per epoch. All epochs have the same length.
 
-    Which lengths share a row is settled once. With a seed, each epoch deals the sentences of equal lengths anew to the
-    places of that length, and shuffles the rows. Without (None) the order is the same always.
+    The assignment of lengths to rows is computed once. With a seed, each epoch shuffles sentences of equal lengths
+    among the slots of that length, and shuffles the rows. With seed None, all epochs have the same order.
     """
 
     def __init__(
@@ -124,35 +126,35 @@ class BatchPlan:
         shape: Shape,
         seed: int | None,
     ) -> None:
-        """Lengths in tokens, [n]. ValueError when a pair fits no row."""
+        """Takes the lengths in tokens, [n]. ValueError if a pair does not fit into any row."""
         self.seed = seed
         row = pack(source, target, shape)
         self._by_row = np.argsort(row, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(row))])
-        # The places of all rows, one after the other, and the sentences: both in order of their pair of lengths.
+        # The sentence slots of all rows, and below the sentences, are both sorted by their pair of lengths.
         lengths = source.astype(np.int64) * (int(target.max()) + 1) + target
         self._lengths = np.unique(lengths, return_inverse=True)[1].astype(np.int32)
         self._places = np.argsort(self._lengths[self._by_row], kind="stable")
-        # As many rows in each batch: 2,100 rows are 2 x 1,056, not 2 x 2,080.
+        # Equal numbers of rows in all batches: 2,100 rows are 2 x 1,056, not 2 x 2,080.
         rows = len(self._starts) - 1
         even = -(-rows // -(-rows // shape.rows))
         self.shape = shape._replace(rows=min(shape.rows, -(-even // 8) * 8))
         self._tokens = int(source.sum()) + int(target.sum())
 
     def __len__(self) -> int:
-        """Batches in an epoch; the last may have empty rows."""
+        """Number of batches in an epoch. The last batch may have empty rows."""
         return -(-(len(self._starts) - 1) // self.shape.rows)
 
     def fill(self) -> float:
-        """The part of all token slots of an epoch, on both sides, that holds tokens and not padding."""
+        """Fill rate: the fraction of the token slots of an epoch, on both sides, that hold tokens, not padding."""
         return self._tokens / (len(self) * self.shape.rows * (self.shape.source + self.shape.target))
 
     def epoch(self, number: int) -> "Epoch":
-        """The batches of an epoch, in order."""
+        """Returns the batches of an epoch, in order."""
         if self.seed is None:
             return Epoch(self._by_row, self._starts, np.arange(len(self._starts) - 1), self.shape.rows)
-        # Sorting raw random bits, not Generator.permutation: numpy keeps the bits the same in every version,
-        # but not the permutation, and a resumed run must meet the same batches after an upgrade.
+        # Sort raw random bits instead of calling Generator.permutation: NumPy guarantees that the bits are the same in
+        # every version, but not the permutation, and a resumed run must see the same batches after an upgrade.
         bits = np.random.PCG64(np.random.SeedSequence([self.seed, number]))
         shuffled = _shuffled(len(self._by_row), bits)
         sentences = np.empty_like(self._by_row)
@@ -169,46 +171,46 @@ class Epoch:
     """The batches of one epoch, as a sequence."""
 
     sentences: Int64
-    """Sentence indices, row after row."""
+    """Sentence indices, row by row."""
     starts: Int64
-    """Where each row begins in `sentences`, and the end."""
+    """Start of each row in `sentences`, followed by the end."""
     order: Int64
-    """The rows, in the order in which they come."""
+    """Rows in the order of the epoch."""
     rows: int
-    """Rows of a batch."""
+    """Number of rows in a batch."""
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.rows)
 
     def __getitem__(self, index: int) -> PlannedBatch:
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no batch {index} of {len(self)}")
+            raise IndexError(f"batch {index} is out of range for an epoch of {len(self)}")
         mine = self.order[index * self.rows : (index + 1) * self.rows]
         members = [self.sentences[self.starts[row] : self.starts[row + 1]] for row in mine]
         return PlannedBatch(np.concatenate(members), np.repeat(np.arange(len(mine)), [len(m) for m in members]))
 
 
 def batch_plan(split: Split, config: DataConfig, seed: int | None) -> BatchPlan:
-    """The batches of a split, and their order in each epoch; without a seed it is the same always."""
+    """Plans the batches of a split. Without a seed, all epochs have the same order."""
     source, target = split.lengths("source"), split.lengths("target")
     return BatchPlan(source, target, make_shape(source, target, config.batch_tokens), seed)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a split by global step: item s is batch s % len(plan) of epoch s // len(plan)."""
+    """The batches of a split, indexed by global step: item s is batch s % len(plan) of epoch s // len(plan)."""
 
     split: Split
     plan: BatchPlan
     rows: Sequence[int] | None = None
-    """The rows that are read, ascending, of those of a batch and any number of empty ones behind them. None: all."""
+    """Rows to read, ascending; None means all. Rows at or beyond the end of the batch are empty."""
 
     def __post_init__(self) -> None:
-        # Two epochs: a reader at the seam between them meets both.
+        # Cache two epochs: around the boundary between epochs, both are in use.
         object.__setattr__(self, "_epoch", lru_cache(maxsize=2)(self.plan.epoch))
 
     def __getitem__(self, step: int) -> Batch:
-        """dict(source=int32 [B, S], target=int32 [B, T]): sentences one after the other, each ended by eos, then 0."""
+        """Returns dict(source=int32 [B, S], target=int32 [B, T]): packed sentences, each ending with EOS, then 0."""
         planned = self._planned(step)
         indices, rows, count = planned.indices, planned.rows, self.plan.shape.rows
         if self.rows is not None:
@@ -218,12 +220,12 @@ class Batches:
         return {"source": source, "target": target}
 
     def target_tokens(self, step: int) -> int:
-        """Target tokens of a batch, all of its rows counted."""
+        """Number of target tokens in all rows of a batch."""
         return int(self.split.lengths("target")[self._planned(step).indices].sum())
 
     def _planned(self, step: int) -> PlannedBatch:
         if step < 0:
-            raise IndexError(f"there is no step {step}")
+            raise IndexError(f"step {step} is negative")
         number, index = divmod(int(step), len(self.plan))
         planned: PlannedBatch = self._epoch(number)[index]  # type: ignore[attr-defined]
         return planned
@@ -231,7 +233,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Steps:
-    """Steps start, start + 1, ... of `batches` as a sequence of known length, which is what Grain wants."""
+    """Steps start, start + 1, ... of `batches` as a sequence of known length, which Grain requires."""
 
     batches: Batches
     start: int
@@ -245,9 +247,9 @@ class _Steps:
 
 
 def stream(batches: Batches, start: int, steps: int) -> Iterator[Batch]:
-    """The batches of `steps` steps from step `start` on, prefetched by Grain in a thread."""
-    import grain  # here, so that preparing and planning work without it
+    """Data loader: yields the batches of `steps` steps from step `start`, prefetched by Grain in a thread."""
+    import grain  # imported here, so that preparing and planning work without Grain
 
     source = grain.MapDataset.source(_Steps(batches, start, steps))
-    # One thread: several fight for the interpreter lock; 16, Grain's default, were measured 7 times slower.
+    # One thread: several contend for the GIL. Grain's default of 16 was measured to be 7 times slower.
     return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCH)))

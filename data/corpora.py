@@ -1,7 +1,7 @@
-"""Every corpus by name: where its text comes from, under which licence, and what proves that it is that text.
+"""Corpora by name: the sources of each text, its licence, and the hashes that identify it.
 
-A corpus is anything with the four members of `Corpus`, so a new one (a tensorflow-datasets builder, say) is
-one more class and one more line: CORPORA["mine"] = MyCorpus().
+A corpus is any object with the members of the protocol `Corpus`. To add one (for example, a tensorflow-datasets
+builder), write a class and register an instance: CORPORA["mine"] = MyCorpus().
 """
 
 import hashlib
@@ -26,16 +26,17 @@ Log = Callable[[str], object]
 
 
 class Source(NamedTuple):
-    """What one part of a corpus is made from: a name for people, and a hash of its content."""
+    """One source of a corpus: a human-readable name, and the SHA-256 of its content."""
 
     name: str
     sha256: str
 
 
 class Corpus(Protocol):
-    """Sentence pairs in three splits. The direction of a named corpus is English -> the other language.
+    """Parallel corpus: sentence pairs in three splits. In built-in corpora the source language is English.
 
-    `languages` are their codes, as in "en-de"; None where nobody said (the user's own files without data.languages).
+    `languages` are the codes of source and target language, as in "en-de", or None if unknown (user-defined files
+    without data.languages).
     """
 
     @property
@@ -48,15 +49,15 @@ class Corpus(Protocol):
     def languages(self) -> str | None: ...
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        """What decides the text, by role ("train.source")."""
+        """Returns the sources that determine the text, by role such as "train.source"."""
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        """The pairs of a split, blank ones included, and of those only the first `count`."""
+        """Yields the sentence pairs of a split, or the first `count` of them; blank pairs are included."""
 
 
 @dataclass(frozen=True)
 class GrammarCorpus:
-    """The endless grammar that comes with the code: no download, every run can have it."""
+    """The generated corpus of data/grammar, of unlimited size, which needs no download."""
 
     name: str = "grammar"
     licence: str = "that of this code"
@@ -64,7 +65,7 @@ class GrammarCorpus:
     seed: int = 0
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        # The text itself is hashed, not a version number that someone has to remember to raise.
+        # Hash the text itself rather than a version number, which one could forget to increase.
         return {split: Source(f"data.grammar, seed {self.seed}", self._sample_hash(split)) for split in SPLITS}
 
     def _sample_hash(self, split: SplitName) -> str:
@@ -78,7 +79,7 @@ class GrammarCorpus:
 
 @dataclass(frozen=True)
 class HostedCorpus:
-    """Two parallel text files a split, at public addresses, and perhaps further test sets by their names."""
+    """Two parallel text files per split at public URLs, and optional additional test sets by name."""
 
     name: str
     licence: str
@@ -100,14 +101,14 @@ class HostedCorpus:
 
 @dataclass(frozen=True)
 class FilesCorpus:
-    """The user's own text: two parallel files a split."""
+    """A user-defined corpus: two parallel files per split."""
 
     files: dict[SplitName, tuple[Path, Path]]
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
     known: dict[str, Source] = field(default_factory=dict)
-    """By role, what the files were once: one that is gone is taken to be the same still."""
+    """By role, the sources of earlier prepared data. A file that no longer exists is assumed to be unchanged."""
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
         result = {}
@@ -115,7 +116,7 @@ class FilesCorpus:
             for side, path in zip(("source", "target"), files, strict=True):
                 role = f"{split}.{side}"
                 if role in self.known and not path.exists():
-                    log(f"warning: {path} is not there: going on with what was prepared of {self.known[role].name}")
+                    log(f"warning: {path} does not exist: using the data prepared earlier from {self.known[role].name}")
                     result[role] = self.known[role]
                     continue
                 check_file(path)
@@ -128,7 +129,7 @@ class FilesCorpus:
 
 @dataclass(frozen=True)
 class WMT14:
-    """WMT14 as tensorflow-datasets builds it, from English."""
+    """WMT14 from English, as built by tensorflow-datasets."""
 
     language: str
     archives: tuple[RemoteFile, ...]
@@ -155,7 +156,7 @@ class WMT14:
         return islice(read_pairs(folder / f"{split}.en", folder / f"{split}.{self.language}"), count)
 
     def adopt(self, given: Path, downloads: Path, log: Log) -> None:
-        """Takes the text from a folder of the user's instead of the network."""
+        """Imports the text from a local folder instead of downloading it."""
         adopt(self.language, self.archives, given, downloads, log)
 
 
@@ -194,7 +195,7 @@ def _multi30k(language: str) -> HostedCorpus:
     )
 
 
-# Addresses and hashes as tensorflow-datasets registers them.
+# URLs and hashes as registered by tensorflow-datasets.
 _WMT14_BOTH = (
     ("http://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz",
      "0224c7c710c8a063dfd893b0cc0830202d61f4c75c17eb8e31836103d27d96e7"),
@@ -230,12 +231,14 @@ CORPORA: Registry[Corpus] = Registry(
         )
     },
 )
+"""Corpora by name: instances of classes with the members of `Corpus`."""
 
 
 def find_corpus(config: DataConfig) -> Corpus:
-    """The corpus of a configuration: the user's own files when any is given, else the one of that name.
+    """Returns the corpus of a configuration: user-defined files if any are given, else the corpus with that name.
 
-    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, or languages of a named corpus.
+    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, or data.languages combined with a
+    named corpus.
     """
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
@@ -246,32 +249,36 @@ def find_corpus(config: DataConfig) -> Corpus:
     check_corpus(config.corpus, corpus)
     if config.languages is not None:
         raise UserError(
-            f"data.languages is for your own text, {config.corpus} has languages of its own: --data.languages None"
+            f"data.languages is for your own text only, {config.corpus} has its own languages: --data.languages None"
         )
     return corpus
 
 
 def check_corpus(name: str, corpus: Corpus) -> None:
-    """UserError for a corpus, of the user's own, that is not what `Corpus` says."""
+    """UserError if a user-defined corpus does not satisfy the protocol `Corpus`."""
     if isinstance(corpus, type):
-        raise UserError(f"data.corpus {name!r} is a class: put an object of it into CORPORA")
+        raise UserError(f"data.corpus {name!r} is a class: register an instance of it in CORPORA")
     for member in ("name", "licence", "languages", "sources", "pairs"):
         if not hasattr(corpus, member):
-            raise UserError(f"data.corpus {name!r} has no `{member}`, which data.corpora.Corpus wants")
+            raise UserError(f"data.corpus {name!r} has no `{member}`, which data.corpora.Corpus requires")
     if corpus.name != name or not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"data.corpus {name!r} calls itself {corpus.name!r}: one word, the same in both places")
+        raise UserError(
+            f"data.corpus {name!r} has the name {corpus.name!r}: use the same single word as name and as key of CORPORA"
+        )
     if corpus.languages is not None:
         Languages.parse(corpus.languages)
 
 
 def is_own_text(config: DataConfig) -> bool:
-    """Whether a corpus is the user's own files, which may not be there any more."""
+    """Whether the corpus consists of user-defined files, which may no longer exist."""
     return config.corpus == "files" or config.train_src is not None
 
 
 def languages_of(config: DataConfig) -> Languages | None:
-    """By the configuration alone: the files of one's own text need not be there. UserError for what are none,
-    and as find_corpus for a corpus that is none."""
+    """Returns the languages of the corpus, or None if unknown. User-defined files need not exist.
+
+    UserError for invalid language codes, and, as in `find_corpus`, for an invalid corpus.
+    """
     if is_own_text(config):
         said = config.languages
     else:
@@ -282,7 +289,7 @@ def languages_of(config: DataConfig) -> Languages | None:
 
 
 def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
-    """The user's files by split, test falling back to dev; empty when none is given."""
+    """User-defined files by split, with dev as the default for test. Empty if none are given."""
     names = [f"{split}_{side}" for split in SPLITS for side in ("src", "tgt")]
     given = {name: Path(value) for name in names if (value := getattr(config, name)) is not None}
     if not given and config.corpus != "files":

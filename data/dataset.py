@@ -1,12 +1,12 @@
-"""Prepared data: a corpus tokenised once, in a folder that says what it holds and is never half-written.
+"""Prepared data: a corpus that is tokenized once into a folder with a manifest. The folder is created atomically.
 
-`prepare` makes `<data dir>/<corpus>-<vocabulary>-<hash>/`, and `open_prepared` reads it:
+`prepare` creates `<data dir>/<corpus>-<vocabulary>-<hash>/`, and `open_prepared` reads it:
 
     vocab.model                     the sentencepiece model
-    <split>.<side>.tokens.npy       uint16, all sentences one after the other, each ended by eos
-    <split>.<side>.offsets.npy      int64, where each sentence starts, and the end
-    dev.<side>.txt, test.<side>.txt the text itself, to score against
-    manifest.json                   sources and their hashes, counts, what was dropped, hashes of the files
+    <split>.<side>.tokens.npy       uint16, all sentences concatenated, each ending with EOS
+    <split>.<side>.offsets.npy      int64, start of each sentence, followed by the end
+    dev.<side>.txt, test.<side>.txt raw text, as reference for scoring
+    manifest.json                   sources and their hashes, counts of kept and dropped pairs, hashes of the files
 """
 
 import errno
@@ -22,15 +22,15 @@ from typing import Any
 from data.corpora import SPLITS, WMT14, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
-from data.folders import appears_whole, remove_abandoned
+from data.folders import atomic_folder, remove_abandoned
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
 from transformer.config import DataConfig, UserError, counted
 
-FORMAT = 2  # raise it when the files or their meaning change: older folders are then prepared anew
+FORMAT = 2  # increase when the files or their meaning change: older folders are then prepared again
 
-_NAMED = 5  # characters without a piece, in a line of the log
+_NAMED = 5  # characters without a subword piece that a message lists
 _MANIFEST = "manifest.json"
 SIDES: tuple[Side, Side] = ("source", "target")
 
@@ -48,17 +48,17 @@ class PreparedData:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decided the content: sources and settings."""
+        """SHA-256 of everything that determines the content: sources and settings."""
         return str(self.manifest["hash"])
 
     def check(self, split: str = "") -> None:
-        """UserError names a file that has not the content that it was written with. Reads all of them, or a split's."""
+        """Verifies the checksums of all files, or of those of a split. UserError names a damaged file."""
         for name, facts in self.manifest["files"].items():
             if name.startswith(split) and sha256_of(self.path / name) != facts["sha256"]:
                 raise UserError(f"{self.path / name} is damaged: remove the folder and prepare again")
 
     def text(self, split: SplitName, side: Side) -> list[str]:
-        """The raw lines of dev or test, pair by pair as in the tokens."""
+        """Raw lines of one side of dev or test, in the same order as the tokens."""
         return list(read_lines(self.path / f"{split}.{side}.txt"))
 
 
@@ -70,26 +70,27 @@ def default_data_dir() -> Path:
 def prepare(
     config: DataConfig, data_dir: Path | None = None, log: Log = print, known: dict[str, Any] | None = None
 ) -> PreparedData:
-    """Tokenise a corpus, or open what an earlier call with the same text and settings has made.
+    """Tokenizes a corpus, or opens the data that an earlier call with the same text and settings prepared.
 
     Args:
-        known: the "sources" of a manifest. A file of the user's own that is gone is taken to be the one of these.
+        known: the "sources" of an earlier manifest. A user-defined file that no longer exists is assumed to be the one
+            listed there.
 
     Raises:
-        UserError: anything the user can put right: the corpus, its files, the vocabulary size, a full disk.
+        UserError: an error that the user can fix: in the corpus, its files or the vocabulary size, or a full disk.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
     if isinstance(corpus, FilesCorpus):
         corpus = replace(corpus, known={role: Source(**facts) for role, facts in (known or {}).items()})
-    with explained(data_dir):
+    with os_errors_explained(data_dir):
         sources = corpus.sources(data_dir / "downloads", log)
     path = _folder(config, corpus, sources, data_dir)
     if not path.exists():
-        with explained(data_dir):
+        with os_errors_explained(data_dir):
             data_dir.mkdir(parents=True, exist_ok=True)
             remove_abandoned(data_dir)
-            with appears_whole(path) as folder:
+            with atomic_folder(path) as folder:
                 log(f"preparing {path}")
                 _build(folder, config, corpus, sources, data_dir / "downloads", log)
     data = open_prepared(path)
@@ -98,19 +99,19 @@ def prepare(
 
 
 def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
-    """UserError where more of a side's tokens than this share are <unk>: the model could neither read nor write it."""
+    """UserError if more than this fraction of a side's tokens is <unk>: the model could not read or produce them."""
     for split, counts in splits.items():
         for side in SIDES:
             if (share := counts[f"{side}_unknown"] / counts[f"{side}_tokens"]) > most:
                 raise UserError(
                     f"{split} {side}: {share:.1%} of the tokens are <unk>, more than data.max_unknown = {most:.1%} "
-                    f"({_unread(counts, side)}): check the text, take a vocabulary of {BYTES_FROM:,} pieces or more, "
-                    f"which spells them in bytes (--data.vocab-size), or raise --data.max-unknown"
+                    f"({_unread(counts, side)}): check the text, use a vocabulary of {BYTES_FROM:,} or more pieces, "
+                    f"which encodes such characters as bytes (--data.vocab-size), or raise --data.max-unknown"
                 )
 
 
 def _unread(counts: dict[str, Any], side: Side) -> str:
-    """What of a side's text has no piece of the vocabulary, in words; nothing where all has one."""
+    """Describes the characters of a side that have no piece in the vocabulary. Empty if there are none."""
     if not (uncovered := counts[f"{side}_uncovered"]):
         return ""
     most = list(uncovered.items())[:_NAMED]
@@ -126,10 +127,10 @@ def _folder(config: DataConfig, corpus: Corpus, sources: dict[str, Source], data
 
 
 def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | None:
-    """The folder that an earlier `prepare` made of this corpus and these settings; WMT14 is not built for it."""
+    """Returns the folder that an earlier `prepare` created for this configuration, or None. Does not build WMT14."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if isinstance(corpus, WMT14):  # what its text hashes to is known where it was built, which may be elsewhere
+    if isinstance(corpus, WMT14):  # the hash of its text is known only where the text was built
         for path in sorted(data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")):
             manifest = _manifest_if_readable(path)
             if manifest and all(manifest[name] == value for name, value in _settings(config).items()):
@@ -142,7 +143,7 @@ def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | No
 
 
 def prepared_of_hash(digest: str, data_dir: Path) -> Path | None:
-    """The folder of prepared data that has this hash (PreparedData.hash), wherever its text may be now."""
+    """Returns the folder of prepared data with this hash (PreparedData.hash), or None. The raw text need not exist."""
     for path in sorted(data_dir.glob(f"*-{digest[:8]}")):
         manifest = _manifest_if_readable(path)
         if manifest and manifest["hash"] == digest:
@@ -158,17 +159,19 @@ def _manifest_if_readable(path: Path) -> dict[str, Any] | None:
 
 
 def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Log = print) -> None:
-    """Make a named corpus from a folder of the user's, so that `prepare` needs no network. UserError if it cannot."""
+    """Imports a named corpus from a local folder, so that `prepare` needs no network. UserError if it cannot."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
     if not isinstance(corpus, WMT14):
-        raise UserError(f"{corpus.name} is not made from a folder: WMT14 is; other text has --data.train-src and so on")
-    with explained(data_dir):
+        raise UserError(
+            f"{corpus.name} is not made from a folder, only WMT14 is: use --data.train-src etc. for other text"
+        )
+    with os_errors_explained(data_dir):
         corpus.adopt(given, data_dir / "downloads", log)
 
 
 def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
-    """SHA-256 of all that decides the content of the folder, and of nothing else (paths, for one, do not)."""
+    """SHA-256 of everything that determines the content of the folder, and nothing else (paths do not)."""
     recipe = {
         "format": FORMAT,
         "sources": {role: source.sha256 for role, source in sources.items()},
@@ -178,14 +181,14 @@ def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
 
 
 def _settings(config: DataConfig) -> dict[str, Any]:
-    """The settings that decide the content of the folder."""
+    """Settings that determine the content of the folder."""
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
     return {name: getattr(config, name) for name in names}
 
 
 @contextmanager
-def explained(data_dir: Path) -> Iterator[None]:
-    """An error of the file system as a UserError that names the place."""
+def os_errors_explained(data_dir: Path) -> Iterator[None]:
+    """Converts an OSError to a UserError that names the file."""
     try:
         yield
     except OSError as error:
@@ -196,14 +199,15 @@ def explained(data_dir: Path) -> Iterator[None]:
 def _build(
     folder: Path, config: DataConfig, corpus: Corpus, sources: dict[str, Source], downloads: Path, log: Log
 ) -> None:
-    """Write all files of the format into `folder`, the manifest last."""
+    """Writes all files of the format into `folder`, the manifest last."""
 
     def pairs(split: SplitName) -> Iterator[Pair]:
         found = corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
         return checked_pairs(found, split)
 
-    log(f"learning {config.vocab_size} {config.vocab_type} pieces")
-    # All of one side, then all of the other: the tokenizer takes each n-th line of a large corpus.
+    log(f"learning a vocabulary of {config.vocab_size} {config.vocab_type} pieces")
+    # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which would
+    # always be the same side if the sides alternated.
     lines = (pair[side] for side in (0, 1) for pair in pairs("train") if not is_blank(pair))
     tokenizer = train_tokenizer(lines, folder / "vocab.model", config.vocab_type, config.vocab_size)
     counts = {}
@@ -211,8 +215,8 @@ def _build(
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
         log(f"{split}: {counts[split]}")
         for side in SIDES:
-            if told := _unread(counts[split].facts(), side):
-                log(f"warning: {split} {side}: {told}")
+            if unread := _unread(counts[split].facts(), side):
+                log(f"warning: {split} {side}: {unread}")
     files = sorted(folder.iterdir())
     manifest = {
         "format": FORMAT,
@@ -232,7 +236,7 @@ def _build(
 def _write_split(
     folder: Path, split: SplitName, pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int
 ) -> Counts:
-    """Tokens of one split, and text of dev and test. Only training pairs are dropped for their length."""
+    """Writes the tokens of a split, and the text of dev and test. Only training pairs are dropped for their length."""
     counts = Counts()
     training = split == "train"
     with ExitStack() as stack:
@@ -261,26 +265,26 @@ def _write_split(
 
 
 def checked_pairs(pairs: Iterable[Pair], split: SplitName) -> Iterator[Pair]:
-    """The same. UserError for what is not two texts of one line each: the files would not be parallel."""
+    """Passes pairs through. UserError if one is not a pair of single lines: the files would not be parallel."""
     for number, pair in enumerate(pairs, start=1):
         if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(line, str) for line in pair)):
-            raise UserError(f"pair {number} of {split} is {pair!r}: a corpus gives pairs of texts")
+            raise UserError(f"pair {number} of {split} is {pair!r}: a corpus must yield pairs of strings")
         if "\n" in pair[0] or "\n" in pair[1]:
-            raise UserError(f"pair {number} of {split} has a line break in it: a sentence is one line")
+            raise UserError(f"pair {number} of {split} contains a line break: a sentence must be one line")
         yield pair
 
 
 def open_prepared(path: Path) -> PreparedData:
-    """Open a folder that `prepare` has made; tokens are memory-mapped.
+    """Opens a folder that `prepare` created; tokens are memory-mapped.
 
-    UserError names the file that is missing, damaged, or of another version of the format.
+    UserError names a file that is missing, damaged, or of a different format version.
     """
     manifest = _read_manifest(path / _MANIFEST)
     for name, facts in manifest["files"].items():
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != facts["bytes"]:
-            found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']}"
+            found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']:,}"
             raise UserError(f"{file} {found}: remove the folder and prepare again")
     tokenizer = Tokenizer.load(path / "vocab.model")
     if tokenizer.sha256 != manifest["vocab_sha256"]:
@@ -297,10 +301,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         missing = {"format", "hash", "corpus", "sources", "splits", "files", "vocab_sha256"} - set(manifest)
         if missing:
-            raise ValueError(f"without {min(missing)!r}")
+            raise ValueError(f"it lacks {min(missing)!r}")
         for name, facts in manifest["files"].items():
             if not {"bytes", "sha256"} <= set(facts):
-                raise ValueError(f"not what a file is told by: {name!r}")
+                raise ValueError(f"it lacks the size or the SHA-256 of {name!r}")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): remove the folder and prepare again") from error
     if manifest["format"] != FORMAT:

@@ -1,4 +1,4 @@
-"""Sentence pairs to arrays of ids, in chunks; a large corpus on several processes."""
+"""Encodes sentence pairs to arrays of ids, in chunks, using several processes for a large corpus."""
 
 import multiprocessing
 import os
@@ -18,15 +18,15 @@ from data.text import Pair
 from data.tokenizer import Tokenizer
 from transformer.config import UNK, UserError, counted
 
-Ragged = tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]  # flat ids, and the length of each sentence
+Ragged = tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]  # concatenated ids, and the length of each sentence
 
 _CHUNK = 10_000  # pairs encoded at a time: a few MB
-_MOST_NAMED = 20  # characters without a piece: text in another script has thousands
-_PARALLEL_FROM = 200_000  # pairs; below, processes take longer to start than they save
+_MOST_NAMED = 20  # characters without a piece that are listed: text in another script has thousands
+_PARALLEL_FROM = 200_000  # pairs; below this, starting processes takes longer than it saves
 
 
 class Chunk(NamedTuple):
-    """Encoded pairs: (source, target), how many were dropped as too long, and what of a side's text has no piece."""
+    """Encoded pairs (source, target), the number dropped as too long, and characters without a piece on each side."""
 
     sides: tuple[Ragged, Ragged]
     too_long: int
@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Counts:
-    """What became of the pairs of one split."""
+    """Statistics of one split: pairs read, dropped and kept, tokens, and unknown tokens."""
 
     read: int = 0
     blank: int = 0
@@ -44,10 +44,10 @@ class Counts:
     source_tokens: int = 0
     target_tokens: int = 0
     source_unknown: int = 0
-    """Tokens that are <unk>."""
+    """Number of tokens that are <unk>."""
     target_unknown: int = 0
     source_uncovered: Counter[str] = field(default_factory=Counter)
-    """The characters that the vocabulary has no piece for (Tokenizer.characters), and how often each stands there."""
+    """Number of occurrences of each character without a piece in the vocabulary (Tokenizer.characters)."""
     target_uncovered: Counter[str] = field(default_factory=Counter)
 
     def add(self, chunk: Chunk) -> None:
@@ -62,7 +62,7 @@ class Counts:
         self.target_uncovered += chunk.uncovered[1]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON: of the characters without a piece the most frequent, the first one first."""
+        """Returns the counts as JSON, with only the most frequent characters without a piece, in descending order."""
         return vars(self) | {
             f"{side}_uncovered": dict(vars(self)[f"{side}_uncovered"].most_common(_MOST_NAMED))
             for side in ("source", "target")
@@ -74,7 +74,7 @@ class Counts:
 
 
 def encode_pairs(pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None) -> Iterator[Chunk]:
-    """Encoded chunks, in order. Pairs with more than `max_length` ids on a side (with eos) are dropped."""
+    """Yields encoded chunks in order. Pairs with more than `max_length` ids on a side, EOS included, are dropped."""
     head = list(islice(pairs, _PARALLEL_FROM))
     workers = os.cpu_count() or 1
     everything = chain(head, pairs)
@@ -111,13 +111,13 @@ def _ragged(sentences: list[list[int]]) -> Ragged:
     return flat, np.fromiter(map(len, sentences), np.int64, len(sentences))
 
 
-# The tokenizer of a worker process, set once when it starts: it cannot travel with each chunk.
+# The tokenizer of a worker process, set once when the process starts, as it cannot be pickled with each chunk.
 _worker: Tokenizer
 
 
 def _start_worker(model: bytes) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main process stops the workers
     _worker = Tokenizer(model)
 
 
@@ -128,8 +128,8 @@ def _encode_in_worker(pairs: list[Pair], max_length: int | None) -> Chunk:
 def _encode_parallel(
     pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None, workers: int
 ) -> Iterator[Chunk]:
-    """As one process would, in the same order, with a bounded number of chunks in memory."""
-    # spawn: a fork of a process with threads (JAX has many) can hang
+    """Encodes with several processes, in the original order, with a bounded number of chunks in memory."""
+    # spawn, because forking a process with threads (JAX starts many) can deadlock
     context = multiprocessing.get_context("spawn")
     running: deque[Future[Chunk]] = deque()
     try:
@@ -142,6 +142,6 @@ def _encode_parallel(
                 yield running.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a tokenising process died: too little memory, or a script that calls prepare() outside of "
+            "a tokenizing process died: out of memory, or prepare() was called by a script outside of "
             'if __name__ == "__main__"'
         ) from error

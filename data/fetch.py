@@ -1,4 +1,4 @@
-"""Public files by address and SHA-256: from a local mirror, the cache, or the network, in this order."""
+"""Fetches public files by URL and SHA-256 from a local mirror, the cache or the network, in this order."""
 
 import fcntl
 import hashlib
@@ -17,13 +17,13 @@ from typing import IO
 from transformer.config import UserError
 
 _CHUNK = 1 << 20  # bytes read at a time
-_TIMEOUT = 30.0  # seconds without a byte before a download is given up
-_SAY_EVERY = 10.0  # seconds between two lines of progress
+_TIMEOUT = 30.0  # seconds without data after which a download is aborted
+_SAY_EVERY = 10.0  # seconds between progress lines
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One public file. `folder` keeps common names (train.en.gz) of different corpora apart in the cache."""
+    """A public file. `folder` is its subfolder of the cache, as different corpora share file names (train.en.gz)."""
 
     folder: str
     address: str
@@ -35,16 +35,20 @@ class RemoteFile:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = print, mirror: str | None = None) -> Path:
-    """A local path whose bytes have the SHA-256 that `file` promises; `downloads` is the cache.
+    """Returns a local path of the file, whose SHA-256 has been verified.
 
-    `mirror` is a folder to look in first, by default $DATA_MIRROR. UserError when a file of this name has other bytes,
-    or when it can be had from nowhere.
+    Args:
+        downloads: folder of the cache.
+        mirror: folder to search first, by default $DATA_MIRROR.
+
+    Raises:
+        UserError: a file of this name has a different SHA-256, or the file cannot be obtained.
     """
     if mirrored := _in_mirror(file, mirror or os.environ.get("DATA_MIRROR")):
         return mirrored
@@ -65,7 +69,7 @@ def fetch(file: RemoteFile, downloads: Path, log: Callable[[str], object] = prin
 
 
 def _in_mirror(file: RemoteFile, mirror: str | None) -> Path | None:
-    """The file below the mirror that has the right name and bytes; None when there is none of this name."""
+    """Returns the file in the mirror with this name and SHA-256, or None if there is no file of this name."""
     if not mirror:
         return None
     if not Path(mirror).is_dir():
@@ -82,9 +86,9 @@ def _in_mirror(file: RemoteFile, mirror: str | None) -> Path | None:
 
 
 def _download(file: RemoteFile, path: Path, log: Callable[[str], object]) -> None:
-    """Stream to a `.part` beside `path`, which appears only when it is whole and has the right hash.
+    """Downloads to a `.part` file next to `path`, and renames it once it is complete and its hash is verified.
 
-    A part that an earlier attempt left is gone on with, where the server can. Two processes do not write into one.
+    Resumes an interrupted download if the server supports it. The file is locked against a second process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -105,23 +109,23 @@ def _download(file: RemoteFile, path: Path, log: Callable[[str], object]) -> Non
 
 
 def _continue(file: RemoteFile, out: IO[bytes], log: Callable[[str], object]) -> None:
-    """Append what is still missing, and say every ten seconds how far it is."""
+    """Downloads the missing bytes and logs the progress every ten seconds."""
     done = out.tell()
     headers = {"Range": f"bytes={done}-"} if done else {}
     try:
         response = urllib.request.urlopen(urllib.request.Request(file.address, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # there is no more: the hash will tell
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # already complete; the hash is checked next
             return
         raise
     with response:
-        if done and response.status != HTTPStatus.PARTIAL_CONTENT:  # the server starts anew
+        if done and response.status != HTTPStatus.PARTIAL_CONTENT:  # the server starts from the beginning
             out.truncate(0)
             done = 0
         promised = response.headers.get("Content-Length")
         total = done + int(promised) if promised else None
         if total:
-            check_room(Path(out.name).parent, total - done, file.name)
+            check_disk_space(Path(out.name).parent, total - done, file.name)
         said = time.monotonic()
         while chunk := response.read(_CHUNK):
             out.write(chunk)
@@ -129,13 +133,15 @@ def _continue(file: RemoteFile, out: IO[bytes], log: Callable[[str], object]) ->
             if time.monotonic() - said > _SAY_EVERY:
                 said = time.monotonic()
                 log(f"{file.name}: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else ""))
-    # A connection that breaks looks like the end of the file to read(): only the length tells.
+    # To read(), a broken connection looks like the end of the file; only the length reveals it.
     if total is not None and done != total:
-        raise OSError(f"{done} of {total} bytes arrived; the same command goes on from there")
+        raise OSError(f"{done} of {total} bytes arrived; the same command resumes the download")
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
-    """UserError if the disk of a folder has not that many bytes free."""
+def check_disk_space(folder: Path, needed: int, what: str) -> None:
+    """UserError if the disk of a folder has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"no room for {what} in {folder}: it needs {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB")
+        raise UserError(
+            f"not enough disk space for {what} in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+        )

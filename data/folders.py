@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, whatever happens to the process that fills them."""
+"""Atomic creation of folders: a folder is complete or does not exist, even if the process is killed."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 @contextmanager
-def appears_whole(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` when the body ends well, and else is removed."""
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that is renamed to `path` if the body succeeds, and removed otherwise."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -19,14 +19,14 @@ def appears_whole(path: Path) -> Iterator[Path]:
         try:
             temporary.rename(path)
         except OSError:
-            if not path.exists():  # if it does, another process was first, with the same content
+            if not path.exists():  # if it exists, another process was faster, with the same content
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_abandoned(data_dir: Path) -> None:
-    """Remove temporary folders of processes of this machine that are no longer alive."""
+    """Removes temporary folders of processes on this machine that are no longer alive."""
     for folder in data_dir.glob(f".*.{socket.gethostname()}.*.tmp"):
         pid = folder.name.split(".")[-2]
         if pid.isdigit() and not _alive(int(pid)):
@@ -38,6 +38,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # alive, and someone else's
+    except PermissionError:  # alive, but owned by another user
         return True
     return True

@@ -1,6 +1,6 @@
-"""Text to validate on and to score against, read with the vocabulary of a run.
+"""Validation and test data of a run, tokenized with the vocabulary of the run.
 
-It is known by its hash. Where it was found last does not matter, and no other text of the run has to be there.
+The text is identified by its hash, so it may have moved. The run's other text need not exist.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.corpora import FilesCorpus, Log, SplitName, find_corpus
-from data.dataset import SIDES, checked_pairs, default_data_dir, explained, open_prepared, prepared_of_hash
+from data.dataset import SIDES, checked_pairs, default_data_dir, open_prepared, os_errors_explained, prepared_of_hash
 from data.encoding import Chunk, Counts, encode_pairs
 from data.text import Pair, is_blank
 from data.tokenizer import Tokenizer
@@ -20,16 +20,16 @@ from transformer.config import DataConfig, UserError
 
 
 class HeldOut(NamedTuple):
-    """Sentence pairs, blank ones left out."""
+    """Sentence pairs of dev or test, without blank pairs."""
 
     sources: list[str]
     references: list[str]
     tokens: Split
-    """The same pairs, tokenised."""
+    """The same pairs, tokenized."""
     files: dict[str, dict[str, str]]
-    """By role, as "test.source": the "name" of what it was made from, and its "sha256"."""
+    """The "name" and "sha256" of each source, by role such as "test.source"."""
     counts: dict[str, Any]
-    """As in the manifest of prepared data (data.encoding.Counts.facts)."""
+    """Statistics as in the manifest of prepared data (data.encoding.Counts.facts)."""
 
 
 def held_out(
@@ -40,13 +40,13 @@ def held_out(
     data_dir: Path | None = None,
     log: Log = print,
 ) -> HeldOut:
-    """Dev or test of a run: as it was prepared, if that is still there, or else from the text of this split alone.
+    """Loads dev or test of a run from its prepared data, if that still exists, or else from the text of this split.
 
     Args:
-        trained: "data" in the meta of the run's checkpoints.
+        trained: the entry "data" in the `meta` of the run's checkpoints.
 
     Raises:
-        UserError: neither is there, or the text is not the one that it was.
+        UserError: neither exists, or the text has changed since the run was trained.
     """
     data_dir = default_data_dir() if data_dir is None else data_dir
     if path := prepared_of_hash(trained["hash"], data_dir):
@@ -63,20 +63,20 @@ def held_out(
     if isinstance(corpus, FilesCorpus):
         corpus = replace(corpus, files={split: corpus.files[split]})
         if gone := [str(path) for path in corpus.files[split] if not path.exists()]:
-            raise UserError(f"{gone[0]}: no such file, and {data_dir} ($DATA_DIR) has not what was prepared of it")
-    with explained(data_dir):
+            raise UserError(f"{gone[0]}: no such file, and {data_dir} ($DATA_DIR) does not contain its prepared data")
+    with os_errors_explained(data_dir):
         found = corpus.sources(data_dir / "downloads", log)
         files = {role: source._asdict() for role, source in found.items() if role.split(".")[0] == split}
         return _read(corpus.pairs(split, None, data_dir / "downloads", log), split, tokenizer, _checked(files, trained))
 
 
 def _checked(files: dict[str, dict[str, str]], trained: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The same. UserError names a file that is not what it was when the run was trained."""
+    """Returns `files`. UserError names a file that has changed since the run was trained."""
     for role, facts in files.items():
         if facts["sha256"] != trained["sources"].get(role, facts)["sha256"]:
             raise UserError(
-                f"{facts['name']} ({role}) is not the text that this run was trained with: by its SHA-256 it has "
-                f"changed since, or is another file"
+                f"{facts['name']} ({role}) is not the text that this run was trained with: its SHA-256 differs, so it "
+                f"has changed or is a different file"
             )
     return files
 

@@ -1,4 +1,4 @@
-"""Reading parallel text: UTF-8, one sentence a line, plain or compressed, streamed."""
+"""Streams parallel text: UTF-8, one sentence per line, plain or compressed."""
 
 import gzip
 import lzma
@@ -19,23 +19,23 @@ LONGEST_LINE = 1_000_000
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode's categories of spaces, control and format characters
 
 DAMAGED = EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError
-"""What a damaged archive raises when it is read."""
+"""Exceptions raised when reading a damaged archive."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def check_file(path: Path) -> None:
-    """UserError, naming the path, unless it is a file, which can be read as often as is needed."""
+    """UserError unless the path is a regular file, which can be read several times."""
     if path.is_dir():
         raise UserError(f"{path} is a directory, not a text file")
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if not path.is_file():
-        raise UserError(f"{path} is a pipe or a device, and this text is read more than once: write it to a file first")
+        raise UserError(f"{path} is a pipe or a device, but this text is read more than once: write it to a file first")
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """The bytes of a file, those of a .gz or .xz unpacked."""
+    """Opens a file for binary reading; .gz and .xz files are decompressed."""
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".xz":
@@ -44,16 +44,16 @@ def open_unpacked(path: Path) -> BinaryIO:
 
 
 def read_lines(path: Path) -> Generator[str, None, None]:
-    """The lines of a UTF-8 file (.gz and .xz are unpacked), without line ends; a byte order mark is dropped.
+    """Yields the lines of a UTF-8 file (.gz and .xz are decompressed), without line ends and byte order mark.
 
-    UserError names the file when it is missing, a directory, unreadable or a damaged archive, and the line
-    that is not UTF-8.
+    UserError names the file if it is missing, a directory, unreadable or a damaged archive, and also the line if it is
+    not UTF-8.
     """
     check_file(path)
     try:
         with open_unpacked(path) as file:
-            # A binary file is split at \n alone. str.splitlines would also split at U+2028, U+0085 and others
-            # that stand inside of sentences, and shift every pair after them.
+            # A binary file is split only at \n. str.splitlines would also split at U+2028, U+0085 and others, which
+            # occur inside sentences, and misalign all following pairs.
             for number, raw in enumerate(raw_lines(file, path), start=1):
                 yield decode_line(raw, path, number)
     except DAMAGED as error:
@@ -63,37 +63,37 @@ def read_lines(path: Path) -> Generator[str, None, None]:
 
 
 def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
-    """The lines of a binary file, with their ends. UserError for one of more than LONGEST_LINE bytes.
+    """Yields the lines of a binary file, with their line ends.
 
-    An archive of a few kilobytes can unpack to one line of a hundred gigabytes. UserError also for a file whose line
-    ends are carriage returns alone, but perhaps for the last one: it would be one line.
+    UserError for a line of more than LONGEST_LINE bytes (an archive of a few kilobytes can unpack to a single line of a
+    hundred gigabytes), and for a file whose line ends are carriage returns, which would be read as one line.
     """
     newlines = returns = 0
     while raw := file.readline(LONGEST_LINE + 2):
         ended = raw.endswith(b"\n")
         newlines, returns = newlines + ended, returns + returns_in(raw)
-        if not ended:  # the last line, or too long to go on with
+        if not ended:  # the last line, or one that is too long
             check_ends(name, newlines, returns)
         if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
             number = newlines + (not ended)
-            raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
+            raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long for a sentence")
         yield raw
     check_ends(name, newlines, returns)
 
 
 def returns_in(raw: bytes) -> int:
-    """Carriage returns inside of a line. Crawled text has some, and those at the end of the line are no part of it."""
+    """Number of carriage returns inside a line, not counting its line end. Crawled text contains some."""
     return raw.rstrip(b"\r\n").count(b"\r")
 
 
 def check_ends(name: Path | str, newlines: int, returns: int) -> None:
-    """UserError for a text with more carriage returns inside of its lines than it has lines: they are its line ends."""
+    """UserError if there are more carriage returns inside the lines than lines: they must be the line ends."""
     if returns > newlines:
-        raise UserError(f"{name}: its line ends are CR alone: convert them, as with tr '\\r' '\\n'")
+        raise UserError(f"{name}: its line ends are CR alone: convert them, for example with tr '\\r' '\\n'")
 
 
 def decode_line(raw: bytes, path: Path | str, number: int) -> str:
-    """One line's text, without its line end. UserError names `path` and `number` (from 1) if not UTF-8."""
+    """Decodes a line, without its line end. UserError names `path` and line `number` (from 1) if it is not UTF-8."""
     if number == 1:
         raw = raw.removeprefix(_BOM)
     raw = raw.rstrip(b"\r\n")
@@ -106,9 +106,9 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
 
 
 def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
-    """Line i of `source` with line i of `target`, blank lines included.
+    """Yields pairs of line i of `source` and line i of `target`, blank lines included.
 
-    UserError when a file has no line, or when the numbers of lines differ (known at the end of the shorter).
+    UserError if the files are empty, or if their numbers of lines differ (raised at the end of the shorter one).
     """
     count = 0
     with closing(read_lines(source)) as left, closing(read_lines(target)) as right:
@@ -125,13 +125,13 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
 
 
 def is_blank(pair: Pair) -> bool:
-    """Whether either side is blank."""
+    """Whether either side of the pair is blank."""
     return is_blank_line(pair[0]) or is_blank_line(pair[1])
 
 
 def is_blank_line(text: str) -> bool:
-    """Whether a line shows nothing: white space, control and format characters (a lone byte order mark), "▁" alone.
+    """Whether a line has no visible text: only whitespace, control and format characters (byte order mark), and "▁".
 
-    U+2581 "▁" is how sentencepiece writes a space, so to the model a line of it is a line of spaces.
+    sentencepiece represents a space as U+2581 "▁", so for the model a line of it is a line of spaces.
     """
     return all(c == "\u2581" or category(c) in _INVISIBLE for c in text)

@@ -1,4 +1,4 @@
-"""The vocabulary shared by both languages (section 5.1): sentencepiece, with fixed special ids."""
+"""Subword tokenizer with a vocabulary shared by both languages (section 5.1): sentencepiece, with fixed special ids."""
 
 import hashlib
 import io
@@ -14,27 +14,27 @@ import sentencepiece
 from data.text import is_blank_line
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
-# 256 pieces, one for each byte, spell characters that have no piece of their own, so that no text is lost. In
-# a vocabulary of this size that is at most every 16th piece (8,000 pieces on Multi30k: 0.4 % more tokens); of
-# a small one it would be most, and there a character that training has not seen becomes <unk>.
+# Byte fallback: 256 byte pieces encode characters without a piece of their own, so that no text is lost. In a
+# vocabulary of this size or more they are at most 1 in 16 pieces (with 8,000 pieces on Multi30k, 0.4% more tokens). In
+# a smaller vocabulary they would take too large a share, so there a character not seen in training becomes <unk>.
 BYTES_FROM = 4096
-# With bytes to spell them, characters rarer than 1 in 100,000 need no piece: crawled text has thousands.
+# With byte fallback, characters rarer than 1 in 100,000 need no piece: crawled text has thousands of them.
 _COVERAGE_WITH_BYTES = 0.99999
 
-# sentencepiece learns nothing, and says nothing, of a line with U+2585, which it writes for unknown characters itself,
-# and of a line of more than 4,192 bytes. So it is shown lines of at most 1,000 characters, ended at a space if there
-# is one, which makes no difference (no piece spans a space), and a space for each U+2585.
+# sentencepiece silently ignores training lines that contain U+2585, its own symbol for unknown characters, and lines of
+# more than 4,192 bytes. U+2585 is therefore replaced with a space, and long lines are split into at most 1,000
+# characters, at a space if possible, which has no effect on the result because no piece spans a space.
 _RESERVED = "▅"
 _SHORT = re.compile(r".{1,1000}(?: |\Z)|.{1,1000}", re.DOTALL)
 _SHORT_FROM = 4192 // 4  # characters of at most 4 bytes each
 
-_MAX_LINES = 2_000_000  # more lines cost memory and hardly change the pieces
+_MAX_LINES = 2_000_000  # more lines cost memory and hardly change the vocabulary
 
-_QUIET = 3  # sentencepiece's log level: what goes wrong comes as an exception
+_QUIET = 3  # sentencepiece's log level; errors are raised as exceptions
 
 
 class Tokenizer:
-    """Text to ids and back. Ids 0 to 3 are pad, bos, eos and unk."""
+    """Converts text to token ids and back. Ids 0 to 3 are PAD, BOS, EOS and UNK."""
 
     def __init__(self, model: bytes) -> None:
         """UserError unless `model` is a sentencepiece model with these special ids."""
@@ -52,12 +52,12 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, model: bytes) -> Self:
-        """The inverse of `to_bytes`."""
+        """Inverse of `to_bytes`."""
         return cls(model)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """UserError, naming the file, when it is missing or not such a model."""
+        """Loads a sentencepiece model. UserError names the file if it is missing or not such a model."""
         try:
             return cls(path.read_bytes())
         except OSError as error:
@@ -69,12 +69,12 @@ class Tokenizer:
         path.write_bytes(self._model)
 
     def to_bytes(self) -> bytes:
-        """The sentencepiece model: a checkpoint carries it."""
+        """Returns the serialized sentencepiece model."""
         return self._model
 
     @property
     def size(self) -> int:
-        """Pieces, special ones included."""
+        """Number of pieces, special ones included."""
         return int(self._processor.get_piece_size())
 
     @property
@@ -82,27 +82,27 @@ class Tokenizer:
         return hashlib.sha256(self._model).hexdigest()
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
-        """Ids of each line, ended by eos; no bos. UserError for text that UTF-8 cannot hold."""
+        """Encodes each line to ids ending with EOS, without BOS. UserError for text that is not valid Unicode."""
         try:
-            # More threads were measured to be no faster: a large corpus takes several processes.
+            # More threads were measured to be no faster; a large corpus is encoded by several processes instead.
             ids: list[list[int]] = self._processor.encode(list(lines), out_type=int, add_eos=True, num_threads=1)
-        except (UnicodeEncodeError, TypeError) as error:  # which, depends on sentencepiece's version
+        except (UnicodeEncodeError, TypeError) as error:  # depending on the version of sentencepiece
             raise UserError(f"not valid text: {error}") from error
         return ids
 
     @cached_property
     def characters(self) -> frozenset[str]:
-        """The characters that come back from the ids because they have a piece of their own, and the space.
+        """Characters that have a piece of their own, and the space: encoding and decoding preserves them.
 
-        Another one reads as unk, or as its bytes where the vocabulary has those; and "▁" reads as a space.
+        Other characters become UNK, or bytes if the vocabulary has byte fallback; "▁" becomes a space.
         """
         pieces: list[str] = self._processor.id_to_piece(list(range(self.size)))
         return frozenset(piece for piece in pieces if len(piece) == 1) - {"▁"} | {" "}
 
     def decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
-        """Text of each sequence up to its first eos. pad and bos are dropped; unknown ids read as unk."""
+        """Decodes each sequence up to its first EOS. PAD and BOS are dropped; ids outside the vocabulary become UNK."""
         sequences = [self._clean(ids) for ids in batch]
-        # sentencepiece takes [] for one empty sequence, and returns a string
+        # sentencepiece would interpret [] as one empty sequence, and return a string
         lines: list[str] = self._processor.decode(sequences) if sequences else []
         return lines
 
@@ -111,20 +111,20 @@ class Tokenizer:
         return [i if 0 <= i < self.size else UNK for i in kept if i not in (PAD, BOS)]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The piece of each id, special ones included, for people to look at."""
+        """Returns the subword piece of each id, special ones included, for display."""
         return [str(self._processor.id_to_piece(int(i) if 0 <= i < self.size else UNK)) for i in ids]
 
     def ids(self, pieces: Iterable[str]) -> list[int]:
-        """The inverse of `pieces`. UserError for what is no piece of this vocabulary."""
+        """Inverse of `pieces`. UserError for a string that is not a piece of this vocabulary."""
         named = list(pieces)
         ids = [int(self._processor.piece_to_id(piece)) for piece in named]
         for piece, back in zip(named, self.pieces(ids), strict=True):
             if piece != back:
-                raise UserError(f"{piece!r} is no piece of the vocabulary")
+                raise UserError(f"{piece!r} is not a piece of the vocabulary")
         return ids
 
     def unknown(self, line: str) -> list[str]:
-        """The characters of a line that no piece spells, each once: they read as unk. None, if bytes have pieces."""
+        """Characters of a line that become UNK, without duplicates. Empty if the vocabulary has byte fallback."""
         if UNK not in self.encode([line])[0]:
             return []
         return [c for c in dict.fromkeys(line) if c not in self.characters | {"▁"}]
@@ -133,9 +133,9 @@ class Tokenizer:
 def train_tokenizer(
     lines: Iterable[str], path: Path, vocab_type: Literal["bpe", "unigram"], vocab_size: int
 ) -> Tokenizer:
-    """Learn a vocabulary of `vocab_size` pieces and write it to `path`: the same lines, the same bytes.
+    """Learns a vocabulary of `vocab_size` pieces and writes it to `path`. Equal lines give an identical file.
 
-    UserError when the text has not that many pieces, or more characters than that, with the possible number.
+    UserError if the text does not yield that many pieces, or has more distinct characters; it gives a possible size.
     """
     model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM)
     tokenizer = Tokenizer(model)
@@ -144,7 +144,7 @@ def train_tokenizer(
 
 
 def _sample(lines: Iterable[str], most: int) -> list[str]:
-    """At most `most` lines, evenly from all: each 2^k-th. sentencepiece's own choice is not reproducible."""
+    """Samples at most `most` lines evenly, every 2^k-th. sentencepiece's own sampling is not reproducible."""
     kept: list[str] = []
     stride = 1
     for number, line in enumerate(lines):
@@ -160,7 +160,7 @@ def _sample(lines: Iterable[str], most: int) -> list[str]:
 
 
 def _shown(lines: list[str]) -> Iterator[str]:
-    """All of the text, as lines that sentencepiece learns from."""
+    """Yields the text as lines that sentencepiece does not ignore."""
     for line in lines:
         whole = line.replace(_RESERVED, " ")
         if len(whole) <= _SHORT_FROM:
@@ -181,13 +181,13 @@ def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bo
             vocab_size=vocab_size,
             byte_fallback=byte_fallback,
             character_coverage=_COVERAGE_WITH_BYTES if byte_fallback else 1.0,
-            # Outputs are scored against raw text: NFKC would put characters such as "…" and "½" out of reach.
+            # Outputs are scored against raw text; with NFKC the model could not produce characters such as "…" and "½".
             normalization_rule_name="identity",
             pad_id=PAD,
             bos_id=BOS,
             eos_id=EOS,
             unk_id=UNK,
-            num_threads=1,  # the pieces of unigram depend on the number of threads
+            num_threads=1,  # the result of unigram depends on the number of threads
             minloglevel=_QUIET,
         )
     except RuntimeError as error:
@@ -196,11 +196,11 @@ def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bo
 
 
 def _explain(error: RuntimeError, lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool) -> NoReturn:
-    """sentencepiece's refusal of a size as a UserError with the size that would do."""
+    """Converts sentencepiece's error about a vocabulary size to a UserError that gives a possible size."""
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         possible = int(most[1])
         if byte_fallback and possible < BYTES_FROM:
-            # This number counts the 256 bytes, which a vocabulary that small would not have.
+            # This number includes the 256 byte pieces, which a vocabulary that small would not have.
             _train(lines, vocab_type, vocab_size, byte_fallback=False)
         raise UserError(
             f"a vocabulary of {vocab_size} pieces is too large for this text: at most {possible} (--data.vocab-size)"
@@ -208,6 +208,6 @@ def _explain(error: RuntimeError, lines: list[str], vocab_type: str, vocab_size:
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
         raise UserError(
             f"a vocabulary of {vocab_size} pieces is too small for this text: its characters alone take "
-            f"{least[1]} (--data.vocab-size)"
+            f"{least[1]} pieces (--data.vocab-size)"
         ) from error
     raise UserError(f"sentencepiece cannot learn a vocabulary of {vocab_size} from this text: {error}") from error

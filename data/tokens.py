@@ -1,4 +1,4 @@
-"""Tokenised sentences on disk: one flat uint16 file of tokens, and where each sentence starts in it."""
+"""Tokenized sentences on disk: a flat uint16 file of tokens, and the offset of each sentence."""
 
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,12 @@ _DTYPE = np.dtype("<u2")
 
 
 def token_files(split: str, side: Side) -> tuple[str, str]:
-    """The names of the tokens file and the offsets file."""
+    """Names of the tokens file and the offsets file."""
     return f"{split}.{side}.tokens.npy", f"{split}.{side}.offsets.npy"
 
 
 class TokenWriter:
-    """Appends sentences to a .npy file without holding them in memory. A context manager."""
+    """Context manager that appends sentences to a .npy file without keeping them in memory."""
 
     def __init__(self, folder: Path, split: str, side: Side) -> None:
         tokens, offsets = token_files(split, side)
@@ -32,13 +32,13 @@ class TokenWriter:
         self._header()
 
     def _header(self) -> None:
-        # numpy pads the header to one size for every number of tokens (up to 21 digits): once the number is
-        # known, the header can be written again over the first one.
+        # NumPy pads the header to the same size for any number of tokens (up to 21 digits), so that it can be
+        # overwritten once the number is known.
         header = {"descr": _DTYPE.str, "fortran_order": False, "shape": (self.tokens,)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def write(self, flat: npt.NDArray[np.uint16], lengths: npt.NDArray[np.int64]) -> None:
-        """Add sentences: their tokens one after the other, and the number of tokens of each."""
+        """Appends sentences, given as concatenated tokens and the number of tokens of each sentence."""
         self._file.write(flat.astype(_DTYPE, copy=False).tobytes())
         self._lengths.append(lengths)
         self.tokens += len(flat)
@@ -59,18 +59,18 @@ class TokenWriter:
 
 
 class Tokens:
-    """The sentences of one side: int arrays of token ids, each with its eos."""
+    """The sentences of one side, as int32 arrays of token ids ending with EOS."""
 
     def __init__(self, flat: npt.NDArray[np.uint16], offsets: npt.NDArray[np.int64], vocab_size: int = 2**16) -> None:
-        """`flat` [tokens]; sentence i is flat[offsets[i]:offsets[i + 1]], so `offsets` is [n + 1]."""
+        """Sentence i is flat[offsets[i]:offsets[i + 1]]: `flat` is [tokens], `offsets` [n + 1]."""
         self._vocab_size = vocab_size
-        self._flat = np.asarray(flat)  # a memory map stays one, without the cost of the subclass
+        self._flat = np.asarray(flat)  # still memory-mapped, without the overhead of the subclass np.memmap
         self._offsets = offsets
         self.lengths: npt.NDArray[np.int64] = np.diff(offsets)
 
     @classmethod
     def open(cls, folder: Path, split: str, side: Side, vocab_size: int) -> Self:
-        """Memory-mapped tokens. UserError names the file that is missing or damaged."""
+        """Opens memory-mapped tokens. UserError names a file that is missing or damaged."""
         names = token_files(split, side)
         flat = _load(folder / names[0], _DTYPE)
         offsets = np.array(_load(folder / names[1], np.dtype(np.int64)))
@@ -83,19 +83,24 @@ class Tokens:
 
     def __getitem__(self, index: int) -> Int32:
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no sentence {index} of {len(self)}")
+            raise IndexError(f"sentence {index} is out of range for {len(self)} sentences")
         return self._flat[self._offsets[index] : self._offsets[index + 1]].astype(np.int32)
 
     def packed(self, indices: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], count: int, width: int) -> Int32:
-        """Sentences as a matrix, int32 [count, width]: each in its row, behind those before it; then 0.
+        """Packs sentences into a matrix, int32 [count, width], padded with 0.
 
-        `rows` [n] is the row of each sentence of `indices` [n], ascending. ValueError when a row holds more tokens than
-        `width`, UserError when an id is not of the vocabulary.
+        Args:
+            indices: sentences, [n].
+            rows: row of each sentence, [n], ascending. Sentences of the same row follow one another.
+
+        Raises:
+            ValueError: a row has more than `width` tokens.
+            UserError: an id is outside the vocabulary.
         """
         lengths = self.lengths[indices]
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        column = starts - starts[np.searchsorted(rows, rows)]  # the tokens before it in its row
+        column = starts - starts[np.searchsorted(rows, rows)]  # the number of tokens before the sentence in its row
         if len(indices) and (column + lengths).max() > width:
             raise ValueError(f"a row has {(column + lengths).max()} tokens, more than {width}")
         token = np.arange(lengths.sum())
@@ -103,9 +108,9 @@ class Tokens:
         result[token + np.repeat(rows * width + column - starts, lengths)] = self._flat[
             token + np.repeat(self._offsets[indices] - starts, lengths)
         ]
-        if result.size and result.max() >= self._vocab_size:  # embedding it would silently give another token's vector
+        if result.size and result.max() >= self._vocab_size:  # the lookup would silently return another embedding
             raise UserError(
-                "the prepared tokens are damaged (an id past the vocabulary): remove them, and prepare again"
+                "the prepared tokens are damaged (an id outside the vocabulary): remove the folder and prepare again"
             )
         return result.reshape(count, width)
 
@@ -113,37 +118,37 @@ class Tokens:
 def _load(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy raises many kinds for a damaged header
+    except Exception as error:  # NumPy raises many types of error for a damaged header
         raise UserError(f"{path} cannot be read ({error}): remove the folder and prepare again") from error
     if array.ndim != 1 or array.dtype != dtype:
-        raise UserError(f"{path} holds {array.dtype} {array.shape}, not one row of {dtype}")
+        raise UserError(f"{path} holds {array.dtype} {array.shape}, not a vector of {dtype}")
     return array
 
 
 class Split:
-    """The sentence pairs of one split, tokenised."""
+    """The tokenized sentence pairs of one split."""
 
     def __init__(self, source: Tokens, target: Tokens) -> None:
-        """ValueError when the sides have different numbers of sentences."""
+        """ValueError if the sides have different numbers of sentences."""
         if len(source) != len(target):
             raise ValueError(f"{len(source)} source sentences but {len(target)} target sentences")
         self.source = source
         self.target = target
 
     def __len__(self) -> int:
-        """Pairs."""
+        """Number of pairs."""
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Int32, Int32]:
-        """The token ids of pair `index`."""
+        """Returns the source and target ids of pair `index`."""
         return self.source[index], self.target[index]
 
     def lengths(self, side: Side) -> npt.NDArray[np.int64]:
-        """Tokens of each sentence of a side, eos included, [n]."""
+        """Length of each sentence of a side in tokens, EOS included, [n]."""
         return self.source.lengths if side == "source" else self.target.lengths
 
     def batch(
         self, indices: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], count: int, source: int, target: int
     ) -> tuple[Int32, Int32]:
-        """Pairs as matrices, int32 [count, source] and [count, target]; see Tokens.packed."""
+        """Packs pairs into matrices, int32 [count, source] and [count, target]; see `Tokens.packed`."""
         return self.source.packed(indices, rows, count, source), self.target.packed(indices, rows, count, target)

@@ -1,8 +1,8 @@
-"""WMT14 English-German and English-French as plain text, made by tensorflow-datasets' own builder.
+"""WMT14 English-German and English-French as plain text, extracted by the builder of tensorflow-datasets.
 
-TensorFlow unpacks the archives. It is imported in one place, the process `python -m data.wmt14` that `build_text`
-starts: preparing needs it once, training never. What comes out is six text files, and everything after that is the
-same as for any other text. The builder shuffles each split by the hash of its keys, always in the same way.
+TensorFlow is imported only in the process `python -m data.wmt14`, which `build_text` starts: it is needed once to
+prepare the data, and never for training. The result is six text files, which are processed like any other text. The
+builder shuffles each split deterministically, by the hash of its keys.
 """
 
 import json
@@ -16,37 +16,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.fetch import RemoteFile, check_room, fetch, sha256_of
-from data.folders import appears_whole
+from data.fetch import RemoteFile, check_disk_space, fetch, sha256_of
+from data.folders import atomic_folder
 from data.text import read_pairs
 from transformer.config import UserError
 
 Log = Callable[[str], object]
 Archives = tuple[RemoteFile, ...]
 
-SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # the builder's name: ours
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # tensorflow-datasets' name: ours
 PAIRS_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True)
 class TextFolder:
-    """The six text files of a pair, and sources.json: where they come from, and their hashes."""
+    """Folder with the six text files of a language pair, and sources.json with their origin and hashes."""
 
     path: Path
 
     def origin(self) -> tuple[str, dict[str, str]]:
-        """Where the text comes from, and SHA-256 by file name. The files were hashed when they were made."""
+        """Returns the origin of the text, and the SHA-256 of each file, computed when the files were created."""
         try:
             facts = json.loads((self.path / "sources.json").read_text(encoding="utf-8"))
             return str(facts["origin"]), dict(facts["sha256"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path / 'sources.json'} is damaged: remove {self.path}, and prepare again"
-            ) from error
+            raise UserError(f"{self.path / 'sources.json'} is damaged: remove {self.path} and prepare again") from error
 
 
 def text_folder(language: str, archives: Archives, downloads: Path, log: Log) -> TextFolder:
-    """The text of a pair; if it is not there yet, the archives are fetched and the builder is run."""
+    """Returns the text of a language pair. If it does not exist yet, fetches the archives and runs the builder."""
     folder = TextFolder(downloads / f"wmt14-en-{language}")
     if not folder.path.exists():
         paths = {file.address: fetch(file, downloads, log) for file in archives}
@@ -55,14 +53,15 @@ def text_folder(language: str, archives: Archives, downloads: Path, log: Log) ->
 
 
 def adopt(language: str, archives: Archives, given: Path, downloads: Path, log: Log) -> None:
-    """Makes the text of a pair from a folder of the user's.
+    """Imports the text of a language pair from the folder `given`.
 
-    It may hold {train,dev,test}.{en,LANGUAGE} as plain text; or {train,validation,test}-*.parquet, each row with a
-    "translation" of both languages; or the archives themselves. UserError if it holds none of these, or not all files.
+    The folder may contain plain text files {train,dev,test}.{en,LANGUAGE}; or {train,validation,test}-*.parquet, whose
+    rows have a "translation" with both languages; or the original archives. UserError if it contains none of these, or
+    if files are missing.
     """
     folder = TextFolder(downloads / f"wmt14-en-{language}")
     if folder.path.exists():
-        raise UserError(f"{folder.path} is there already: remove it to make it from {given}")
+        raise UserError(f"{folder.path} already exists: remove it to create it from {given}")
     names = [f"{split}.{side}" for split in SPLITS.values() for side in ("en", language)]
     if not given.is_dir():
         raise UserError(f"{given} is not a folder")
@@ -80,14 +79,15 @@ def adopt(language: str, archives: Archives, given: Path, downloads: Path, log: 
         _build_from(paths, language, folder, log)
     else:
         wanted = ", ".join(file.name for file in archives)
-        raise UserError(f"{given} holds neither {', '.join(names)} nor parquet files nor the archives ({wanted})")
+        raise UserError(f"{given} contains neither {', '.join(names)} nor parquet files nor the archives ({wanted})")
 
 
 def _build_from(paths: dict[str, Path], language: str, folder: TextFolder, log: Log) -> None:
     names = [f"{split}.{side}" for split in SPLITS.values() for side in ("en", language)]
     packed = sum(path.stat().st_size for path in paths.values())
     folder.path.parent.mkdir(parents=True, exist_ok=True)
-    check_room(folder.path.parent, 8 * packed, "what the archives unpack to")  # text, its records, the text again
+    # The unpacked text, the records made from it, and the text again.
+    check_disk_space(folder.path.parent, 8 * packed, "the unpacked archives")
     log(f"building wmt14_translate/{language}-en with tensorflow-datasets")
     with _made(folder, names, f"tensorflow-datasets wmt14_translate/{language}-en") as new:
         build_text(language, paths, new)
@@ -95,9 +95,9 @@ def _build_from(paths: dict[str, Path], language: str, folder: TextFolder, log: 
 
 @contextmanager
 def _made(folder: TextFolder, names: list[str], origin: str) -> Iterator[Path]:
-    """A folder to make the text in; it becomes `folder` with these files of it, and their hashes."""
+    """Yields a temporary folder for the text, then adds sources.json and renames it to `folder`."""
     folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with appears_whole(folder.path) as new:
+    with atomic_folder(folder.path) as new:
         yield new
         for path in new.iterdir():
             if path.is_dir():
@@ -135,10 +135,10 @@ def build_text(language: str, archives: dict[str, Path], folder: Path) -> None:
     """Writes {train,dev,test}.{en,LANGUAGE} into a folder.
 
     Args:
-        archives: the path of each archive that the builder would download, by its address.
+        archives: local path of each archive that the builder would download, by its URL.
 
     Raises:
-        UserError: with the last line of what the builder said.
+        UserError: the builder failed; the message contains the last line of its output.
     """
     request = json.dumps({address: str(path.absolute()) for address, path in archives.items()})
     command = [sys.executable, "-m", "data.wmt14", language, str(folder.absolute())]
@@ -158,7 +158,7 @@ def _main(language: str, folder: Path, archives: dict[str, str]) -> None:
     except ImportError as error:
         sys.exit(f"{error}: install the extra, pip install -e '.[wmt14]'")
 
-    # Where the builder looks before it downloads: a file under the name that it would give it.
+    # The builder does not download a file that already exists under the name that it would use.
     downloads = folder / "downloads" / "wmt14_translate"
     downloads.mkdir(parents=True)
     registered = checksums.get_all_url_infos()
@@ -184,7 +184,7 @@ def _main(language: str, folder: Path, archives: dict[str, str]) -> None:
 
 
 def _line(text: Any) -> bytes:
-    """A sentence as one line: the few that hold a line break lose it."""
+    """Encodes a sentence as one line. The few line breaks inside sentences are replaced by spaces."""
     return b" ".join(bytes(text).split(b"\n")).replace(b"\r", b" ") + b"\n"
 
 

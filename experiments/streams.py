@@ -171,7 +171,7 @@ def check_kind(first: bytes, name: str) -> None:
 def text_of(raw: bytes, name: str, number: int) -> str:
     """A line's text. UserError for what is none."""
     if len(raw.rstrip(b"\r")) > LONGEST_LINE:
-        raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: that is no sentence")
+        raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long for a sentence")
     return decode_line(raw, name, number)
 
 

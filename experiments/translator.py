@@ -31,7 +31,7 @@ from transformer.checkpoint import choose, load, read_meta
 from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, UserError, counted
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
-from transformer.train import Params, graph_of, outline
+from transformer.train import Params, abstract_model, graph_of
 
 # What a longer line takes is much: memory with the square of its length.
 MAX_TOKENS = 4096
@@ -103,7 +103,7 @@ class Translator:
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
             )
         run.check_mixable(choose(run.checkpoints, checkpoint, experiment.train.keep))
-        model = outline(experiment.model)
+        model = abstract_model(experiment.model)
         check_made_of(meta, model, log)
         graph, state = nnx.split(model, nnx.Param)
         shapes = nnx.to_pure_dict(state)

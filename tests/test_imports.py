@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # In the order of the paper: a file may import from those before it.
 ORDER = [
-    "config", "registry", "mesh", "flops", "products", "segments", "attention", "positions", "layers", "model", "loss",
+    "config", "registry", "mesh", "flops", "matmul", "segments", "attention", "positions", "layers", "model", "loss",
     "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
 ]  # fmt: skip
 # What all rooms of experiments/ share, and the rooms: a file may import from its own room and those before it.

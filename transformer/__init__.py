@@ -1,12 +1,14 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017) in JAX.
 
-One shape alphabet, used in every docstring and einsum:
+Every docstring and einsum uses the same letters for array dimensions:
 
-    B batch   S source length   T target length   N heads   K width of a head's queries and keys
-    H width of a head's values   D d_model   F d_ff   V vocabulary
+    B batch size              S source length           T target length
+    N number of heads         K d_k, per-head width of queries and keys
+    H d_v, per-head width of values
+    D d_model                 F d_ff                    V vocabulary size
 
-Read in the paper's order: attention (3.2), positions (3.5), layers (3.1, 3.3), model (3.1, 3.4),
-loss (5.4), optimizer (5.3), train (5), decode (6.1).
+A good reading order, with the paper's sections: attention (3.2), positions (3.5), layers (3.1, 3.3),
+model (3.1, 3.4), loss (5.4), optimizer (5.3), train (5), decode (6.1).
 """
 
 from transformer.config import Experiment, ModelConfig, UserError

@@ -1,8 +1,9 @@
-"""Checkpoints: written by Orbax, each whole or not at all, and averaged as in section 6.1.
+"""Checkpoints: written atomically by Orbax, and checkpoint averaging (section 6.1).
 
-`<workdir>/checkpoints/<step>` holds `params`, `rest` (optimizer state and counters) and `meta` (JSON: the experiment,
-the vocabulary's hash, the validation loss, a checksum of the arrays). Arrays and JSON only: loading one runs no code.
-`Checkpoints` is for the processes that train; `load` and `read_meta` only read, also beside a training process.
+`<workdir>/checkpoints/<step>` contains `params`, `rest` (optimizer state and counters) and `meta` (JSON: the
+experiment, the hash of the vocabulary, the validation loss, checksums of the arrays). These are arrays and JSON only,
+so loading a checkpoint executes no code. Training processes use `Checkpoints`. `load` and `read_meta` only read,
+and may be used while a training process is running.
 """
 
 import hashlib
@@ -24,34 +25,35 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from transformer.config import UserError
 from transformer.layers import random_bits
-from transformer.processes import by_first, everyone
+from transformer.processes import all_processes, on_first_process
 from transformer.train import Params, TrainState
 
 LOSS = "dev_loss"
+"""Key in `meta`: validation loss per token, or None if the checkpoint was not validated."""
 CHECKSUM = "checksum"
-"""Of the arrays, by their name."""
+"""Key in `meta`: checksums of the arrays of `params` and `rest`."""
 SIGNATURE = "sha256"
-"""Of what is written beside them."""
+"""Key in `meta`: SHA-256 of everything else in `meta`."""
 
 
 class Checkpoint(NamedTuple):
-    """Parameters to translate with, and where they come from."""
+    """Parameters for translation, and the checkpoints that they come from."""
 
     params: Params
     meta: dict[str, Any]
-    """Of the newest one used."""
+    """`meta` of the newest of these checkpoints."""
     steps: list[int]
-    """The step, or the steps that were averaged."""
+    """Steps of the checkpoints that were averaged, or a single step."""
 
 
-class Kept(policies.PreservationPolicy):
-    """Which checkpoints stay: the newest `keep` that were validated, the one of the lowest loss, the newest of all."""
+class RetentionPolicy(policies.PreservationPolicy):
+    """Keeps the newest `keep` validated checkpoints, the one with the lowest validation loss, and the newest of all."""
 
     def __init__(self, keep: int, losses: dict[int, float | None]):
         self.keep, self.losses = keep, losses
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Of each, in their order."""
+        """Returns for each checkpoint whether to keep it."""
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
         validated = {step: loss for step in steps if (loss := self.losses.get(step)) is not None}
         kept = {*list(validated)[-self.keep :], *steps[-1:], *sorted(validated, key=validated.__getitem__)[:1]}
@@ -59,7 +61,7 @@ class Kept(policies.PreservationPolicy):
 
 
 class Checkpoints:
-    """The checkpoints of one run, to write and to resume from. Which of them stay, `Kept` says."""
+    """Saves the checkpoints of a run and resumes from them. `RetentionPolicy` determines which ones are kept."""
 
     def __init__(self, directory: Path, keep: int = 5, log: Callable[[str], None] = print):
         self.directory, self.log = directory, log
@@ -67,16 +69,20 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=Kept(keep, self.losses),
+                preservation_policy=RetentionPolicy(keep, self.losses),
                 cleanup_tmp_directories=True,
             ),
             item_names=("params", "rest", "meta"),
         )
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        """Writes in the background; `meta` must be JSON, and its "dev_loss" finite, or None where there is none.
+        """Saves a checkpoint in the background.
 
-        UserError if a checkpoint of this step or a later one is there.
+        Args:
+            meta: JSON, with a "dev_loss" that is finite, or None if the state was not validated.
+
+        Raises:
+            UserError: the directory already has a checkpoint of this step or a later one.
         """
         step, rest = int(state.step), state._replace(params={})
         meta = signed(meta | {CHECKSUM: {"params": checksum(state.params), "rest": checksum(rest)}})
@@ -86,19 +92,19 @@ class Checkpoints:
             meta=ocp.args.JsonSave(meta),
         )
         self.losses[step] = meta[LOSS]
-        with told_of_time():
+        with timeout_as_user_error():
             if not self.manager.save(step, args=items):
-                raise UserError(f"{self.directory} has a checkpoint of step {step} or later already: move it away")
+                raise UserError(f"{self.directory} already has a checkpoint of step {step} or later: move it away")
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, ascending."""
+        """Steps of the complete checkpoints, in ascending order."""
         return sorted(self.manager.all_steps())
 
     def restore_state(self, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, as (state, meta), or None where there is none yet.
+        """Restores the newest readable checkpoint, as (state, meta). Returns None if there are no checkpoints yet.
 
-        Newer ones that cannot be read are set aside under another name, and said so. UserError if none can be read:
-        then the cause may lie elsewhere (memory, permissions, other code), and everything stays where it is.
+        Newer checkpoints that cannot be read are renamed, with a log message. If none can be read, UserError: the cause
+        may lie elsewhere (memory, permissions, different code), so nothing is renamed.
         """
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         unreadable: dict[int, str] = {}
@@ -110,20 +116,20 @@ class Checkpoints:
                 items = {"params": shapes.params, "rest": shapes._replace(params={})}
                 args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
                 restored = self.manager.restore(step, args=ocp.args.Composite(**args))
-            except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+            except Exception as error:  # Orbax and TensorStore raise many types of error for a damaged file
                 problem = brief(error)
-            if everyone(problem is None):
+            if all_processes(problem is None):
                 try:
                     for name in items:
                         check(restored[name], meta, name)
                     if (found := int(restored["rest"].step)) != step:
-                        raise UserError(f"it is of step {found}")
+                        raise UserError(f"it contains the state of step {found}")
                 except UserError as error:
                     problem = str(error)
-            if not everyone(problem is None):
+            if not all_processes(problem is None):
                 unreadable[step] = problem or "another process cannot read it"
                 continue
-            by_first(partial(self._set_aside_all, unreadable))
+            on_first_process(partial(self._set_aside_all, unreadable))
             self.manager.reload()
             return restored["rest"]._replace(params=restored["params"]), meta
         if unreadable:
@@ -136,47 +142,52 @@ class Checkpoints:
             self._set_aside(step, reason)
 
     def _set_aside(self, step: int, reason: str) -> None:
-        place, number = self.directory / f"unreadable-{step}", 1
-        while place.exists():
+        target, number = self.directory / f"unreadable-{step}", 1
+        while target.exists():
             number += 1
-            place = self.directory / f"unreadable-{step}-{number}"
-        (self.directory / str(step)).rename(place)
+            target = self.directory / f"unreadable-{step}-{number}"
+        (self.directory / str(step)).rename(target)
         self.losses.pop(step, None)
-        self.log(f"checkpoint {step} cannot be read ({reason}): moved to {place}")
+        self.log(f"checkpoint {step} cannot be read ({reason}): moved to {target}")
 
     def wait(self) -> None:
-        """Returns when all that was saved is on the disk."""
-        with told_of_time():
+        """Waits until all saved checkpoints are on disk."""
+        with timeout_as_user_error():
             self.manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises what went wrong in the background since the last call, a full disk for one."""
-        with told_of_time():
+        """Raises errors of the background save since the last call, such as a full disk."""
+        with timeout_as_user_error():
             self.manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits, and lets go of the directory."""
-        with told_of_time():
+        """Waits until all saved checkpoints are on disk, and releases the directory."""
+        with timeout_as_user_error():
             self.manager.close()
 
 
 @contextmanager
-def told_of_time() -> Iterator[None]:
-    """A UserError for a save that took too long. (Orbax reads the wall clock, so a jump of it does too.)"""
+def timeout_as_user_error() -> Iterator[None]:
+    """Converts the timeout of a save to a UserError. (Orbax uses the wall clock, so a clock change can cause it.)"""
     try:
         yield
     except TimeoutError as error:
         raise UserError(
-            f"a checkpoint was not written in time, by this machine's clock ({brief(error)}): "
-            "is the disk slow, was the clock set? The same command goes on from the one before"
+            f"saving a checkpoint timed out ({brief(error)}): check for a slow disk or a changed system clock; "
+            "the same command resumes from the previous checkpoint"
         ) from error
 
 
 def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint:
-    """Parameters of "last", "best", a step number, several with commas between, or "average".
+    """Loads the parameters of one checkpoint, or the average of several (section 6.1).
 
-    "average" is the mean of the newest `keep` that were validated, several numbers the mean of those. UserError for
-    one that there is not, that cannot be read, or that is named twice.
+    Args:
+        which: "last", "best" (lowest validation loss), "average" (the newest `keep` validated checkpoints), a step
+            number, or several step numbers separated by commas, which are averaged.
+        template: parameters, or their shapes and dtypes, with the structure that the model expects.
+
+    Raises:
+        UserError: a checkpoint does not exist, cannot be read, or is named twice.
     """
     chosen = choose(directory, which, keep)
     params = average(_read_params(directory, step, template) for step in chosen)
@@ -184,7 +195,7 @@ def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint
 
 
 def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
-    """A checkpoint to translate with, under the newest of its steps: nothing to go on training from."""
+    """Saves averaged parameters as a checkpoint under the newest of their steps. Training cannot resume from it."""
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(checkpoint.params),
         meta=ocp.args.JsonSave(
@@ -196,12 +207,12 @@ def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
 
 
 def choose(directory: Path, which: str, keep: int) -> list[int]:
-    """The steps that "last", "best", "average" or numbers stand for, ascending. UserError lists what there is."""
+    """Returns the steps that `which` selects (see `load`), ascending. UserError lists the existing checkpoints."""
     steps = saved_steps(directory)
     if not steps:
         raise UserError(f"no checkpoint in {directory}")
     if which == "average":
-        # One that a preemption left between two validations stands at no regular distance from the others.
+        # Skip checkpoints saved on preemption between two validations: averaging is over regular intervals.
         validated = (step for step in reversed(steps) if _read_meta(directory, step)[LOSS] is not None)
         return sorted(islice(validated, keep)) or steps[-1:]
     if which == "last":
@@ -221,13 +232,13 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """Steps of the complete checkpoints in a directory, ascending. (Orbax gives one its name when it is whole.)"""
+    """Steps of the complete checkpoints in a directory, ascending. (Orbax renames a checkpoint once it is complete.)"""
     numbers = (path for path in directory.glob("[0-9]*") if path.is_dir() and path.name.isdecimal())
     return sorted(int(path.name) for path in numbers if path.name == str(int(path.name)))
 
 
 def read_meta(directory: Path, which: str) -> dict[str, Any]:
-    """The `meta` of a checkpoint, of the newest for "average": it says how to build the model."""
+    """Reads the `meta` of a checkpoint (the newest one for "average"), which says how to build the model."""
     return _read_meta(directory, choose(directory, which, keep=1)[-1])
 
 
@@ -235,36 +246,36 @@ def _read_meta(directory: Path, step: int) -> dict[str, Any]:
     path = directory / str(step) / "meta" / "metadata"
     meta = read_json(path)
     if meta.get(SIGNATURE) != signed(meta)[SIGNATURE]:
-        raise UserError(f"{path} cannot be read: it is not what was saved, by its checksum")
+        raise UserError(f"{path} cannot be read: it is not what was saved, its checksum differs")
     return meta
 
 
 def _loss_of(directory: Path, step: int) -> float | None:
     try:
         return _read_meta(directory, step)[LOSS]
-    except UserError:  # restoring will say so, if it comes to that
+    except UserError:  # restoring this checkpoint will report the error
         return None
 
 
 def signed(meta: dict[str, Any]) -> dict[str, Any]:
-    """The same with the SHA-256 of all the rest, as JSON."""
+    """Returns a copy with the SHA-256 of all other entries, serialized as JSON."""
     rest = {name: value for name, value in meta.items() if name != SIGNATURE}
     return rest | {SIGNATURE: hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. UserError names the file that is missing or holds anything else."""
+    """Reads a JSON object. UserError names the file if it is missing or contains anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} cannot be read: it is not a JSON object")
     return content
 
 
 def _read_params(directory: Path, step: int, template: Params) -> Params:
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # wherever they lived when they were saved
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # whatever the sharding at the time of saving
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
     try:
         check_shapes(directory, step, template)
@@ -277,14 +288,15 @@ def _read_params(directory: Path, step: int, template: Params) -> Params:
 
 
 def check_shapes(directory: Path, step: int, template: Params) -> None:
-    """UserError names a parameter of the checkpoint that the model has not, or has in another shape, or the reverse."""
+    """UserError names a parameter that is missing in the checkpoint or in the model, or whose shapes differ."""
     saved = _shapes(ocp.PyTreeCheckpointHandler().metadata((directory / str(step) / "params").absolute()).tree)
     model = _shapes(template)
     for name in sorted(saved.keys() | model.keys()):
         if (there := saved.get(name)) != (here := model.get(name)):
             shapes = [list(shape) if shape is not None else "missing" for shape in (there, here)]
             raise UserError(
-                f"its {name} is {shapes[0]}, this model's is {shapes[1]}: was it trained with other code, or --parts?"
+                f"its {name} is {shapes[0]}, this model's is {shapes[1]}: "
+                "was it trained with different code, or with --parts?"
             )
 
 
@@ -294,18 +306,18 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def read_arrays(directory: Path, step: int) -> dict[str, Any]:
-    """The parameters of a checkpoint as numpy arrays, by what the checkpoint itself says of them.
+    """Reads the parameters of a checkpoint as NumPy arrays, using only its own metadata, without building the model.
 
-    Its names alone: where the model has a list, here is a dict of 0, 1, ... UserError if it cannot be read, or is not
-    what was saved.
+    Lists of the model become dicts with the keys 0, 1, ... UserError if the checkpoint cannot be read or its checksum
+    differs.
     """
-    place = (directory / str(step) / "params").absolute()
+    path = (directory / str(step) / "params").absolute()
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            if (told := checkpointer.metadata(place).item_metadata) is None:
-                raise UserError("it has no params")
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), told.tree)
-            params = numbered(checkpointer.restore(place, ocp.args.PyTreeRestore(restore_args=as_numpy)))
+            if (metadata := checkpointer.metadata(path).item_metadata) is None:
+                raise UserError("it does not contain params")
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.tree)
+            params = numbered(checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=as_numpy)))
         check(params, read_meta(directory, str(step)), "params")
         return params
     except Exception as error:
@@ -313,14 +325,14 @@ def read_arrays(directory: Path, step: int) -> dict[str, Any]:
 
 
 def numbered(tree: Any) -> Any:
-    """The same with numbers for names that are numbers: "10" comes after "9" then."""
+    """Returns a copy with numeric names converted to int, so that 10 sorts after 9."""
     if not isinstance(tree, dict):
         return tree
     return {int(name) if name.isdecimal() else name: numbered(below) for name, below in tree.items()}
 
 
 def checksum(arrays: Any) -> int:
-    """32 bits that change with each single bit of the arrays, however these are shared among devices."""
+    """32-bit checksum of arrays: changing any single bit changes it. It does not depend on the sharding."""
     return int(_checksum(arrays))
 
 
@@ -329,19 +341,19 @@ def _checksum(arrays: Any) -> Array:
     total = jnp.zeros((), jnp.uint32)
     for number, leaf in enumerate(map(jnp.atleast_1d, jax.tree.leaves(arrays))):
         bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
-        # An odd factor loses no bit, and another one for each place sees what changed places.
+        # Odd factors lose no bits, and a different one for each position detects swapped entries.
         total += jnp.sum(bits * (random_bits(jax.random.key(number), bits.shape) | 1), dtype=jnp.uint32)
     return total
 
 
 def check(arrays: Any, meta: dict[str, Any], name: str) -> None:
-    """UserError if these are not the arrays that were saved under this name."""
+    """UserError if the checksum of the arrays is not the one saved under this name."""
     if checksum(arrays) != meta[CHECKSUM][name]:
         raise UserError(f"its {name} are not what was saved: the checksum differs")
 
 
 def average(checkpoints: Iterable[Params]) -> Params:
-    """Section 6.1: the mean of each parameter over several checkpoints, of which one is in memory at a time."""
+    """Section 6.1, checkpoint averaging: the mean of each parameter. One checkpoint is in memory at a time."""
     total, count = None, 0
     for params in checkpoints:
         total = params if total is None else jax.tree.map(jnp.add, total, params)
@@ -350,6 +362,6 @@ def average(checkpoints: Iterable[Params]) -> Params:
 
 
 def brief(error: BaseException) -> str:
-    """The first line of an error, cut to a readable length."""
+    """The first line of an error message, truncated to a readable length."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(" See full TensorStore")[0][:160]

@@ -1,7 +1,7 @@
-"""Every setting of an experiment: frozen dataclasses, and no JAX.
+"""All settings of an experiment, as frozen dataclasses. This module does not import JAX.
 
-The string below a field is its help text on the command line. Defaults are the paper's base model
-(Table 3, first row), so a variant is a `dataclasses.replace` of what it changes.
+The string below a field is its help text on the command line. The defaults are the paper's base model
+(Table 3, first row); a variant is a `dataclasses.replace` of the fields that differ.
 """
 
 import math
@@ -9,27 +9,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self
 
-# The reserved ids of every vocabulary: padding, beginning and end of a sentence, what no piece spells.
+# Reserved ids of every vocabulary: padding, beginning of sentence, end of sentence, unknown.
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line that names what and where.
+    """An error that the user can fix. The message is one line that names what is wrong and where.
 
-    No ValueError: tyro catches those that a dataclass raises, and prints a box around them.
+    It is not a ValueError because tyro catches ValueErrors raised by dataclasses and prints them in a box.
     """
 
 
 def counted(count: int, thing: str, plural: str = "") -> str:
-    """A count in a message: 1 line, 2,000 lines, 2 batches. Without a plural the thing takes an s."""
+    """Formats a count for a message: 1 line, 2,000 lines, 2 batches. The default plural appends an s."""
     return f"{count:,} {thing if count == 1 else plural or thing + 's'}"
 
 
-_LARGEST = 2**31 - 1  # JAX counts in int32
+_LARGEST = 2**31 - 1  # JAX counters are int32
 
 
 def _counts(section: str, config: Any, names: Iterable[str]) -> None:
-    """UserError if one of these settings is not at least 1, or larger than JAX can count."""
+    """UserError if one of these settings is below 1 or does not fit into an int32."""
     for name in names:
         value = getattr(config, name)
         if value < 1:
@@ -40,36 +40,36 @@ def _counts(section: str, config: Any, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model of section 3. Every knob that Table 3 turns is a field."""
+    """The model (section 3). Everything that Table 3 varies is a field."""
 
     vocab_size: int = 37_000
-    """V: rows of the one embedding matrix. At least the pieces of the vocabulary; more is allowed."""
+    """V: rows of the shared embedding matrix. At least the size of the vocabulary; more is allowed."""
     num_layers: int = 6
-    """N: layers in the encoder, and as many in the decoder."""
+    """N: number of layers in the encoder, and in the decoder."""
     d_model: int = 512
-    """D: width of every sub-layer's output. d_k and d_v do not follow from it: set them too."""
+    """D: width of embeddings and sub-layer outputs. d_k and d_v are not derived from it: set them too."""
     d_ff: int = 2048
-    """F: inner width of the feed-forward network."""
+    """F: inner width of the feed-forward networks."""
     num_heads: int = 8
-    """h: attention heads."""
+    """h: number of attention heads."""
     d_k: int = 64
-    """Width of one head's queries and keys; in the paper d_model / h."""
+    """Width of the queries and keys of one head; d_model / h in the paper."""
     d_v: int = 64
-    """Width of one head's values; in the paper d_model / h."""
+    """Width of the values of one head; d_model / h in the paper."""
     dropout: float = 0.1
-    """P_drop: on each sub-layer's output, and on embedding + position."""
+    """P_drop: dropout rate, applied to each sub-layer output and to the sum of embedding and positional encoding."""
     positions: str = "sinusoidal"
-    """Position encoding, by its name in transformer.positions.POSITIONS."""
+    """Positional encoding: a name in the registry transformer.positions.POSITIONS."""
     attention: str = "softmax"
-    """Attention, by its name in transformer.attention.ATTENTIONS."""
+    """Attention: a name in the registry transformer.attention.ATTENTIONS."""
     norm_type: str = "layer"
-    """Norm, by its name in transformer.layers.NORMS."""
+    """Normalization layer: a name in the registry transformer.layers.NORMS."""
     max_positions: int = 1024
-    """Rows of a learned position table. Sinusoids need none."""
+    """Number of learned positional embeddings. Not used by the sinusoidal encoding."""
     norm: Literal["post", "pre"] = "post"
-    """Where the norm stands: LayerNorm(x + f(x)) as in the paper, or x + f(LayerNorm(x))."""
+    """Position of the normalization: post is LayerNorm(x + f(x)), as in the paper; pre is x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products. Parameters, softmax, norm statistics and loss are float32 always."""
+    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and loss are always in float32."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
@@ -80,37 +80,37 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which text, which vocabulary, and how large the batches are (section 5.1)."""
+    """Corpus, vocabulary and batch size (section 5.1)."""
 
     corpus: str = "grammar"
-    """Corpus by its name in data.corpora.CORPORA, or "files": your own text, as the seven fields below say."""
+    """Corpus: a name in data.corpora.CORPORA, or "files" for your own text, given by the next seven settings."""
     train_src: str | None = None
-    """Your own training text, source side: UTF-8, one sentence a line."""
+    """Your own training text, source side: UTF-8, one sentence per line."""
     train_tgt: str | None = None
-    """Its translation, line by line."""
+    """Your own training text, target side: line i translates line i of the source."""
     dev_src: str | None = None
     """Your own validation text, source side."""
     dev_tgt: str | None = None
-    """Its translation."""
+    """Your own validation text, target side."""
     test_src: str | None = None
-    """Your own test text, source side (optional: without it the validation text is scored)."""
+    """Your own test text, source side (optional; by default the validation text is scored)."""
     test_tgt: str | None = None
-    """Its translation."""
+    """Your own test text, target side (optional)."""
     languages: str | None = None
-    """Of your own text: BCP 47 codes, as in en-fr, nds-de or zh-Hans-en (optional). The target's decides how words are
-    counted in BLEU; into German, the paper's BLEU is computed too."""
+    """Languages of your own text as BCP 47 codes, such as en-fr, nds-de or zh-Hans-en (optional).
+    The target language determines the tokenization for BLEU; for German, the paper's BLEU is computed too."""
     train_pairs: int | None = None
-    """Take only this many training pairs, from the top. None: all (the endless grammar: 100,000)."""
+    """Use only the first N training pairs. None: all (for the generated grammar corpus, 100,000)."""
     vocab_type: Literal["bpe", "unigram"] = "bpe"
-    """The sentencepiece algorithm."""
+    """The sentencepiece algorithm that learns the vocabulary."""
     vocab_size: int = 37_000
-    """Pieces in the vocabulary shared by both languages."""
+    """Number of subword pieces in the vocabulary, which both languages share."""
     max_length: int = 128
-    """Training pairs with more tokens than this on either side are dropped, and counted."""
+    """Maximum length in tokens: training pairs longer than this on either side are dropped and counted."""
     max_unknown: float = 0.01
-    """Text of which a greater part of the tokens is <unk>, on either side of any split, is refused."""
+    """Maximum fraction of <unk> tokens on either side of any split: a corpus with more is rejected."""
     batch_tokens: int = 25_000
-    """Token slots of one batch, on the larger side, padding included."""
+    """Batch size in token slots, padding included, on the larger of the source and target sides."""
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -128,16 +128,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam and its schedule (section 5.3)."""
+    """Optimizer and learning rate schedule (section 5.3)."""
 
     name: str = "adam"
-    """Optimizer, by its name in transformer.optimizer.OPTIMIZERS."""
+    """Optimizer: a name in the registry transformer.optimizer.OPTIMIZERS."""
     schedule: str = "inverse_sqrt"
-    """Learning rate over the steps, by its name in transformer.optimizer.SCHEDULES."""
+    """Learning rate schedule: a name in the registry transformer.optimizer.SCHEDULES."""
     warmup_steps: int = 4000
-    """Steps over which the learning rate rises linearly, before it falls as 1/sqrt(step)."""
+    """Number of warmup steps: the learning rate increases linearly, then decays as 1/sqrt(step)."""
     scale: float = 1.0
-    """Multiplies the paper's rate, d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)."""
+    """Factor on the paper's learning rate, d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)."""
     b1: float = 0.9
     """Adam's beta 1."""
     b2: float = 0.98
@@ -157,32 +157,31 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, and what to write down on the way (sections 5.2, 5.4)."""
+    """Training length, regularization, logging and checkpoints (sections 5.2, 5.4)."""
 
     steps: int = 100_000
-    """Parameter updates."""
+    """Number of training steps (parameter updates)."""
     seed: int = 0
-    """Seed of the initial parameters, the order of the data and the dropout: below 2^32."""
+    """Random seed of the initial parameters, the data order and dropout, below 2^32."""
     label_smoothing: float = 0.1
-    """eps_ls: this much probability is taken from the right token and spread over the V - 1 wrong ones."""
+    """eps_ls: label smoothing. This much probability moves from the correct token to the V - 1 others."""
     accumulate: int = 1
-    """Split each batch into this many parts, and add their gradients up before the update."""
+    """Gradient accumulation: split each batch into N micro-batches and sum their gradients before the update."""
     log_every: int = 100
-    """Steps between progress lines."""
+    """Number of steps between progress lines."""
     eval_every: int = 1000
-    """Steps between validations, each with a checkpoint."""
+    """Number of steps between validations. Each validation saves a checkpoint."""
     eval_sentences: int = 64
-    """The first so many sentences of the validation text are translated at each validation, by greedy search: for a
-    BLEU that shows how it goes, and for two samples."""
+    """At each validation, translate the first N sentences by greedy search, for a BLEU score and two samples."""
     keep: int = 5
-    """Newest checkpoints to keep; the one with the lowest validation loss is kept besides."""
+    """Number of newest checkpoints to keep, in addition to the one with the lowest validation loss."""
     max_bad_steps: int = 20
-    """Stop after this many non-finite steps in a row."""
+    """Stop after this many consecutive steps with a non-finite loss or gradient."""
 
     def __post_init__(self) -> None:
         counts = ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps")
         _counts("train", self, counts)
-        # NumPy knows no negative seed, and JAX takes one modulo 2^32: another seed, but the same parameters.
+        # NumPy rejects negative seeds, and JAX reduces seeds modulo 2^32: different seeds would give equal parameters.
         if not 0 <= self.seed < 2**32:
             raise UserError(f"train.seed must lie in [0, 4294967295], not {self.seed}")
         if not 0.0 <= self.label_smoothing < 1.0:
@@ -191,18 +190,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices share the work. What the model computes is the same, but for rounding, and so are its parameters,
-    but for the keys' biases: softmax does not see them, and nothing but rounding moves them."""
+    """Device mesh: how devices share the work. The mesh changes results only by rounding.
+
+    The key biases are an exception: softmax is invariant to them, and only rounding moves them.
+    """
 
     data: int = 0
-    """Devices that share the rows of a batch, and hold all parameters each. 0: those that the other two leave."""
+    """Data parallelism: devices that share the rows of a batch, each with a full copy of the parameters.
+    0: all devices that the other two axes leave."""
     fsdp: int = 1
-    """Devices that share the rows of a batch, and also the parameters and the optimizer's state."""
+    """Fully sharded data parallelism: devices that share rows, parameters and optimizer state."""
     tensor: int = 1
-    """Devices that share the heads, the inner width of the feed-forward networks and the vocabulary."""
+    """Tensor parallelism: devices that share attention heads, feed-forward width and vocabulary."""
     step: Literal["pjit", "pmap"] = "pjit"
-    """Who divides the work: the compiler, for one program over all devices; or the program, which each device runs on
-    its own rows (only along `data`)."""
+    """pjit: the compiler partitions one program. pmap: each device runs the step on its own rows (`data` only)."""
 
     def __post_init__(self) -> None:
         if self.data < 0:
@@ -214,16 +215,16 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How to translate (section 6.1)."""
+    """Decoding: beam search (section 6.1)."""
 
     beam: int = 4
-    """Beam size. 1 is greedy search."""
+    """Beam size. 1: greedy search."""
     alpha: float = 0.6
-    """Length penalty: a score is log P / ((5 + length) / 6)^alpha."""
+    """Length penalty: the score of a hypothesis is log P / ((5 + length) / 6)^alpha."""
     extra_length: int = 50
-    """An output may have this many tokens more than its input."""
+    """Maximum output length minus input length, in tokens."""
     batch_size: int = 64
-    """Sentences translated at a time (fewer when they are long)."""
+    """Number of sentences translated at a time (fewer if they are long)."""
 
     def __post_init__(self) -> None:
         _counts("decode", self, ("beam", "extra_length", "batch_size"))
@@ -233,10 +234,10 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run from text to score: everything that decides its result."""
+    """One experiment, from corpus to score: all settings that determine its result."""
 
     name: str
-    """Names the work directory and the record."""
+    """Name of the work directory and of the record."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -244,7 +245,7 @@ class Experiment:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     note: str = ""
-    """What a reader of the record must know, in a sentence."""
+    """A remark for the reader of the record, in one sentence."""
 
     def __post_init__(self) -> None:
         rows = self.model.vocab_size
@@ -257,9 +258,9 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, for settings read from JSON. One that is missing has its default.
+        """Inverse of `dataclasses.asdict`, for settings read from JSON. A missing setting takes its default.
 
-        UserError names a field that is unknown, or says that these are no settings.
+        UserError for an unknown field, or for a value that does not contain settings.
         """
         try:
             return _from_dict(cls, settings)

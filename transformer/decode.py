@@ -1,7 +1,7 @@
-"""Section 6.1: greedy search, beam search, and the probability of a given translation.
+"""Section 6.1: greedy search, beam search, and forced scoring (the probability of a given translation).
 
-Each search is a compiled loop around a key/value cache. But for rounding, a sentence's result does not depend on the
-others in its batch: its length limit is its own, and once it is done its hypotheses are frozen.
+Each search is a compiled loop with a key/value cache. Apart from rounding, the result for a sentence does not depend on
+the rest of its batch: each sentence has its own length limit, and its hypotheses are frozen once it is done.
 """
 
 from typing import NamedTuple
@@ -16,42 +16,45 @@ from transformer.model import Transformer
 
 
 class Hypotheses(NamedTuple):
-    """The best translations of each sentence: finished ones, the best first, then those that the length limit cut off,
-    the best first. So the scores of all may not fall: what is cut off lacks the price of its end."""
+    """The best hypotheses of each sentence: finished ones, best first, then truncated ones, best first.
+
+    A truncated hypothesis reached the length limit before EOS. Its score lacks the probability of EOS, so the scores of
+    a sentence are not necessarily in descending order.
+    """
 
     tokens: Array
-    """[B, best, L] ids: EOS ends a hypothesis, PAD follows. One cut off by the length limit has no EOS."""
+    """[B, best, L] ids: a finished hypothesis ends with EOS, a truncated one has no EOS; PAD follows."""
     scores: Array
-    """[B, best]: log P(tokens | source) / ((5 + length) / 6)^alpha, an EOS counted too. -inf: an empty place."""
+    """[B, best]: log P(tokens | source) / ((5 + length) / 6)^alpha, where length includes EOS. -inf: no hypothesis."""
 
 
 class Beams(NamedTuple):
-    """Partial or finished hypotheses of each sentence."""
+    """The beam of each sentence: K unfinished or K finished hypotheses."""
 
     tokens: Array
-    """[B, K, L]"""
+    """[B, K, L] ids."""
     scores: Array
-    """[B, K]: log-probability of a partial one, penalised score of a finished one; -inf: an empty place."""
+    """[B, K]: log-probability if unfinished, length-penalized score if finished; -inf for an empty slot."""
 
 
 def length_penalty(length: ArrayLike, alpha: float) -> Array:
-    """((5 + length) / 6)^alpha, as in the paper's reference [38]."""
+    """Length penalty ((5 + length) / 6)^alpha, as in Wu et al. (2016), the paper's reference [38]."""
     return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
 
 
 def length_limits(source: Array, extra_length: int) -> Array:
-    """[B, S] ids -> [B]: how long an output may be: the input's tokens + extra_length. 0 for an empty row."""
+    """Maximum output lengths: source ids [B, S] -> [B], input length + extra_length, or 0 for an empty row."""
     lengths = (source != PAD).sum(axis=1)
     return jnp.where(lengths > 0, lengths + extra_length, 0)
 
 
 def without_padding(logits: Array) -> Array:
-    """Logits [..., V] of what can stand in a translation: PAD and BOS cannot."""
+    """Masks PAD and BOS, which cannot occur in a translation, in logits [..., V]."""
     return logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
 def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_length: int) -> Hypotheses:
-    """The likeliest token at each step. source [B, S] -> hypotheses with K = 1 and L = S + extra_length."""
+    """Greedy search: the most likely token at each step. [B, S] ids -> one hypothesis each, L = S + extra_length."""
     B, S = source.shape
     L = S + extra_length
     limits = length_limits(source, extra_length)
@@ -85,14 +88,17 @@ def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_leng
 def beam_search(
     model: Transformer, source: Array, *, beam: int, alpha: float, extra_length: int, best: int = 1
 ) -> Hypotheses:
-    """The hypotheses with the best penalised scores that a beam of the given size finds.
+    """Beam search with a length penalty.
 
-    A sentence is done when its `best` finished hypotheses beat whatever its unfinished ones could still
-    become, or at its length limit, input + extra_length.
+    A sentence is done when no unfinished hypothesis can still score better than its `best` finished ones, or at its
+    length limit of input length + extra_length.
 
     Args:
         source: [B, S] ids.
-        best: how many hypotheses to return for each sentence, at most `beam`.
+        beam: beam size K.
+        alpha: exponent of the length penalty.
+        extra_length: maximum output length minus input length.
+        best: number of hypotheses to return for each sentence, at most `beam`.
 
     Returns:
         Hypotheses with L = S + extra_length.
@@ -124,13 +130,14 @@ def beam_search(
         history = jnp.take_along_axis(history, parents[:, :, None], axis=1)
 
         alive, finished = where_beams(done, alive, alive_now), where_beams(done, finished, finished_now)
-        # Log-probabilities only fall, and the penalty divides most at the limit: no unfinished one ends above this.
+        # Upper bound for the final score of an unfinished hypothesis: its log-probability can only decrease, and the
+        # (negative) score is divided by the largest penalty at the length limit.
         bound = alive.scores.max(axis=1) / length_penalty(limits, alpha)
         done |= (index + 1 >= limits) | (finished.scores[:, best - 1] >= bound)
         return index + 1, alive, finished, history, cache, done
 
     nothing = jnp.full((B, K, L), PAD, jnp.int32)
-    # One empty hypothesis to begin with: K equal ones would stay equal.
+    # Start from one empty hypothesis: K equal ones would remain equal.
     first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
     state = (
         jnp.zeros((), jnp.int32),
@@ -140,39 +147,41 @@ def beam_search(
         model.start_cache(source, K, 0),
         limits == 0,
     )
-    for room in cache_lengths(S, L):
+    for capacity in cache_lengths(S, L):
         index, alive, finished, history, cache, done = state
-        history = jnp.pad(history, ((0, 0), (0, 0), (0, room - history.shape[2])))
-        state = index, alive, finished, history, cache.grow(room * K), done
+        history = jnp.pad(history, ((0, 0), (0, 0), (0, capacity - history.shape[2])))
+        state = index, alive, finished, history, cache.grow(capacity * K), done
         state = jax.lax.while_loop(unfinished, extend, state)
     _, alive, finished, _, _, _ = state
-    cut_off = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
-    tokens, scores = fill_up(finished, cut_off)
+    truncated = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
+    tokens, scores = fill_up(finished, truncated)
     return Hypotheses(tokens[:, :best], scores[:, :best])
 
 
 def cache_lengths(source: int, longest: int) -> list[int]:
-    """How many positions the cache has room for, one after the other, the last of them `longest`.
+    """Successive capacities of the key/value cache in positions; the last one is `longest`.
 
-    Most translations are about as long as their sources and few come near their limit, but attention takes time for
-    all the room there is.
+    Attention takes time in proportion to the capacity. Most translations are about as long as their sources and few
+    come near the length limit, so the cache starts small and grows.
     """
     return [length for length in (source, 2 * source) if 1.25 * length < longest] + [longest]
 
 
 def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
-    """The 2K best ways to go on: of these at most K end (one for each hypothesis), so at least K go on.
+    """The 2K best one-token extensions of the hypotheses of each sentence.
+
+    At most K of them end with EOS (one for each hypothesis), so at least K remain unfinished.
 
     Args:
         scores: [B, K], log-probabilities of the hypotheses.
-        logits: [B, K, V], of their next tokens.
+        logits: [B, K, V], logits of their next tokens.
 
     Returns:
-        Their log-probabilities, the hypotheses that they continue, and their tokens; each [B, 2K].
+        For each extension its log-probability, the index of the hypothesis it extends, and its token; each [B, 2K].
     """
     B, K, V = logits.shape
-    # No hypothesis gives more than 2K of them, and the order of its tokens is that of their logits: so the largest ones
-    # are found first, and only those are made log-probabilities.
+    # Each hypothesis contributes at most 2K extensions, and log-softmax keeps the order of its logits: select the 2K
+    # largest logits first, then normalize only those.
     count = min(2 * K, V)
     highest, tokens = largest(logits, count)
     totals = scores[:, :, None] + highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -181,56 +190,57 @@ def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
 
 
 def largest(x: Array, count: int) -> tuple[Array, Array]:
-    """The `count` largest numbers of the last axis and their places, as `jax.lax.top_k` gives them but sooner.
+    """The `count` largest values along the last axis and their indices: a faster `jax.lax.top_k`.
 
-    They are all in the `count` blocks with the largest maxima. Of equal numbers any may be taken.
+    All of them lie in the `count` blocks with the largest maxima, so only those blocks are searched. Unlike in `top_k`,
+    ties are broken arbitrarily.
     """
     size = x.shape[-1]
 
-    def looked_at(block: int) -> int:
+    def values_compared(block: int) -> int:
         return size // block + count * block
 
-    block = min((n for n in range(1, size + 1) if size % n == 0), key=looked_at)
-    if looked_at(block) > size // 2:
+    block = min((n for n in range(1, size + 1) if size % n == 0), key=values_compared)
+    if values_compared(block) > size // 2:
         return jax.lax.top_k(x, count)
     x = x.reshape(*x.shape[:-1], size // block, block)
     _, blocks = jax.lax.top_k(x.max(axis=-1), count)
     x = jnp.take_along_axis(x, blocks[..., None], axis=-2).reshape(*x.shape[:-2], count * block)
-    highest, places = jax.lax.top_k(x, count)
-    return highest, jnp.take_along_axis(blocks, places // block, axis=-1) * block + places % block
+    highest, index = jax.lax.top_k(x, count)
+    return highest, jnp.take_along_axis(blocks, index // block, axis=-1) * block + index % block
 
 
 def best_of(count: int, *groups: Beams) -> Beams:
-    """The `count` best of all groups, sentence by sentence; on a tie the earlier one."""
+    """The `count` best hypotheses of each sentence among all groups; ties go to the earlier one."""
     tokens = jnp.concatenate([group.tokens for group in groups], axis=1)
     scores, best = jax.lax.top_k(jnp.concatenate([group.scores for group in groups], axis=1), count)
     return Beams(jnp.take_along_axis(tokens, best[:, :, None], axis=1), scores)
 
 
 def where_beams(condition: Array, yes: Beams, no: Beams) -> Beams:
-    """Sentence by sentence, `yes` where `condition` [B] holds."""
+    """`jnp.where` for beams: `yes` for the sentences where `condition` [B] is True, else `no`."""
     return Beams(
         jnp.where(condition[:, None, None], yes.tokens, no.tokens),
         jnp.where(condition[:, None], yes.scores, no.scores),
     )
 
 
-def fill_up(finished: Beams, cut_off: Beams) -> Beams:
-    """Finished hypotheses first; the places left over go to those that the length limit cut off."""
+def fill_up(finished: Beams, truncated: Beams) -> Beams:
+    """Finished hypotheses first; the remaining slots are filled with truncated ones, best first."""
     K = finished.scores.shape[1]
-    places = jnp.arange(K) - jnp.isfinite(finished.scores).sum(axis=1, keepdims=True)
-    empty = places >= 0
-    order = jnp.where(empty, places, 0)
+    slots = jnp.arange(K) - jnp.isfinite(finished.scores).sum(axis=1, keepdims=True)
+    empty = slots >= 0
+    order = jnp.where(empty, slots, 0)
     return Beams(
-        jnp.where(empty[:, :, None], jnp.take_along_axis(cut_off.tokens, order[:, :, None], axis=1), finished.tokens),
-        jnp.where(empty, jnp.take_along_axis(cut_off.scores, order, axis=1), finished.scores),
+        jnp.where(empty[:, :, None], jnp.take_along_axis(truncated.tokens, order[:, :, None], axis=1), finished.tokens),
+        jnp.where(empty, jnp.take_along_axis(truncated.scores, order, axis=1), finished.scores),
     )
 
 
 def token_log_probs(model: Transformer, source: Array, target: Array) -> Array:
-    """Forced scoring: log P of each token of target [B, T] given source [B, S] and the tokens before it.
+    """Forced scoring: log-probability of each target token, given the source and the tokens before it.
 
-    [B, T], 0 at padding, so a row's sum is log P(target | source).
+    Source ids [B, S], target ids [B, T] -> [B, T], 0 at padding, so that the sum of a row is log P(target | source).
     """
     log_probs = jax.nn.log_softmax(without_padding(model(source, target)))
     chosen = jnp.take_along_axis(log_probs, target[:, :, None], axis=-1)[:, :, 0]

@@ -1,15 +1,15 @@
-"""Counted floating-point operations of the model: multiplications and additions of its matrix products.
+"""Floating-point operations (FLOPs) of the model: the multiplications and additions of its matmuls.
 
-Norms, softmax and residuals are left out, as is usual: they cost memory traffic, not arithmetic.
+Normalization, softmax and residual additions are not counted, as is usual: their cost is memory traffic.
 """
 
 from transformer.config import ModelConfig
 
 
 def forward_flops(config: ModelConfig, source: int, target: int) -> int:
-    """Of one sentence pair of `source` and `target` tokens, forward.
+    """FLOPs of the forward pass for one sentence pair of `source` and `target` tokens.
 
-    Decoder self-attention is counted in full, as dense products compute it, though the mask uses half of it.
+    Decoder self-attention is counted in full, as the dense matmuls compute it, although the causal mask discards half.
     """
     queries_keys, values = config.num_heads * config.d_k, config.num_heads * config.d_v
 
@@ -26,5 +26,5 @@ def forward_flops(config: ModelConfig, source: int, target: int) -> int:
 
 
 def train_flops(config: ModelConfig, source: int, target: int) -> int:
-    """Of one sentence pair, forward and backward: the backward pass has two products for each of the forward's."""
+    """FLOPs of one sentence pair, forward and backward: the backward pass has two matmuls for each forward one."""
     return 3 * forward_flops(config, source, target)

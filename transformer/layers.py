@@ -1,4 +1,4 @@
-"""Sections 3.1 and 3.3: the feed-forward network, residual connections, and the two kinds of layer."""
+"""Sections 3.1 and 3.3: feed-forward network, residual connections, encoder layer and decoder layer."""
 
 from collections.abc import Callable
 
@@ -14,24 +14,24 @@ from transformer.registry import Registry
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:
-    """One dropout key for each of `count` places; None (no dropout) stays None."""
+    """Splits a dropout key into `count` keys. None (no dropout) gives a list of None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Section 5.4: zeroes each entry with probability `rate` and scales up the rest. No key: returns x."""
+    """Section 5.4: zeroes each entry with probability `rate`, and scales up the rest. Without a key, returns x."""
     if key is None or rate == 0.0:
         return x
-    # The rate that is really drawn (to 1 part in 2^32) is the one divided by, so the mean is exact.
+    # Divide by the keep probability after rounding to a multiple of 2^-32, so that the mean is preserved exactly.
     threshold = min(round(rate * 2**32), 2**32 - 1)
     return jnp.where(random_bits(key, x.shape) >= jnp.uint32(threshold), x / (1 - threshold / 2**32), 0).astype(x.dtype)
 
 
 def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """uint32 [shape], each a hash of the key and of its own place.
+    """Random uint32 array of the given shape: each entry is a hash of the key and of the entry's index.
 
-    So XLA draws them where they are needed, without ever writing them to memory, and devices that share a batch draw
-    what one device would.
+    XLA can therefore compute the bits where they are used, without writing them to memory, and devices that share a
+    batch draw the same bits as a single device would.
     """
     place = jnp.full(shape, first_row(shape[0]), jnp.uint32)
     for axis, size in enumerate(shape):
@@ -41,14 +41,14 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _mix(x: Array) -> Array:
-    """Changes about half of the bits of a uint32 for each bit that differs; no two numbers become one."""
+    """Bijective mixing function of uint32: flipping one input bit flips about half of the output bits."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
 class FeedForward(nnx.Module):
-    """Section 3.3, equation 2: max(0, x W1 + b1) W2 + b2, at each position alike."""
+    """Section 3.3, equation 2: position-wise feed-forward network, FFN(x) = max(0, x W1 + b1) W2 + b2."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         glorot = jax.nn.initializers.glorot_uniform()
@@ -62,33 +62,34 @@ class FeedForward(nnx.Module):
 
 
 class LayerNorm(nnx.LayerNorm):
-    """Layer normalisation over D, its statistics in float32."""
+    """Layer normalization over D, with float32 statistics."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        # The plain two-pass variance: the fast one subtracts two large numbers.
+        # Two-pass variance: the fast one, E[x^2] - E[x]^2, loses precision by subtracting two large numbers.
         super().__init__(
             config.d_model, epsilon=1e-6, dtype=jnp.dtype(config.dtype), use_fast_variance=False, rngs=rngs
         )
 
 
 NORMS: Registry[Callable[..., Callable[[Array], Array]]] = Registry("model.norm_type", {"layer": LayerNorm})
-"""Classes like LayerNorm: made of a ModelConfig and rngs; [B, T, D] -> [B, T, D]."""
+"""Normalization layers by name: classes constructed from (ModelConfig, rngs=...) that map [B, T, D] to [B, T, D]."""
 
 
 def make_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> Callable[[Array], Array]:
-    """The norm that the configuration names."""
+    """Builds the normalization layer named by `config.norm_type`."""
     return NORMS.find(config.norm_type)(config, rngs=rngs)
 
 
 def make_attention(config: ModelConfig, *, rngs: nnx.Rngs) -> MultiHeadAttention:
-    """The attention that the configuration names."""
+    """Builds the attention module named by `config.attention`."""
     return ATTENTIONS.find(config.attention)(config, rngs=rngs)
 
 
 class Residual(nnx.Module):
-    """Section 3.1: LayerNorm(x + Dropout(Sublayer(x))) around a sub-layer.
+    """Section 3.1: residual connection and layer normalization around a sub-layer.
 
-    With norm="pre" it is x + Dropout(Sublayer(LayerNorm(x))), which is not the paper's.
+    The paper's post-norm computes LayerNorm(x + Dropout(Sublayer(x))). With config.norm = "pre" (pre-norm, not in the
+    paper) it is x + Dropout(Sublayer(LayerNorm(x))).
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -104,7 +105,7 @@ class Residual(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """Section 3.1: self-attention, then the feed-forward network."""
+    """Section 3.1: encoder layer, with self-attention and feed-forward sub-layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.self_attention = make_attention(config, rngs=rngs)
@@ -125,7 +126,7 @@ class EncoderLayer(nnx.Module):
 
 
 class DecoderLayer(nnx.Module):
-    """Section 3.1: masked self-attention, attention over the encoder's output, feed-forward network."""
+    """Section 3.1: decoder layer, with masked self-attention, encoder-decoder attention and feed-forward sub-layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.self_attention = make_attention(config, rngs=rngs)
@@ -144,10 +145,20 @@ class DecoderLayer(nnx.Module):
         cache: KeysValues | None = None,
         index: Array | int = 0,
     ) -> tuple[Array, KeysValues]:
-        """x [B, T, D] -> ([B, T, D], the keys and values that self-attention looked at).
+        """Applies the layer to x [B, T, D].
 
-        Without a cache x is a whole target, in training. With one, its keys and values are written into the cache
-        from place `index` on, and x looks at all of it that `context` allows.
+        Args:
+            memory: keys and values of the encoder output, for encoder-decoder attention.
+            context: mask and positional terms of self-attention.
+            memory_context: mask of encoder-decoder attention.
+            key: dropout key; None disables dropout.
+            weights: if a list, the attention weights are appended to it, self-attention first.
+            cache: keys and values of earlier target positions. Those of x are written at `index`, and x attends to all
+                positions of the cache that `context` allows. None in training (teacher forcing): x is the whole target.
+            index: first cache position to write.
+
+        Returns:
+            The output [B, T, D], and the keys and values that self-attention attended to (the updated cache).
         """
         keys = split_key(key, 3)
         seen: list[KeysValues] = []

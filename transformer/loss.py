@@ -9,29 +9,29 @@ from jax import Array
 from transformer.config import PAD
 from transformer.mesh import platform, row_groups, whole_rows
 
-# The logits of so many tokens are made at a time: on a CPU few, for its cache, elsewhere enough for the matrix units.
+# Tokens whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the matrix units.
 _TOKENS_ON_CPU, _TOKENS = 512, 4096
 
 
 def cross_entropy(logits: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-    """Cross-entropy in nats against a smoothed target, summed over the tokens that are not padding.
+    """Cross-entropy with label smoothing, in nats, summed over all tokens except padding.
 
-    The convention is tensor2tensor's, which the authors ran: the right token has probability
-    1 - eps, and each of the V - 1 wrong ones eps / (V - 1). (PyTorch and fairseq spread eps / V over all V
-    tokens, the right one too: theirs at eps' = eps * V / (V - 1) is ours at eps.)
+    The convention is that of tensor2tensor, which the authors used: the correct token has probability 1 - eps, and
+    each of the V - 1 other tokens eps / (V - 1). (PyTorch and fairseq spread eps over all V tokens, including the
+    correct one: their loss at eps' = eps * V / (V - 1) equals this one at eps.)
 
     Args:
         logits: [..., V]
-        targets: [...] ids; padding counts for nothing.
-        smoothing: eps_ls of the paper, in [0, 1).
+        targets: [...] ids; padding is ignored.
+        smoothing: eps_ls in the paper, in [0, 1).
 
     Returns:
-        (sum, count), float32 scalars. Their quotient is the loss per token; sums can be added over
-        micro-batches and devices, quotients cannot.
+        (sum, count), float32 scalars. sum / count is the loss per token. Unlike that mean, sums and counts can be
+        added over micro-batches and devices.
     """
     logits = logits.astype(jnp.float32)
     wrong = smoothing / (logits.shape[-1] - 1)
-    # -sum_v q_v log p_v with log p_v = logit_v - log Z, where q is `wrong` everywhere, and more at the target.
+    # -sum_v q_v log p_v, where log p_v = logit_v - log Z, and q_v is `wrong` for every v, plus the rest at the target.
     expected = (1 - smoothing - wrong) * jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     if smoothing:
         expected += wrong * logits.sum(axis=-1)
@@ -41,15 +41,16 @@ def cross_entropy(logits: Array, targets: Array, smoothing: float = 0.0) -> tupl
 
 
 def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-    """`cross_entropy` of the logits x table^T (section 3.4), which are never all there at once.
+    """`cross_entropy` with tied embeddings: the logits are x table^T (section 3.4), computed one chunk at a time.
 
-    Of 25,000 tokens and 37,000 words they would be the largest array of the step, 3.7 GB, and their gradient as much.
+    For 25,000 tokens and a vocabulary of 37,000, the full logits would be the largest array of the training step
+    (3.7 GB), and their gradient would take another 3.7 GB.
 
     Args:
-        x: [B, T, D]
-        table: [V, D], the embedding, float32.
-        targets: [B, T] ids; padding counts for nothing.
-        smoothing: eps_ls of the paper, in [0, 1).
+        x: decoder outputs [B, T, D].
+        table: embedding matrix [V, D], float32.
+        targets: [B, T] ids; padding is ignored.
+        smoothing: eps_ls in the paper, in [0, 1).
 
     Returns:
         (sum, count), float32 scalars.
@@ -68,10 +69,10 @@ def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float) -> A
 
 
 def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, tuple[Array, Array]]:
-    """The gradient is computed here, while a chunk's logits are in memory, and only scaled in the backward pass.
+    """Computes loss and gradient together, while a chunk's logits exist; the backward pass only scales the gradient.
 
-    Each group of devices that share rows keeps its own sum of the table's gradient, [G, V, D], so that these 84 MB are
-    reduced across devices once, and not once for each chunk.
+    The table's gradient is accumulated separately for each group of rows on different devices, [G, V, D], so that its
+    84 MB are all-reduced once, and not once per chunk.
     """
     low, groups = whole_rows(table.astype(x.dtype)), row_groups()
 
@@ -96,10 +97,11 @@ _chunked_loss.defvjp(_forward, _backward)
 
 
 def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, Array, Array]:
-    """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding; the logits [G, B, T, V]; and log Z, [G, B, T].
+    """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding; the logits [G, B, T, V]; and log Z [G, B, T].
 
-    The logits have the type of x and are read once for each of two sums. What else the loss needs of them, the target's
-    logit and the sum of all, are products of x with one row of the table and with the sum of its rows.
+    The logits have the dtype of x and are read twice, for their maximum and for the sum of exponentials. The loss also
+    needs the target's logit and the sum of all logits: these are dot products of x with one row of the table and with
+    the sum of its rows, in float32.
     """
     wrong = smoothing / (table.shape[0] - 1)
     logits = jnp.einsum("GBTD,VD->GBTV", x, table)
@@ -112,9 +114,9 @@ def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tup
 
 
 def _logits_gradient(logits: Array, normalizer: Array, targets: Array, smoothing: float) -> Array:
-    """p - q for each logit: the model's probability less the smoothed target's; 0 for padding.
+    """The loss's gradient [G, B, T, V]: the model's probability minus the smoothed target's; 0 for padding.
 
-    By comparison with the target and not by scattering into it, it is one pass over the logits.
+    The target is found by comparison rather than by a scatter, so that this is a single pass over the logits.
     """
     wrong = smoothing / (logits.shape[-1] - 1)
     is_target = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
@@ -124,9 +126,9 @@ def _logits_gradient(logits: Array, normalizer: Array, targets: Array, smoothing
 
 
 def _chunks(x: Array, targets: Array, groups: int) -> tuple[Array, Array]:
-    """[B, T, D] and [B, T] -> [n, G, B / G, T / n, D] and [n, G, B / G, T / n].
+    """Splits along T: [B, T, D] and [B, T] -> [n, G, B / G, T / n, D] and [n, G, B / G, T / n].
 
-    Positions are cut and not rows: rows are what devices share.
+    The split is along positions, not rows, because rows are sharded across devices.
     """
     B, T, D = x.shape
     limit = _TOKENS_ON_CPU if platform() == "cpu" else _TOKENS

@@ -1,6 +1,6 @@
-"""The axes along which devices share the work, and what a computation may ask about them while it is traced.
+"""The device mesh axes, and functions that query the mesh while a computation is being traced.
 
-Rows of a batch are shared along `data` and `fsdp`; parameters along `fsdp` and `tensor` (transformer/parallel.py).
+Batches are sharded along `data` and `fsdp`, parameters along `fsdp` and `tensor` (transformer/parallel.py).
 """
 
 from collections.abc import Iterator
@@ -35,18 +35,18 @@ def tracing_for(platform: str) -> Iterator[None]:
 
 
 def row_groups() -> int:
-    """Into how many equal groups the rows at hand are shared by devices."""
+    """Number of equal groups into which the rows of the traced batch are sharded across devices."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes:  # one device, or each of them runs a program of its own on its own rows
+    if mesh.empty or mesh.manual_axes:  # one device, or shard_map: each device sees only its rows
         return 1
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def whole_rows(table: Array) -> Array:
-    """A table [V, D] whose rows are about to be looked up: gathered along `fsdp`, as the products gather theirs.
+    """Gathers an embedding table [V, D] along `fsdp` before a lookup, as matmuls gather their weights.
 
-    Else the compiler would share the vectors found by their D where everything after shares them by their rows of the
-    batch, and could turn one into the other only by giving all of them to all devices.
+    Otherwise the compiler would shard the looked-up vectors along D, while everything that follows is sharded along
+    the batch, and it could convert between the two only by replicating the vectors on all devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] == 1:
@@ -55,6 +55,6 @@ def whole_rows(table: Array) -> Array:
 
 
 def first_row(rows: int) -> Array | int:
-    """The number in the batch of the first of the `rows` at hand: not 0 where each device has a program of its own."""
+    """Index in the whole batch of the first of the `rows` being traced. Nonzero only with mesh.step = pmap."""
     own = jax.sharding.get_abstract_mesh().manual_axes
     return jax.lax.axis_index(own).astype(jnp.uint32) * jnp.uint32(rows) if own else 0

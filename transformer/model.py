@@ -1,4 +1,4 @@
-"""Section 3.1: the encoder, the decoder, and the one matrix they share (3.4). Parts are wired only here."""
+"""Section 3.1 and Figure 1: the encoder-decoder model, with one shared embedding matrix (section 3.4)."""
 
 from functools import partial
 from typing import NamedTuple
@@ -11,44 +11,44 @@ from jax import Array
 from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.layers import DecoderLayer, EncoderLayer, dropout, make_norm, split_key
+from transformer.matmul import einsum
 from transformer.mesh import whole_rows
 from transformer.positions import POSITIONS
-from transformer.products import product
 from transformer.segments import Segments, same_sentence, segments
 
 
 class Cache(NamedTuple):
-    """What decoding keeps from step to step, for the sources of a batch with K hypotheses each."""
+    """Decoder state kept between decoding steps, for a batch of sources with K hypotheses each."""
 
     memory: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the source, which its hypotheses share."""
+    """For each layer, the keys and values of the encoder output, shared by the hypotheses of a source."""
     memory_mask: Array
-    """[B, 1, 1, S]"""
+    """Padding mask of the sources, [B, 1, 1, S]."""
     seen: tuple[KeysValues, ...]
-    """Per layer, the keys and values of the targets so far, with room for L * K: those of position t stand from t * K
-    on, in the order in which `step` was given its tokens."""
+    """For each layer, the self-attention keys and values of the targets so far, with a capacity of L * K. Those of
+    position t are at t * K to t * K + K - 1, in the order of the tokens that were passed to `step`."""
 
-    def grow(self, room: int) -> "Cache":
-        """The same with room for L * K = `room`."""
-        return self._replace(seen=tuple(layer.grow(room) for layer in self.seen))
+    def grow(self, capacity: int) -> "Cache":
+        """Returns a copy padded to a capacity of L * K = `capacity`."""
+        return self._replace(seen=tuple(layer.grow(capacity) for layer in self.seen))
 
 
 class AttentionWeights(NamedTuple):
-    """Softmax weights of every layer and head, in float32. Each row sums to 1."""
+    """Attention weights of every layer and head, in float32. Each row sums to 1."""
 
     encoder: Array
-    """[layer, B, N, S, S]"""
+    """Encoder self-attention, [layer, B, N, S, S]."""
     decoder: Array
-    """[layer, B, N, T, T]"""
+    """Decoder masked self-attention, [layer, B, N, T, T]."""
     cross: Array
-    """[layer, B, N, T, S]: target position t looks at source position s."""
+    """Encoder-decoder attention, [layer, B, N, T, S]: target position t attends to source position s."""
 
 
 class Transformer(nnx.Module):
-    """The model of Figure 1, from token ids to logits.
+    """The Transformer of Figure 1, from token ids to logits.
 
-    A row of ids may hold several sentences (transformer/segments.py). A `key` turns dropout on; without one the model
-    is deterministic.
+    A row of ids may hold several packed sentences (transformer/segments.py). Passing a `key` enables dropout; without
+    it the model is deterministic.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -58,27 +58,27 @@ class Transformer(nnx.Module):
         self.positions = POSITIONS.find(config.positions)(config, rngs=rngs)
         self.encoder = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
         self.decoder = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
-        if config.norm == "pre":  # a pre-norm stack leaves its last sum unnormalised; the paper has no such norm
+        if config.norm == "pre":  # the output of a pre-norm stack is not normalized; the paper needs no such norm
             self.encoder_norm = make_norm(config, rngs=rngs)
             self.decoder_norm = make_norm(config, rngs=rngs)
 
     def embed(self, tokens: Array, positions: Array, key: Array | None = None) -> Array:
-        """Section 3.4: [B, T] ids -> [B, T, D], scaled by sqrt(D), + the vectors of `positions` [B, T, D]."""
+        """Section 3.4: embeddings of ids [B, T], scaled by sqrt(D), plus position vectors [B, T, D] -> [B, T, D]."""
         x = jnp.take(whole_rows(self.embedding[...]), tokens, axis=0) * self.config.d_model**0.5
         return dropout((x + positions).astype(self.config.dtype), self.config.dropout, key)
 
     def position_vectors(self, position: Array) -> Array:
-        """Places in a sentence [B, T], each below T -> their vectors [B, T, D]."""
+        """Positions in a sentence [B, T], each below T -> position vectors [B, T, D]."""
         return jnp.take(self.positions(jnp.arange(position.shape[1])), position, axis=0)
 
     def attention_context(self, mask: Array, queries: Array, keys: Array) -> AttentionContext:
-        """Of self-attention, from the mask and the places of queries [B, T] and keys [B, S] in their sentences."""
+        """Context of self-attention, from the mask and the positions of queries [B, T] and keys [B, S]."""
         return AttentionContext(
             mask, partial(self.positions.rotate, positions=queries), self.positions.bias(queries, keys)
         )
 
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
-        """[B, S] ids -> [B, S, D]"""
+        """Encoder: source ids [B, S] -> [B, S, D]. If `weights` is a list, the attention weights are appended to it."""
         keys = split_key(key, len(self.encoder) + 1)
         found = segments(source)
         mask = same_sentence(found, found) & padding_mask(source)
@@ -96,9 +96,9 @@ class Transformer(nnx.Module):
         key: Array | None = None,
         weights: list[Array] | None = None,
     ) -> Array:
-        """Target ids [B, T], the encoder's output [B, S, D], source ids [B, S] -> [B, T, D].
+        """Decoder with teacher forcing: target ids [B, T], encoder output [B, S, D], source ids [B, S] -> [B, T, D].
 
-        What comes out at position t was made from the tokens before t: the target goes in shifted right.
+        The target is shifted right, so that the output at position t depends only on the target tokens before t.
         """
         keys = split_key(key, len(self.decoder) + 1)
         found = segments(target)
@@ -112,50 +112,53 @@ class Transformer(nnx.Module):
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def logits(self, x: Array) -> Array:
-        """[B, T, D] -> [B, T, V] in float32, by the embedding matrix transposed (3.4)."""
-        return product("BTD,VD->BTV", x, self.embedding[...].astype(x.dtype))
+        """Output projection by the transposed embedding matrix (3.4): [B, T, D] -> logits [B, T, V] in float32."""
+        return einsum("BTD,VD->BTV", x, self.embedding[...].astype(x.dtype))
 
     def __call__(self, source: Array, target: Array, key: Array | None = None) -> Array:
-        """Source [B, S] and target [B, T] ids -> logits [B, T, V]: what follows target[:, :t], for each t."""
+        """Source ids [B, S], target ids [B, T] -> logits [B, T, V]; those at position t predict target[:, t]."""
         return self.logits(self.outputs(source, target, key))
 
     def outputs(self, source: Array, target: Array, key: Array | None = None) -> Array:
-        """Figure 1 up to its last linear layer: source [B, S] and target [B, T] ids -> [B, T, D]."""
+        """Figure 1 without the final linear layer: source ids [B, S], target ids [B, T] -> [B, T, D]."""
         encoder_key, decoder_key = split_key(key, 2)
         return self.decode(target, self.encode(source, encoder_key), source, decoder_key)
 
     def attention_weights(self, source: Array, target: Array) -> AttentionWeights:
-        """The weights with which the model reads `source` [B, S] and predicts `target` [B, T]."""
+        """Attention weights of the model for source ids [B, S] and target ids [B, T]."""
         encoder: list[Array] = []
         decoder: list[Array] = []
         memory = self.encode(source, weights=encoder)
         self.decode(target, memory, source, weights=decoder)
-        # A decoder layer appends twice: masked self-attention, then attention over the source.
+        # A decoder layer appends twice: masked self-attention, then encoder-decoder attention.
         return AttentionWeights(jnp.stack(encoder), jnp.stack(decoder[0::2]), jnp.stack(decoder[1::2]))
 
     def start_cache(self, source: Array, beam: int, length: int) -> Cache:
-        """Encodes source [B, S] and makes room for `beam` targets of `length` positions for each."""
+        """Encodes source ids [B, S] and allocates a cache for `beam` hypotheses of `length` positions per source."""
         memory = self.encode(source)
         attended = tuple(layer.cross_attention.project(memory) for layer in self.decoder)
-        B, N, room = len(source), self.config.num_heads, length * beam
+        B, N, capacity = len(source), self.config.num_heads, length * beam
         empty = KeysValues(
-            jnp.zeros((B, N, self.config.d_k, room), memory.dtype),
-            jnp.zeros((B, N, room, self.config.d_v), memory.dtype),
+            jnp.zeros((B, N, self.config.d_k, capacity), memory.dtype),
+            jnp.zeros((B, N, capacity, self.config.d_v), memory.dtype),
         )
         return Cache(attended, padding_mask(source), (empty,) * len(self.decoder))
 
     def step(self, tokens: Array, cache: Cache, index: Array, history: Array) -> tuple[Array, Cache]:
-        """One more token of every hypothesis.
+        """One decoding step: extends every hypothesis by one token.
 
-        The K hypotheses of a sentence stand beside each other, as positions do in training, and each looks at its own
-        past alone. So nothing is copied when a beam search goes on from other hypotheses than before: only `history`.
+        The K hypotheses of a source are laid out like the positions of a target in training, and a mask restricts each
+        to its own tokens. When a beam search reorders its hypotheses, only `history` changes; the cache is not copied.
 
         Args:
-            tokens: [B, K], what stands at position `index` of each.
-            history: [B, K, L], which of the K tokens of position t belongs to a hypothesis, for t <= index.
+            tokens: [B, K], the token at position `index` of each hypothesis.
+            cache: from `start_cache` or the previous step.
+            index: scalar, the position of `tokens`.
+            history: [B, K, L], for each hypothesis and each position t <= index, which of the K tokens that were passed
+                at position t belongs to it.
 
         Returns:
-            The logits [B, K, V] of what follows, and the cache with these tokens in it.
+            The logits [B, K, V] of the next token, and the cache updated with `tokens`.
         """
         B, K = tokens.shape
         positions = jnp.arange(history.shape[2])
@@ -173,12 +176,12 @@ class Transformer(nnx.Module):
 
 
 def shift_right(target: Array, found: Segments) -> Array:
-    """[B, T] -> [B, T]: each sentence begins with BOS and drops its last id: position t holds what precedes t."""
+    """Shifts each packed sentence of `target` [B, T] right by one token: it begins with BOS and drops its last id."""
     before = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
     return jnp.where(found.position == 0, BOS, before)
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Exact number of parameters, without making any of them."""
+    """Number of parameters, computed without allocating them."""
     shapes = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))

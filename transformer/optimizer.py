@@ -1,4 +1,4 @@
-"""Section 5.3: the learning-rate schedule and the paper's Adam."""
+"""Section 5.3: the Adam optimizer and the learning rate schedule."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ from transformer.registry import Registry
 
 
 def inverse_sqrt(step: ArrayLike, experiment: Experiment) -> Array:
-    """Equation 3, for step = 1, 2, ...: d_model^-0.5 * min(step^-0.5, step * warmup^-1.5), times optimizer.scale."""
+    """Equation 3: d_model^-0.5 * min(step^-0.5, step * warmup^-1.5), times optimizer.scale. Steps count from 1."""
     config, step = experiment.optimizer, jnp.asarray(step, jnp.float32)
     return config.scale * experiment.model.d_model**-0.5 * jnp.minimum(step**-0.5, step * config.warmup_steps**-1.5)
 
 
 def adam(experiment: Experiment) -> optax.GradientTransformation:
-    """The paper's, by the experiment's beta 1, beta 2 and epsilon."""
+    """The paper's Adam, with the beta 1, beta 2 and epsilon of the experiment."""
     config = experiment.optimizer
     return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
 
@@ -26,18 +26,18 @@ def adam(experiment: Experiment) -> optax.GradientTransformation:
 SCHEDULES: Registry[Callable[[ArrayLike, Experiment], Array]] = Registry(
     "optimizer.schedule", {"inverse_sqrt": inverse_sqrt}
 )
-"""(the step from 1 on, an experiment) -> the learning rate."""
+"""Learning rate schedules by name: functions (step, experiment) -> learning rate. Steps count from 1."""
 
 OPTIMIZERS: Registry[Callable[[Experiment], optax.GradientTransformation]] = Registry("optimizer.name", {"adam": adam})
-"""An experiment -> a direction for each gradient, which the train step multiplies by the learning rate of its own step
-number, so that the schedule is a function of the step and of nothing else."""
+"""Optimizers by name: functions experiment -> optax transformation. Its updates must not include the learning rate:
+the training step multiplies them by the learning rate, so that the schedule is a function of the step number alone."""
 
 
 def learning_rate(step: ArrayLike, experiment: Experiment) -> Array:
-    """Of a step = 1, 2, ..., by the experiment's schedule."""
+    """Learning rate of a step (counted from 1) under the experiment's schedule."""
     return SCHEDULES.find(experiment.optimizer.schedule)(step, experiment)
 
 
 def make_optimizer(experiment: Experiment) -> optax.GradientTransformation:
-    """The experiment's optimizer."""
+    """Builds the experiment's optimizer."""
     return OPTIMIZERS.find(experiment.optimizer.name)(experiment)

@@ -1,7 +1,7 @@
-"""One training step on many devices: the mesh, where each array lives on it, and the two ways to run the step.
+"""Training on many devices: the mesh, the sharding of each array, and the two ways to parallelize the training step.
 
-Rows of a batch are shared along the axes `data` and `fsdp`; parameters, and what the optimizer keeps of them, along
-`fsdp` and `tensor`, as RULES say.
+Batches are sharded along the mesh axes `data` and `fsdp`; parameters and optimizer state along `fsdp` and `tensor`,
+according to RULES.
 """
 
 import math
@@ -22,7 +22,7 @@ from transformer.mesh import AXES, ROW_AXES
 from transformer.train import Batch, Metrics, TrainState, TrainStep, init_state, make_train_step
 
 ROWS = P(ROW_AXES)
-"""Of a batch [B, S]."""
+"""Partition spec of a batch [B, S]."""
 
 RULES: tuple[tuple[str, P], ...] = (
     ("embedding", P("tensor", "fsdp")),  # [V, D]
@@ -36,21 +36,21 @@ RULES: tuple[tuple[str, P], ...] = (
     ("inner/kernel", P("fsdp", "tensor")),  # [D, F]
     ("inner/bias", P("tensor")),  # [F]
     ("outer/kernel", P("tensor", "fsdp")),  # [F, D]
-    ("", P()),  # norms, the biases of D, counters: small, and on all devices
+    ("", P()),  # normalization, biases of width D, counters: small, so replicated
 )
-"""What the path of an array in the train state ends in, and the mesh axes along which its own are shared."""
+"""Sharding rules: (suffix of the path of an array in the train state, its partition spec). The first match applies."""
 
 
 def make_mesh(config: MeshConfig, model: ModelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes, or these, as a mesh [data, fsdp, tensor].
+    """Arranges all devices of all processes, or the given ones, in a mesh [data, fsdp, tensor].
 
-    UserError if their number or the model's sizes cannot be divided so.
+    UserError if the number of devices does not match, or an axis does not divide the model's dimensions.
     """
     there, others = len(devices or jax.devices()), config.fsdp * config.tensor
     data = config.data or max(1, there // others)
     if data * others != there:
         raise UserError(
-            f"a mesh of {data} x {config.fsdp} x {config.tensor} (data, fsdp, tensor) wants "
+            f"a mesh of {data} x {config.fsdp} x {config.tensor} (data, fsdp, tensor) needs "
             f"{counted(data * others, 'device')}; there are {there}"
         )
     for axis, names in (("fsdp", ("d_model",)), ("tensor", ("num_heads", "d_ff", "vocab_size"))):
@@ -63,25 +63,25 @@ def make_mesh(config: MeshConfig, model: ModelConfig, devices: Sequence[jax.Devi
 
 
 def spec_of(path: tuple[Any, ...]) -> P:
-    """The first of RULES that fits a path in the train state."""
+    """Returns the spec of the first of RULES that matches a path in the train state."""
     name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
     return next(spec for end, spec in RULES if name.endswith(end))
 
 
 def shardings(mesh: Mesh, state: Any) -> Any:
-    """Where each array of a train state (or of its shapes) lives."""
+    """Returns the sharding of each array of a train state (or of a tree of its shapes)."""
 
     def sharding(path: tuple[Any, ...], x: Any) -> NamedSharding:
         spec = spec_of(path)
-        # An optimizer may keep something smaller of an array than one number for each of its own, and a part of the
-        # user's own may have an array of the same name.
+        # Replicate arrays that cannot be sharded: optimizer state may be smaller than its parameter (Adafactor), and a
+        # custom component may reuse one of these names for an array of another shape.
         return NamedSharding(mesh, spec if divides(mesh, spec, x.shape) else P())
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def divides(mesh: Mesh, spec: P, shape: tuple[int, ...]) -> bool:
-    """Whether the devices can share an array of this shape so."""
+    """Whether an array of this shape can be sharded evenly with this spec."""
     if len(spec) > len(shape):
         return False
     axes = [() if entry is None else (entry,) if isinstance(entry, str) else entry for entry in spec]
@@ -90,31 +90,31 @@ def divides(mesh: Mesh, spec: P, shape: tuple[int, ...]) -> bool:
     )
 
 
-def bytes_in_all(state: Any) -> int:
-    """Of the arrays of a train state (or of its shapes), each counted once."""
+def total_bytes(state: Any) -> int:
+    """Total size in bytes of the arrays of a train state (or of a tree of its shapes), each counted once."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
 def bytes_per_device(state: Any) -> int:
-    """Of what one device holds of them."""
+    """Size in bytes of the shards of a train state that one device holds."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
 def padded_rows(rows: int, mesh: Mesh, parts: int) -> int:
-    """The rows of a batch, with empty ones at its end, so that each device has as many in each of so many parts."""
+    """`rows` rounded up with empty rows so that they divide evenly over devices and `parts` micro-batches."""
     equal = mesh.shape["data"] * mesh.shape["fsdp"] * parts
     return -(-rows // equal) * equal
 
 
 @lru_cache
 def own_rows(rows: int, mesh: Mesh) -> tuple[int, ...]:
-    """Which of so many rows live on this process's devices, ascending."""
+    """Indices, in ascending order, of the rows of a batch of `rows` that are on the devices of this process."""
     places = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
     return tuple(sorted({row for place in places if place for row in range(rows)[place[0]]}))
 
 
 def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
-    """A batch of so many rows on the mesh, made of this process's `own_rows` of it. Those it lacks are empty."""
+    """Puts a batch of `rows` rows on the mesh. `batch` has the `own_rows` of this process; missing rows are PAD."""
     sharding, own = NamedSharding(mesh, ROWS), own_rows(rows, mesh)
 
     def put(ids: Any) -> Array:
@@ -129,25 +129,25 @@ def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
     return {side: put(ids) for side, ids in batch.items()}
 
 
-def everywhere(mesh: Mesh, arrays: Any) -> Any:
-    """The arrays, whole, on each process: for what one of them does alone. All processes have to call it."""
+def replicated(mesh: Mesh, arrays: Any) -> Any:
+    """Gathers the full arrays on every process, for work that one process does alone. All processes must call it."""
     return jax.tree.map(lambda x: x.addressable_data(0), _gather(mesh)(arrays))
 
 
 @lru_cache
 def _gather(mesh: Mesh) -> Any:
-    """Kept, so that it is compiled once and not at every validation."""
+    """Cached, so that it is compiled once and not at every validation."""
     return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
 
 
 def init_on(mesh: Mesh, experiment: Experiment) -> TrainState:
-    """The state before the first step, each device making its own part of it."""
+    """Initializes the train state on the mesh: each device computes its own shards."""
     shapes = state_on(mesh, experiment)
     return jax.jit(lambda: init_state(experiment), out_shardings=jax.tree.map(lambda x: x.sharding, shapes))()
 
 
 def state_on(mesh: Mesh, experiment: Experiment) -> TrainState:
-    """Shapes and types of a train state's arrays, and where they live."""
+    """Shapes, dtypes and shardings of the arrays of a train state."""
     shapes = jax.eval_shape(lambda: init_state(experiment))
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings(mesh, shapes)
@@ -155,7 +155,7 @@ def state_on(mesh: Mesh, experiment: Experiment) -> TrainState:
 
 
 def batch_on(mesh: Mesh, rows: int, source: int, target: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a batch's arrays, and where they live."""
+    """Shapes, dtypes and shardings of the arrays of a batch."""
     sharding = NamedSharding(mesh, ROWS)
     return {
         side: jax.ShapeDtypeStruct((rows, width), jnp.int32, sharding=sharding)
@@ -164,14 +164,14 @@ def batch_on(mesh: Mesh, rows: int, source: int, target: int) -> dict[str, jax.S
 
 
 def parallel_step(experiment: Experiment, mesh: Mesh) -> Any:
-    """`make_train_step`'s function, jitted for arrays that live on the mesh."""
-    step = per_device(experiment, mesh) if experiment.mesh.step == "pmap" else one_program(experiment, mesh)
-    places = jax.tree.map(lambda x: x.sharding, state_on(mesh, experiment))
-    return jax.jit(step, donate_argnums=0, out_shardings=(places, NamedSharding(mesh, P())))
+    """The training step of `make_train_step`, jitted for arrays on the mesh."""
+    step = pmap_step(experiment, mesh) if experiment.mesh.step == "pmap" else pjit_step(experiment, mesh)
+    state_shardings = jax.tree.map(lambda x: x.sharding, state_on(mesh, experiment))
+    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, NamedSharding(mesh, P())))
 
 
-def one_program(experiment: Experiment, mesh: Mesh) -> TrainStep:
-    """The step as it is: the compiler divides it among the devices, by where its arguments live."""
+def pjit_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
+    """The training step as one program, which the compiler partitions according to the shardings of its arguments."""
     step = make_train_step(experiment)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
@@ -181,8 +181,8 @@ def one_program(experiment: Experiment, mesh: Mesh) -> TrainStep:
     return train_step
 
 
-def per_device(experiment: Experiment, mesh: Mesh) -> TrainStep:
-    """Each device runs the step on its own rows, and adds up its sums with the others': what `jax.pmap` is."""
+def pmap_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
+    """The training step run by each device on its own rows, with all-reduced gradients, as in `jax.pmap`."""
     add_up = partial(jax.lax.psum, axis_name="data")
     return jax.shard_map(
         make_train_step(experiment, add_up), mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=P(), check_vma=False

@@ -1,10 +1,10 @@
-"""Section 3.5: what tells the model the order of its tokens.
+"""Section 3.5: positional encodings, which tell the model the order of the tokens.
 
-To try another encoding, write a class like these two and add a line:
+To add an encoding, write a subclass of `Positions` and register it:
 
     POSITIONS["mine"] = MyPositions
 
-Then `ModelConfig(positions="mine")` builds it.
+`ModelConfig(positions="mine")` then selects it.
 """
 
 import jax
@@ -17,35 +17,45 @@ from transformer.registry import Registry
 
 
 class Positions(nnx.Module):
-    """An encoding says something in one or more of three places. This one says nothing in any of them.
+    """Base class of positional encodings: no positional information.
 
-    Positions count the tokens of a sentence from 0, for a row may hold several (transformer/segments.py). What is said
-    of one depends on it alone, and not on how many there are: decoding asks for one at a time.
+    A subclass overrides one or more of three methods: `__call__` (vectors added to the embeddings), `rotate` (rotary
+    encodings of queries and keys) and `bias` (an attention bias, as for relative positions).
+
+    Positions count the tokens of each sentence from 0, since a row may hold several packed sentences
+    (transformer/segments.py). The result for a position must not depend on how many positions are passed: decoding
+    passes one at a time.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         pass
 
     def __call__(self, positions: Array) -> Array:
-        """[T] -> vectors [T, D] (or [T, 1]), which are added to the embeddings."""
+        """Positions [T] -> vectors [T, D] (or [T, 1]) that are added to the embeddings."""
         return jnp.zeros((len(positions), 1))
 
     def rotate(self, x: Array, positions: Array) -> Array:
-        """Queries or keys of self-attention [B, N, T, K], and their positions [B, T] (B may be 1) -> [B, N, T, K]."""
+        """Rotates self-attention queries or keys [B, N, T, K] by positions [B, T] (B may be 1) -> [B, N, T, K]."""
         return x
 
     def bias(self, queries: Array, keys: Array) -> Array | None:
-        """Positions of queries [B, T] and keys [B, S] -> what is added to the scores of self-attention [B, N, T, S].
+        """Attention bias added to the self-attention scores, or None for no bias.
 
-        B may be 1, here and there. None: nothing.
+        Args:
+            queries: positions of the queries, [B, T]. Here and below, B may be 1.
+            keys: positions of the keys, [B, S].
+
+        Returns:
+            An array that broadcasts to [B, N, T, S], or None.
         """
         return None
 
 
 class SinusoidalPositions(Positions):
-    """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos of the same: interleaved, no parameters.
+    """Sinusoidal encoding: PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos(pos / 10000^(2i/D)).
 
-    Any position has a vector, also one beyond the training lengths.
+    Sines and cosines are interleaved, and there are no parameters. Positions beyond the training lengths have vectors
+    too.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -55,13 +65,13 @@ class SinusoidalPositions(Positions):
         pairs = jnp.arange(0, self.d_model, 2)
         angles = positions[:, None] / jnp.power(10_000.0, pairs / self.d_model)
         interleaved = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(len(positions), -1)
-        return interleaved[:, : self.d_model]  # an odd d_model ends on a sine
+        return interleaved[:, : self.d_model]  # an odd d_model ends with a sine
 
 
 class LearnedPositions(Positions):
-    """One trained vector for each position (Table 3, row E).
+    """Learned positional embedding: one trained vector for each position (Table 3, row E).
 
-    Positions past the table share its last row: there is nothing learned about them.
+    Positions at or beyond `config.max_positions` use the last vector, as nothing was learned about them.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -75,3 +85,4 @@ class LearnedPositions(Positions):
 POSITIONS: Registry[type[Positions]] = Registry(
     "model.positions", {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
 )
+"""Positional encodings by name: subclasses of `Positions`."""

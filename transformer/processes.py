@@ -1,13 +1,13 @@
-"""Several processes as one run. Schedulers start them; JAX's runtime makes their devices one machine.
+"""Multi-process (multi-host) runs: a scheduler starts the processes, and the JAX runtime connects their devices.
 
-`join` finds the others by what the scheduler put into the environment:
+`join` finds the other processes through environment variables that the scheduler sets:
 
     any         JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES, JAX_PROCESS_ID
     SLURM       srun with more than one task
     Open MPI    mpirun with more than one process
     TPU pod     a slice of more than one host
 
-On Kubernetes the first three variables are a few lines of the manifest (experiments/launch/jobset.yaml).
+On Kubernetes, the manifest sets the first three variables (experiments/launch/jobset.yaml).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from transformer.config import UserError
 
 T = TypeVar("T")
 
-# A process that has not been heard of for so long is lost, and the others stop.
+# A process without a heartbeat for this long is considered lost, and the others stop.
 HEARTBEAT_SECONDS = 30
 
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -36,14 +36,14 @@ _LONGEST = 1000
 
 
 def join(environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes of this run, where there are any. To be called before anything is computed.
+    """Joins the other processes of this run, if there are any. Must be called before any JAX computation.
 
-    UserError for variables that contradict each other. When the others do not come within five minutes, JAX's runtime
-    says so and ends this process; until then SIGTERM ends it at once.
+    UserError for inconsistent variables. If the other processes do not join within five minutes, the JAX runtime
+    reports this and ends the process. Until then SIGTERM ends it immediately.
     """
     if jax.distributed.is_initialized():
         return
-    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one in Python would not be called while C++ waits
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would not run while C++ code waits
     try:
         if any(name in environment for name in _EXPLICIT[1:]):
             address, count, number = _explicit(environment)
@@ -54,23 +54,23 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
     finally:
-        # Of several processes JAX's runtime listens from now on: it has a thread put in a handler of its own, at some
-        # moment after this. One put in here may come later, and only this process would hear of the signal.
+        # With several processes, a thread of the JAX runtime installs its own SIGTERM handler shortly after this. Do
+        # not restore ours: it could replace that handler, and only this process would learn of the signal.
         if not jax.distributed.is_initialized():
             signal.signal(signal.SIGTERM, handler)
 
 
 def _explicit(environment: Mapping[str, str]) -> tuple[str, int, int]:
-    """Address, number of processes, number of this one."""
+    """Returns the coordinator address, the number of processes and the index of this one."""
     if missing := [name for name in _EXPLICIT if name not in environment]:
-        raise UserError(f"{', '.join(missing)} is not set, and {', '.join(_EXPLICIT)} go together")
+        raise UserError(f"{', '.join(missing)} is not set: set all of {', '.join(_EXPLICIT)}")
     address, *numbers = (environment[name] for name in _EXPLICIT)
     for name, value in zip(_EXPLICIT[1:], numbers, strict=True):
         if not value.isdecimal():
             raise UserError(f"{name} must be a number, not {value!r}")
     count, number = map(int, numbers)
     if number >= count:
-        raise UserError(f"JAX_PROCESS_ID = {number} is not below JAX_NUM_PROCESSES = {count}")
+        raise UserError(f"JAX_PROCESS_ID = {number} must be less than JAX_NUM_PROCESSES = {count}")
     port = address.rpartition(":")[2]
     if not port.isdecimal() or int(port) >= 2**16:
         raise UserError(f"JAX_COORDINATOR_ADDRESS must be host:port, not {address!r}")
@@ -78,34 +78,34 @@ def _explicit(environment: Mapping[str, str]) -> tuple[str, int, int]:
 
 
 def _several(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler that JAX knows by itself started more than one process."""
-    # SLURM_STEP_... is set by srun alone: a plain command in a batch script of many tasks is one process.
+    """Whether a scheduler that JAX detects by itself started more than one process."""
+    # Only srun sets SLURM_STEP_...: a plain command in a batch script with many tasks is a single process.
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     return any(int(environment.get(name) or 1) > 1 for name in counts) or len(hosts) > 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that logs, and writes what is written once."""
+    """Whether this is process 0, which logs and writes the files."""
     return jax.process_index() == 0
 
 
 def check_same(**facts: Any) -> None:
-    """UserError in all processes if one of them was given something else than the first; by name, in JSON."""
+    """UserError in all processes if one of them has a different value of a fact than process 0. Facts must be JSON."""
     for name, fact in facts.items() if jax.process_count() > 1 else ():
         digest = hashlib.sha256(json.dumps(fact, sort_keys=True).encode()).digest()
         every = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
         if differing := [number for number, other in enumerate(every) if (other != every[0]).any()]:
             numbers = ", ".join(map(str, differing))
             raise UserError(
-                f"the processes of one run need the same {name}: of process {numbers} it is not process 0's"
+                f"all processes of a run need the same {name}, but process {numbers} differs from process 0"
             )
 
 
-def by_first(action: Callable[[], T]) -> T | None:
-    """Done by the first process, while the others wait for it. Its UserError or OSError is one of all.
+def on_first_process(action: Callable[[], T]) -> T | None:
+    """Runs `action` on process 0 while the other processes wait; they return None.
 
-    The others return None.
+    A UserError or OSError of process 0 is raised in all processes, as a UserError.
     """
     if jax.process_count() == 1:
         return action()
@@ -116,14 +116,14 @@ def by_first(action: Callable[[], T]) -> T | None:
         except (UserError, OSError) as error:
             problem = str(error)
     message = jnp.array(list(problem.encode(errors="replace")[:_LONGEST].ljust(_LONGEST, b"\0")), jnp.uint8)
-    told = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode(errors="ignore")
-    if told:
-        raise UserError(told)
+    problem = bytes(multihost_utils.broadcast_one_to_all(message)).rstrip(b"\0").decode(errors="ignore")
+    if problem:
+        raise UserError(problem)
     return result
 
 
-def first_listens(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether process 0 still listens; True where its address is the scheduler's secret."""
+def coordinator_reachable(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether process 0 still accepts connections. True if only the scheduler knows its address."""
     host, _, port = environment.get(_EXPLICIT[0], "").rpartition(":")
     try:
         if host:
@@ -134,7 +134,7 @@ def first_listens(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process. Of several, at once: an orderly end would wait for the others, who may wait for this one."""
+    """Exits. With several processes, skips the cleanup, which would wait for others that may wait for this one."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -142,8 +142,8 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def everyone(fine: bool) -> bool:
-    """Whether it is so in all processes."""
+def all_processes(condition: bool) -> bool:
+    """Whether `condition` is True in all processes. All of them must call it."""
     if jax.process_count() == 1:
-        return fine
-    return bool(multihost_utils.process_allgather(jnp.array(fine)).all())
+        return condition
+    return bool(multihost_utils.process_allgather(jnp.array(condition)).all())

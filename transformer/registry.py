@@ -1,6 +1,6 @@
-"""Parts that a setting names: a new one takes a line, and no change of this code.
+"""Registries of components that are selected by name in a setting, such as positional encodings and optimizers.
 
-Each kind has its table beside the part that it holds:
+Each registry is defined next to the components it contains:
 
     model.positions      transformer/positions.py   POSITIONS
     model.attention      transformer/attention.py   ATTENTIONS
@@ -10,7 +10,7 @@ Each kind has its table beside the part that it holds:
     data.corpus          data/corpora.py            CORPORA
     metric               experiments/evaluation/metrics.py     METRICS
 
-After `POSITIONS["rotary"] = Rotary` the setting `model.positions = "rotary"` means it.
+After `POSITIONS["rotary"] = Rotary`, the setting `model.positions = "rotary"` selects it. No other code changes.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T]):
-    """The parts of one kind by name: those of this code, and any that are put in. These may be put in anew."""
+    """Maps names to components, built-in or custom. Custom components are added by assignment and may be replaced."""
 
     def __init__(self, setting: str, parts: Mapping[str, T]):
         super().__init__(parts)
         self.setting = setting
         self.built_in = frozenset(parts)
         self.origins: dict[str, dict[str, str]] = {}
-        """Of each part that was put in: the file that did it and its SHA-256 then; empty where it was no file."""
+        """For each custom component, the file that registered it and its SHA-256 at that time; empty for a notebook."""
 
     def __setitem__(self, name: str, part: T) -> None:
-        """UserError for the name of a part of this code: what a preset names never changes."""
+        """Registers a custom component. UserError if the name is that of a built-in one, as presets must not change."""
         self._put(name, part, sys._getframe(1).f_globals)
 
     def update(self, *others: Any, **named: T) -> None:
-        """Puts in each."""
+        """Registers several components."""
         for name, part in dict(*others, **named).items():
             self._put(name, part, sys._getframe(1).f_globals)
 
@@ -51,24 +51,24 @@ class Registry(dict[str, T]):
 
     def _put(self, name: str, part: T, where: dict[str, Any]) -> None:
         if name in self.built_in:
-            raise UserError(f"{self.setting} {name!r} is a part of this code: give yours another name")
+            raise UserError(f"{self.setting} {name!r} is built in: choose another name for yours")
         if not (isinstance(name, str) and name.strip() and name.isprintable()):
-            raise UserError(f"{self.setting}: {name!r} is no name")
+            raise UserError(f"{self.setting}: {name!r} is not a valid name: use a non-empty printable string")
         super().__setitem__(name, part)
         self.origins[name] = origin_of(where)
 
     def find(self, name: str) -> T:
-        """The part of that name. UserError lists those there are, the nearest first."""
+        """Returns the component with this name. UserError lists the known names, the closest match first."""
         if name not in self:
             there = get_close_matches(name, self, n=len(self), cutoff=0.0)
             raise UserError(
-                f"unknown {self.setting} {name!r}; there are: {', '.join(there)} (your own come in with --parts FILE)"
+                f"unknown {self.setting} {name!r}; there are: {', '.join(there)} (register your own with --parts FILE)"
             )
         return self[name]
 
 
 def origin_of(where: dict[str, Any]) -> dict[str, str]:
-    """The file whose global names these are, and its hash; empty for a notebook."""
+    """Returns the file that a module's globals belong to, and the file's SHA-256; empty for a notebook."""
     file = Path(str(where.get("__file__", "")))
     if not file.is_file():
         return {}

@@ -1,7 +1,8 @@
-"""Several sentences in one row, one after the other, each ended by EOS: which token belongs to which.
+"""Packed sentences: a row holds several sentences one after the other, each terminated by EOS.
 
-So batches hold hardly any padding (data/batching.py). A row of one sentence is the simplest case. The first sentence of
-a source row belongs to the first of its target row, and so on; attention never goes from one sentence to another.
+With packing, batches contain hardly any padding (data/batching.py). A row with a single sentence is the simplest case.
+The first sentence of a source row is the source of the first sentence of its target row, and so on. Tokens attend only
+within their sentence (or, in encoder-decoder attention, to the sentence's source).
 """
 
 from typing import NamedTuple
@@ -14,16 +15,16 @@ from transformer.config import EOS
 
 
 class Segments(NamedTuple):
-    """Of each token of a batch [B, T]."""
+    """Sentence number and position of each token of a batch [B, T]."""
 
     number: Array
-    """Which sentence of its row it belongs to, from 1. [B, T]"""
+    """[B, T]: which sentence of the row the token belongs to, counted from 1."""
     position: Array
-    """Its place in that sentence, from 0. [B, T]"""
+    """[B, T]: position of the token in its sentence, counted from 0."""
 
 
 def segments(tokens: Array) -> Segments:
-    """Finds the sentences in ids [B, T]. What a token belongs to is decided by those before it, never by itself."""
+    """Finds the packed sentences in ids [B, T]. The result for a token depends only on the tokens before it."""
     index = jnp.arange(tokens.shape[1])
     starts = jnp.pad(tokens[:, :-1] == EOS, ((0, 0), (1, 0)), constant_values=True)
     first = jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
@@ -31,5 +32,5 @@ def segments(tokens: Array) -> Segments:
 
 
 def same_sentence(queries: Segments, keys: Segments) -> Array:
-    """[B, 1, T, S], True where a query and a key are of one sentence."""
+    """Packing mask [B, 1, T, S]: True where query and key belong to the same sentence."""
     return queries.number[:, None, :, None] == keys.number[:, None, None, :]

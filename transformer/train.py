@@ -16,49 +16,49 @@ from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
 
 Params = dict[str, Any]
-"""The model's parameters as a plain nested dict of arrays: what optax, Orbax and jit handle fastest."""
+"""The model's parameters as a plain nested dict of arrays, which optax, Orbax and jit handle fastest."""
 
 Batch = dict[str, Array]
-"""`source` [B, S] and `target` [B, T] ids, 0 where there is nothing."""
+"""`source` [B, S] and `target` [B, T] ids, padded with 0."""
 
 
 class TrainState(NamedTuple):
-    """All that changes from step to step."""
+    """Everything that changes from step to step."""
 
     step: Array
-    """Batches seen, the skipped ones too: it alone decides the next batch, dropout and learning rate."""
+    """Number of batches seen, skipped steps included. It alone determines the next batch, dropout and learning rate."""
     params: Params
     opt_state: optax.OptState
     bad_steps: Array
-    """Non-finite steps in a row, up to now."""
+    """Number of consecutive non-finite steps up to now."""
 
 
 class Metrics(NamedTuple):
-    """Sums and counts of a step, so that they add up over steps; scalars."""
+    """Sums and counts of a step (scalars), which can be added over steps."""
 
     loss: Array
     """Label-smoothed cross-entropy, summed over target tokens, in nats."""
     tokens: Array
-    """Target tokens, padding not counted."""
+    """Number of target tokens, excluding padding."""
     skipped: Array
-    """1.0 where the gradient was not finite and the step was not taken."""
+    """1.0 if the loss, the gradient or the new parameters were not finite, so that the step was skipped."""
 
     def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]
         return Metrics(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def outline(config: ModelConfig) -> Transformer:
-    """The model with shapes in the place of its numbers: nothing is computed."""
+def abstract_model(config: ModelConfig) -> Transformer:
+    """The model with shapes and dtypes in place of parameters (`nnx.eval_shape`): nothing is computed."""
     return nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
 
 
 def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
-    """The model without its numbers: `nnx.merge(graph_of(config), params)` is a Transformer."""
-    return nnx.split(outline(config))[0]
+    """The model without its parameters: `nnx.merge(graph_of(config), params)` returns a Transformer."""
+    return nnx.split(abstract_model(config))[0]
 
 
 def init_params(config: ModelConfig, seed: int) -> Params:
-    """Fresh parameters, a function of the seed."""
+    """Initializes the parameters from a seed."""
     return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=nnx.Rngs(seed)), nnx.Param))
 
 
@@ -72,7 +72,7 @@ def init_state(experiment: Experiment) -> TrainState:
 def batch_loss(
     model: Transformer, batch: Batch, key: Array | None = None, smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, given their sources."""
+    """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, with teacher forcing."""
     x = model.outputs(batch["source"], batch["target"], key)
     return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing)
 
@@ -81,10 +81,10 @@ DROPOUT = 0x64726F70  # "drop"
 
 
 def dropout_key(key: Array, step: ArrayLike) -> Array:
-    """Of the step after so many, from the key of the run: `jax.random.key(train.seed)`.
+    """Dropout key of the step with index `step`, derived from the key of the run, `jax.random.key(train.seed)`.
 
-    A branch of its own: Flax makes parameter n of fold_in(key, n), of the same seed, and what steps draw is to be
-    independent of where they start.
+    Flax derives parameter n from fold_in(key, n) with the same seed. Folding in DROPOUT first keeps dropout independent
+    of the initial parameters.
     """
     return jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
 
@@ -93,15 +93,16 @@ TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambda sums: sums) -> TrainStep:
-    """The function `train_step(state, batch, key)`. Wrap it in `jax.jit(..., donate_argnums=0)`.
+    """Returns the function `train_step(state, batch, key) -> (state, metrics)`, to be jitted with donate_argnums=0.
 
-    With train.accumulate = A, the batch goes through the model in A parts of B/A rows: row r is in part r % A, so
-    that devices which share the rows share each part. Gradients are sums over tokens, divided once by the tokens of
-    the whole batch: the result is that of the whole batch, however the sentence lengths fall.
+    Gradient accumulation: with train.accumulate = A, the batch is processed in A micro-batches of B/A rows. Row r is in
+    micro-batch r % A, so that devices which share the rows also share each micro-batch. Gradients are summed over
+    tokens and divided once by the token count of the whole batch, so the result equals that of the unsplit batch
+    whatever the sentence lengths.
 
     Args:
-        add_up: makes the sums of the whole batch of those of the rows at hand. Where these are all rows, it returns
-            what it gets.
+        add_up: sums the (loss, tokens, gradients) of the rows on this device over all devices (an all-reduce). The
+            identity if the step sees the whole batch.
     """
     graph, optimizer = graph_of(experiment.model), make_optimizer(experiment)
     smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
@@ -130,7 +131,7 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(state.step + 1, experiment)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-        # A NaN or infinity anywhere shows in a norm, and then nothing of this step is kept.
+        # A NaN or infinity anywhere makes a norm non-finite; the whole step is then discarded.
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm(params))
 
         def keep(new: Any, old: Any) -> Any:
@@ -150,7 +151,7 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
 
 
 def make_eval_step(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array, Array]]:
-    """The function `eval_step(params, batch)` -> (sum, count) of the cross-entropy without smoothing or dropout."""
+    """Returns `eval_step(params, batch) -> (sum, count)` of the cross-entropy, without label smoothing or dropout."""
     graph = graph_of(config)
 
     def eval_step(params: Params, batch: Batch) -> tuple[Array, Array]:

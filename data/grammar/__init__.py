@@ -1,14 +1,15 @@
-"""The embedded corpus: English-German sentence pairs from a small grammar, so that everything runs without a download.
+"""The generated corpus: English-German sentence pairs from a small grammar, so that everything runs without a download.
 
-It is a learning corpus. Its sentences are made to need what makes translation hard (gender, case and number; the verb
-second, first or last; separable verbs; compounds; two-and-forty; relative clauses; negation; pronouns that agree with
-what they stand for), in a few hundred words, and one translation is right for each. A high score on it says that a
-model and its training work, and nothing about translating real text.
+It is a toy corpus with a vocabulary of a few hundred words, and each sentence has exactly one correct translation. The
+sentences cover typical difficulties of translation: gender, case and number; German verb-second, verb-first and
+verb-final order; separable verbs; compounds; numerals such as zweiundvierzig; relative clauses; negation; pronouns that
+agree with their antecedents. A high score shows that a model and its training work. It says nothing about the
+translation of real text.
 
-    lexicon.py    the words
-    phrases.py    noun phrases: declension
-    clauses.py    word order
-    sentences.py  what is said
+    lexicon.py    words
+    phrases.py    noun phrases: declension and agreement
+    clauses.py    clauses: word order
+    sentences.py  random sentences
 """
 
 from collections.abc import Iterator
@@ -24,16 +25,16 @@ SPLITS = ("train", "dev", "test")
 
 
 def split_of(english: str) -> str:
-    """The one split that a sentence belongs to, whatever the seed: a twentieth each for dev and test."""
+    """Returns the split of a sentence, independent of the seed: 1/20 each for dev and test."""
     share = blake2b(english.encode(), digest_size=2).digest()
     return {0: "dev", 1: "test"}.get(int.from_bytes(share, "big") % 20, "train")
 
 
 def size() -> int:
-    """A lower bound on the number of different English sentences, by counting one form of them.
+    """A lower bound on the number of distinct English sentences: the number of sentences of one form.
 
-    "The old aunt buys my red hats": a definite determiner, an adjective and a noun in singular or plural on either side
-    of a verb in the present tense. Each choice is a different word, so no two of them are the same.
+    The form is that of "The old aunt buys my red hats": on either side of a verb in the present tense, a definite
+    determiner, an adjective and a singular or plural noun. Each choice changes a word, so all of these are distinct.
     """
     determiners = len(set(DEFINITE))
     subjects = determiners * len(ADJECTIVES_LIVING) * 2 * len(PERSONS)
@@ -42,15 +43,16 @@ def size() -> int:
 
 
 def pairs(split: str, count: int, seed: int = 0) -> Iterator[Sentence]:
-    """Yields `count` different pairs (English, German) of a split, the same ones for the same seed.
+    """Yields `count` distinct pairs (English, German) of a split, determined by the seed.
 
-    UserError for a split that there is not, or more pairs than the split is sure to have.
+    UserError for an unknown split, or for more pairs than the split is guaranteed to contain.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: there are {', '.join(SPLITS)}")
-    available = size() // (2 if split == "train" else 40)  # half of its share, so that drawing stays quick
+    # Half of the split's share, so that sampling distinct pairs stays fast.
+    available = size() // (2 if split == "train" else 40)
     if not 0 <= count <= available:
-        raise UserError(f"the grammar can give up to {available:,} pairs for {split}, not {count:,}")
+        raise UserError(f"the grammar can generate up to {available:,} pairs for {split}, not {count:,}")
     return _pairs(split, count, seed)
 
 

@@ -1,8 +1,8 @@
-"""Clauses: one statement about the world, and the word orders in which English and German put it.
+"""Clauses, and their word order in English and German.
 
-German knows three orders, by the place of the finite verb: second ("main"), first ("inverted", after a fronted element
-and in questions) and last ("final", in subordinate clauses). Whatever is not finite, a participle, an infinitive or a
-split-off prefix, stands at the end.
+German has three word orders, which differ in the position of the finite verb: second ("main"), before the subject
+("inverted", after a fronted element and in questions) and last ("final", in subordinate clauses). Non-finite elements
+(a participle, an infinitive or a separated prefix) are at the end.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,10 @@ DO = {"present": ("do", "does", "do"), "past": ("did", "did", "did")}
 
 @dataclass(frozen=True)
 class Clause:
-    """A subject, and what it does or is.
+    """A clause: a subject with a verb and its arguments, or with a predicate adjective.
 
-    `tense` is "present", "past" (English past simple, German perfect) or a modal verb. A clause without a verb says
-    what the subject is like: it has a predicate. An object of None is one that stands elsewhere: the head of a
-    relative clause, or the word that asks for it.
+    `tense` is "present", "past" (English past simple, German perfect) or a modal verb. A clause without a verb has a
+    predicate. The object is None if it is outside the clause: the head of a relative clause, or a question word.
     """
 
     subject: Phrase
@@ -39,16 +38,16 @@ class Clause:
     place: tuple[str, str] = ("", "")
 
     def english(self) -> str:
-        """As a statement. Fronted parts are the caller's."""
+        """Returns the English statement. Fronted elements are added by the caller."""
         return join(self.subject.english, self._english_verb(), self._english_rest())
 
     def english_question(self) -> str:
-        """As a question: auxiliary first. (One that asks for its subject is worded as a statement.)"""
+        """Returns the English question, auxiliary first. (A question about the subject has the form of a statement.)"""
         auxiliary, base = self._english_auxiliary()
         return join(auxiliary, self.subject.english, base, self._english_rest())
 
     def german(self, order: Order) -> str:
-        """In one of the three orders."""
+        """Returns the German clause in one of the three word orders."""
         subject = self.subject.german[Case.NOMINATIVE]
         finite, end = self._german_verb()
         middle = self._german_middle()
@@ -56,12 +55,12 @@ class Clause:
             return join(subject, finite, middle, end)
         if order == "inverted":
             return join(finite, subject, middle, end)
-        if self.verb and end == self.verb.prefix:  # a prefix at the end meets its verb again: anruft
+        if self.verb and end == self.verb.prefix:  # a separable prefix rejoins its verb: anruft
             return join(subject, middle, end + finite)
         return join(subject, middle, end, finite)
 
     def _english_auxiliary(self) -> tuple[str, str]:
-        """The auxiliary that asks and denies, and the form after it."""
+        """Returns the auxiliary used in questions and negation, and the verb form that follows it."""
         if self.tense in MODALS:
             return self.tense, self.verb.base if self.verb else "be"
         if not self.verb:
@@ -89,7 +88,7 @@ class Clause:
         )
 
     def _german_verb(self) -> tuple[str, str]:
-        """The finite verb, and what stands at the end."""
+        """Returns the finite verb, and the non-finite element at the end of the clause."""
         agreement = self.subject.agreement
         verb = self.verb
         if self.tense in MODALS:
@@ -101,7 +100,7 @@ class Clause:
         return (verb.infinitive[:-1], verb.german_third, verb.infinitive)[agreement], verb.prefix
 
     def _german_middle(self) -> str:
-        """Pronouns, time, recipient, object, negation, place, predicate."""
+        """Returns the middle field: pronouns, time, recipient, object, negation, place, predicate."""
         case = Case.DATIVE if self.verb and self.verb.case == "dative" else Case.ACCUSATIVE
         direct = self.direct.german[case] if self.direct else ""
         early = self.direct is not None and self.direct.is_pronoun

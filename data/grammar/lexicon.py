@@ -1,10 +1,10 @@
-"""The words, English beside German: only the forms that no rule gives. To widen the corpus, add rows here."""
+"""The lexicon, English and German: only forms that cannot be derived by rule. To extend the corpus, add rows here."""
 
 from typing import NamedTuple
 
 
 class Noun(NamedTuple):
-    """A noun in both languages; `gender` is that of the German one: m, f or n."""
+    """A noun in both languages. `gender` is the German gender: m, f or n."""
 
     singular: str
     plural: str
@@ -16,8 +16,8 @@ class Noun(NamedTuple):
 class Verb(NamedTuple):
     """A verb in both languages.
 
-    `particle` is what English says after the object (calls her up), `prefix` what German splits off (ruft sie an).
-    `case` is the case that the German object stands in, "" for a verb without one.
+    `particle` is the English particle after the object (calls her up), `prefix` the separable German prefix (ruft sie
+    an). `case` is the case of the German object, "" for a verb without an object.
     """
 
     base: str
@@ -33,7 +33,7 @@ class Verb(NamedTuple):
 
 
 class Adjective(NamedTuple):
-    """An adjective: its German stem takes the endings, `predicative` stands alone."""
+    """An adjective in both languages: `stem` is the German stem that takes endings, `predicative` has none."""
 
     english: str
     stem: str
@@ -49,7 +49,7 @@ def _nouns(table: str) -> list[Noun]:
 
 
 def _verbs(case: str, table: str) -> list[Verb]:
-    """Rows of: base [+ particle], third, past, [prefix|]infinitive, third, participle [, the auxiliary if "sein"]."""
+    """Parses rows: base[+particle], third, past, [prefix|]infinitive, third, participle[, auxiliary if "sein"]."""
     verbs = []
     for base, third, past, infinitive, german_third, participle, *auxiliary in _rows(table):
         base, _, particle = base.partition("+")
@@ -93,7 +93,7 @@ ANIMALS = _nouns(
     rabbit, rabbits, Kaninchen, Kaninchen, n""",
 )
 
-# From "kitchen table" on: compounds, two words in English and one in German.
+# From "kitchen table" on, compounds: two words in English, one in German.
 THINGS = _nouns(
     """book, books, Buch, Bücher, n
     letter, letters, Brief, Briefe, m
@@ -142,8 +142,8 @@ PLACES = _nouns(
     library, libraries, Bibliothek, Bibliotheken, f""",
 )
 
-# Verbs whose past equals their base (read, put) are left out: after a plural nothing would tell the tenses apart.
-# What they are about, by the objects that make sense: anything, things only, people and animals only.
+# Verbs whose past equals their base (read, put) are omitted: after a plural subject the tense would be ambiguous.
+# Transitive verbs are grouped by the objects that make sense: anything, only things, only people and animals.
 ABOUT_ANYTHING = _verbs(
     "accusative",
     """see, sees, saw, sehen, sieht, gesehen
@@ -182,7 +182,7 @@ ABOUT_PEOPLE = [
     ),
 ]
 
-# Two objects: to whom (dative), and what (accusative).
+# Ditransitive verbs: an indirect object (dative) and a direct object (accusative).
 GIVING = _verbs(
     "accusative",
     """give, gives, gave, geben, gibt, gegeben
@@ -204,7 +204,7 @@ INTRANSITIVE = _verbs(
     fall+asleep, falls, fell, ein|schlafen, schläft, eingeschlafen, sein""",
 )
 
-# What is said, believed, ...: a clause.
+# Verbs with an object clause.
 ABOUT_FACTS = _verbs(
     "",
     """say, says, said, sagen, sagt, gesagt
@@ -250,7 +250,7 @@ POSSESSIVES = {"my": "mein", "his": "sein", "her": "ihr", "our": "unser"}
 
 PREPOSITIONS = {"in": "in", "behind": "hinter", "near": "bei", "in front of": "vor"}
 
-# English -> German: first person singular, third person singular, plural. "Must not" is no negation of "must".
+# English -> German: first person singular, third person singular, plural. "Must not" is not the negation of "must".
 MODALS = {
     "can": ("kann", "kann", "können"),
     "must": ("muss", "muss", "müssen"),
@@ -271,7 +271,7 @@ _GERMAN_TENS = ["zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzi
 
 
 def _numerals() -> dict[str, str]:
-    """Two to ninety-nine: forty-two is zweiundvierzig, two-and-forty."""
+    """Numerals from two to ninety-nine. In German, units precede tens: forty-two is zweiundvierzig."""
     english = [*_ENGLISH_UNITS.split(), "seventeen", "eighteen", "nineteen"]
     german = [*_GERMAN_UNITS.split(), "siebzehn", "achtzehn", "neunzehn"]
     numerals = dict(zip(english[1:], german[1:], strict=True))

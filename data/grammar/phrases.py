@@ -1,4 +1,4 @@
-"""Noun phrases: determiner, numeral, adjective and noun, agreeing in gender, number and case."""
+"""Noun phrases: determiner, numeral, adjective and noun, which agree in gender, number and case."""
 
 from enum import IntEnum
 from functools import cache
@@ -8,7 +8,7 @@ from data.grammar.lexicon import POSSESSIVES, PREPOSITIONS, Adjective, Noun
 
 
 class Case(IntEnum):
-    """The German cases that the grammar uses; they index `Phrase.german`."""
+    """German cases used by the grammar. They index `Phrase.german`."""
 
     NOMINATIVE = 0
     ACCUSATIVE = 1
@@ -16,7 +16,7 @@ class Case(IntEnum):
 
 
 class Agreement(IntEnum):
-    """What a verb agrees with; it indexes the forms of a verb in both languages."""
+    """Person and number that a verb agrees with. They index the verb forms in both languages."""
 
     FIRST = 0
     THIRD = 1
@@ -24,7 +24,7 @@ class Agreement(IntEnum):
 
 
 class Phrase(NamedTuple):
-    """A noun phrase: in English as subject and as object, in German by case."""
+    """A noun phrase: the English subject and object forms, and the German form of each case."""
 
     english: str
     english_object: str
@@ -35,9 +35,9 @@ class Phrase(NamedTuple):
 
 
 class Determiner(NamedTuple):
-    """A determiner, the table its German stem takes endings from, and the one for an adjective after it.
+    """A determiner, with the keys of ENDINGS for its German stem and for an adjective that follows it.
 
-    Where the determiner shows the case, the adjective is weak; where it does not, strong.
+    The adjective has weak endings if the determiner marks the case, and strong endings if it does not.
     """
 
     english: str
@@ -47,7 +47,7 @@ class Determiner(NamedTuple):
     adjective: str
 
 
-# By case; in each row for masculine, feminine, neuter and plural, "-" for no ending.
+# One string for each case, with the endings for masculine, feminine, neuter and plural; "-" is no ending.
 ENDINGS = {
     "the": ("der die das die", "den die das die", "dem der dem den"),
     "who": ("der die das die", "den die das die", "dem der dem denen"),
@@ -71,12 +71,12 @@ DEFINITE = [THE, THE, THIS, *(Determiner(word, word, stem, "ein", "mixed") for w
 
 
 def ending(table: str, case: Case, gender: str) -> str:
-    """A cell of ENDINGS; `gender` is m, f, n or p (plural)."""
+    """Looks up an ending in ENDINGS; `gender` is m, f, n or p (plural)."""
     return ENDINGS[table][case].split()["mfnp".index(gender)].replace("-", "")
 
 
 def join(*words: str) -> str:
-    """Words with one space between them; empty ones leave none."""
+    """Joins the non-empty words with single spaces."""
     return " ".join(filter(None, words))
 
 
@@ -88,7 +88,7 @@ def noun_phrase(
     adjective: Adjective | None = None,
     numeral: tuple[str, str] = ("", ""),
 ) -> Phrase:
-    """Puts a phrase together: every part agrees with the noun. `numeral` is English and German, for plurals."""
+    """Builds a noun phrase in which every word agrees with the noun. `numeral` (English, German) requires a plural."""
     gender = "p" if plural else noun.gender
     article = determiner.english_plural if plural else determiner.english
     words = join(numeral[0], adjective.english if adjective else "", noun.plural if plural else noun.singular)
@@ -106,14 +106,14 @@ def noun_phrase(
 
 
 def both(first: Phrase, second: Phrase) -> Phrase:
-    """Two phrases joined by "and": a plural."""
+    """Joins two phrases with "and"; the result is plural."""
     forms = [f"{a} und {b}" for a, b in zip(first.german, second.german, strict=True)]
     english = f"{first.english} and {second.english}"
     return Phrase(english, english, (forms[0], forms[1], forms[2]), Agreement.PLURAL)
 
 
 def place_phrase(preposition: str, place: Phrase) -> tuple[str, str]:
-    """Where something happens, in both languages; "in dem" and "bei dem" are one word in German."""
+    """Builds a prepositional phrase of place in both languages; German contracts "in dem" and "bei dem"."""
     german = f"{PREPOSITIONS[preposition]} {place.german[Case.DATIVE]}"
     for two, one in (("in dem ", "im "), ("bei dem ", "beim ")):
         if german.startswith(two):

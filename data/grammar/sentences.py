@@ -1,7 +1,7 @@
-"""Random sentences: which clauses there are, and how they are put together.
+"""Random sentences: the types of clauses, and how they are combined.
 
-Every choice below is marked in the English, or settled by a rule of its own ("it" is the thing bought, said and so on
-just before; "he" the person), so that a sentence has one translation.
+Each random choice below is visible in the English sentence, or determined by a rule (for example, "it" refers to the
+thing just mentioned, "he" to the person), so that every sentence has exactly one translation.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ _ANYTHING = [*_LIVING, *THINGS]
 
 
 class Named(NamedTuple):
-    """A phrase and what it names, for the words that refer to it."""
+    """A noun phrase with its noun, from which pronouns that refer to it are derived."""
 
     phrase: Phrase
     noun: Noun
@@ -77,7 +77,7 @@ class Named(NamedTuple):
 
     @property
     def pronoun(self) -> Phrase:
-        """he, she, it or they: English asks whether it is a person, German for the gender."""
+        """he, she, it or they: in English by person or thing, in German by grammatical gender."""
         if self.plural:
             return THEY
         return (HE_OR_SHE if self.noun in PERSONS else IT)[self.noun.gender]
@@ -88,10 +88,10 @@ class Named(NamedTuple):
 
 
 class Speaker:
-    """Makes sentences, one random choice after another."""
+    """Generates random sentences."""
 
     def __init__(self, random: Random) -> None:
-        self._random = random.random  # the one method whose sequence Python promises to keep
+        self._random = random.random  # the only method whose sequence Python guarantees across versions
         self._kinds: list[Callable[[], Sentence]] = [
             *[self.statement] * 15,
             *[self.question] * 6,
@@ -103,7 +103,7 @@ class Speaker:
         ]
 
     def sentence(self) -> Sentence:
-        """The next sentence: English, German."""
+        """Returns the next sentence pair (English, German)."""
         english, german = self.pick(self._kinds)()
         return english[0].upper() + english[1:], german[0].upper() + german[1:]
 
@@ -116,11 +116,12 @@ class Speaker:
         return items[int(self._random() * len(items))]
 
     def noun(self, nouns: Sequence[Noun], definite: bool = False, denied: bool = False) -> Named:
-        """A noun with determiner, and perhaps a numeral and an adjective.
+        """A random noun phrase: a noun with a determiner, and optionally a numeral and an adjective.
 
         Args:
-            definite: the, this, my, ...; an indefinite subject cannot be denied without changing what is meant.
-            denied: a definite one, or "not a".
+            definite: use a definite determiner (the, this, my, ...). The subject of a negated clause must be definite,
+                as negation is ambiguous with an indefinite one.
+            denied: the noun is the object of a negated clause: use a definite determiner, or "not a".
         """
         noun, plural = self.pick(nouns), self.chance(0.35)
         numeral = ("", "")
@@ -149,7 +150,7 @@ class Speaker:
         return "present" if at < 0.42 else "past" if at < 0.8 else self.pick(_MODALS)
 
     def transitive(self) -> tuple[Verb, Sequence[Noun]]:
-        """A verb, and what it can be about."""
+        """A random transitive verb, and the nouns that can be its object."""
         verbs, nouns = self.pick(
             ((ABOUT_ANYTHING, _ANYTHING), (ABOUT_THINGS, THINGS), (ABOUT_PEOPLE, _LIVING), (ABOUT_ANYTHING, THINGS))
         )
@@ -158,16 +159,16 @@ class Speaker:
     # Clauses
 
     def clause(
-        self, subject: Phrase | None = None, room: bool = True, deniable: bool = True
+        self, subject: Phrase | None = None, adverbials: bool = True, negatable: bool = True
     ) -> tuple[Clause, Named | None]:
-        """A clause about a subject, by default a new one; and its direct object, if there is one.
+        """A random clause with the given subject (by default a random one), and its direct object, if any.
 
         Args:
-            room: whether it may say when and where.
-            deniable: whether it may be negated; a given subject must be definite then.
+            adverbials: whether the clause may have adverbials of time and place.
+            negatable: whether the clause may be negated. If so, a given subject must be definite.
         """
         tense = self.tense()
-        negated = deniable and self.negation(tense)
+        negated = negatable and self.negation(tense)
         subject = subject or self.subject(negated)
         clause = Clause(subject, None, tense, negated)
         direct = None
@@ -183,15 +184,15 @@ class Speaker:
         else:
             recipient, direct = self.noun(PERSONS, definite=negated), self.noun(THINGS, denied=negated)
             clause = replace(clause, verb=self.pick(GIVING), recipient=recipient.phrase, direct=direct.phrase)
-        if room and self.chance(0.3):
+        if adverbials and self.chance(0.3):
             times = self.pick(_TIMES["past" if tense == "past" else "present"][: 2 if negated else None])
             clause = replace(clause, time=times)
-        if room and not negated and clause.verb and self.chance(0.3):
+        if adverbials and not negated and clause.verb and self.chance(0.3):
             clause = replace(clause, place=self.place())
         return clause, direct
 
     def negation(self, tense: str) -> bool:
-        """Whether a clause is negated. "Must not" is not the negation of "must", so there is none."""
+        """Randomly decides whether to negate a clause. Never with "must", as "must not" is not its negation."""
         return tense != "must" and self.chance(0.2)
 
     def subject(self, definite: bool = False) -> Phrase:
@@ -210,7 +211,7 @@ class Speaker:
     # Sentences
 
     def statement(self) -> Sentence:
-        """Subject first, or time or place first: then German turns subject and verb round."""
+        """A statement that begins with the subject, or with time or place, which cause inversion in German."""
         clause, _ = self.clause()
         if clause.time[0] and self.chance(0.5):
             rest = replace(clause, time=("", ""))
@@ -221,7 +222,7 @@ class Speaker:
         return f"{clause.english()}.", f"{clause.german('main')}."
 
     def question(self) -> Sentence:
-        clause, direct = self.clause(self.subject(definite=True), deniable=False)
+        clause, direct = self.clause(self.subject(definite=True), negatable=False)
         if self.chance(0.5):
             return f"{clause.english_question()}?", f"{clause.german('inverted')}?"
         if direct and direct.noun in _LIFELESS and self.chance(0.4):
@@ -235,7 +236,7 @@ class Speaker:
         return f"{english} {clause.english_question()}?", f"{german} {clause.german('inverted')}?"
 
     def with_relative_subject(self) -> Sentence:
-        """The man who sees the dog laughs."""
+        """A relative clause modifying the subject: The man who sees the dog laughs."""
         head = self.noun(self.pick((PERSONS, PERSONS, ANIMALS, THINGS)), definite=self.chance(0.7))
         relative = self.relative(head)
         phrase = head.phrase._replace(
@@ -245,11 +246,11 @@ class Speaker:
         if head.noun in _LIFELESS:
             clause = Clause(phrase, None, self.pick(("present", "past")), predicate=self.pick(ADJECTIVES_LIFELESS))
         else:
-            clause, _ = self.clause(phrase, deniable=False)
+            clause, _ = self.clause(phrase, negatable=False)
         return f"{clause.english()}.", f"{clause.german('main')}."
 
     def with_relative_object(self) -> Sentence:
-        """We see the dog that the man seeks: in German the clause waits for the end of the verb."""
+        """A relative clause modifying the object, at the end in German: We see the dog that the man seeks."""
         verb, nouns = self.transitive()
         verb = verb if not verb.particle else ABOUT_ANYTHING[0]
         direct = self.noun(nouns)
@@ -258,13 +259,13 @@ class Speaker:
         return f"{clause.english()} {relative[0]}.", f"{clause.german('main')}, {relative[1]}."
 
     def relative(self, head: Named) -> Sentence:
-        """A clause about the head: as its subject, or as its object."""
+        """A relative clause in which the head is the subject or the object."""
         person = head.noun in PERSONS
         if head.noun not in _LIFELESS and self.chance(0.5):
             who = Phrase(
                 "who" if person else "that", "", (head.relative(Case.NOMINATIVE), "", ""), head.phrase.agreement
             )
-            clause, _ = self.clause(who, room=False, deniable=False)
+            clause, _ = self.clause(who, adverbials=False, negatable=False)
             return clause.english(), clause.german("final")
         verb = self.pick(ABOUT_THINGS if head.noun in _LIFELESS else ABOUT_PEOPLE)
         tense = self.tense()
@@ -273,7 +274,7 @@ class Speaker:
         return f"{'whom' if person else 'that'} {clause.english()}", f"{head.relative(case)} {clause.german('final')}"
 
     def with_reason(self) -> Sentence:
-        """A main clause and one that explains it, perhaps about the same person or thing; either may come first."""
+        """A main clause and a subordinate clause (because, although, if), in either order."""
         main, other = self.referring_pair()
         english, german = self.pick(_CONJUNCTIONS)
         if self.chance(0.3):
@@ -287,7 +288,7 @@ class Speaker:
         )
 
     def referring_pair(self) -> tuple[Clause, Clause]:
-        """Two clauses, the second of which may speak of the subject or the object of the first."""
+        """Two clauses. The second may refer to the subject or the object of the first by pronouns."""
         at = self._random()
         if at < 0.35:  # ... buys the lamp because it is expensive, ... because he needs it
             person, thing = self.noun(PERSONS), self.noun(THINGS)
@@ -299,20 +300,20 @@ class Speaker:
             return main, Clause(person.pronoun, verb, tense, self.negation(tense), direct=thing.pronoun)
         if at < 0.7:
             person = self.noun(PERSONS)
-            main, _ = self.clause(person.phrase, room=False, deniable=False)
+            main, _ = self.clause(person.phrase, adverbials=False, negatable=False)
             other, _ = self.clause(person.pronoun)
             return main, other
-        return self.clause(room=False)[0], self.clause()[0]
+        return self.clause(adverbials=False)[0], self.clause()[0]
 
     def with_report(self) -> Sentence:
-        """The woman says that the man has arrived."""
+        """An object clause: The woman says that the man has arrived."""
         verb = self.pick(ABOUT_FACTS)
         main = Clause(self.subject(), verb, self.pick(("present", "past")))
         fact, _ = self.clause()
         return f"{main.english()} that {fact.english()}.", f"{main.german('main')}, dass {fact.german('final')}."
 
     def contrast(self) -> Sentence:
-        first, second = self.clause(room=False)[0], self.clause()[0]
+        first, second = self.clause(adverbials=False)[0], self.clause()[0]
         return (
             f"{first.english()}, but {second.english()}.",
             f"{first.german('main')}, aber {second.german('main')}.",

@@ -24,7 +24,7 @@ from experiments.training import preemption
 from experiments.training.preemption import EXIT_CODE, Preempted, preempt
 from transformer.checkpoint import brief
 from transformer.config import UserError
-from transformer.processes import HEARTBEAT_SECONDS, first_listens, leave
+from transformer.processes import HEARTBEAT_SECONDS, coordinator_reachable, leave
 
 BROKEN_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
@@ -133,7 +133,7 @@ def main(arguments: Arguments | None = None) -> None:
                 "translate with a lower --batch-size, --beam or --max-tokens"
             )
         if (count := jax.process_count()) > 1:
-            me, other = jax.process_index(), "another one" if first_listens() else "process 0, which is gone"
+            me, other = jax.process_index(), "another one" if coordinator_reachable() else "process 0, which is gone"
             say(f"process {me} of {count} lost touch with {other}: {brief(error)}")
             # JAX's runtime ends this process when it knows which other one that is, and says so.
             time.sleep(2 * HEARTBEAT_SECONDS)

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data.folders import appears_whole, remove_abandoned
+from data.folders import atomic_folder, remove_abandoned
 from data.held_out import held_out
 from experiments.evaluation.validation import say_if_worse, validation_loss
 from experiments.translator import Translator
@@ -36,7 +36,7 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
     meta = mean.meta | {"dev_loss": loss, "selection": mean.selection}
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(output.parent)
-    with appears_whole(output) as folder:
+    with atomic_folder(output) as folder:
         new = WorkDir(folder)
         with new.claim(experiment, mean.tokenizer):
             save_averaged(new.checkpoints, Checkpoint(mean.params, meta, mean.steps))

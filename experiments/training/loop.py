@@ -33,18 +33,18 @@ from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import (
-    bytes_in_all,
     bytes_per_device,
-    everywhere,
     init_on,
     make_mesh,
     own_rows,
     padded_rows,
     put_rows,
+    replicated,
     state_on,
+    total_bytes,
 )
-from transformer.processes import by_first, check_same, is_first
-from transformer.train import Params, TrainState, outline
+from transformer.processes import check_same, is_first, on_first_process
+from transformer.train import Params, TrainState, abstract_model
 
 Log = Callable[[str], None]
 
@@ -71,12 +71,12 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     for line in head_widths(experiment.model):
         log(f"note: {line}")
     hashes = {setting: part.get("sha256", "") for setting, part in custom_parts(experiment).items()}
-    made = made_of(model := outline(experiment.model))
+    made = made_of(model := abstract_model(experiment.model))
     hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
     known = run.newest_meta().get("data", {}).get("sources")
     prepared = partial(prepare, experiment.data, log=log, known=known)
-    data = checked(by_first(prepared) or prepared())
+    data = checked(on_first_process(prepared) or prepared())
     check_same(text=data.hash)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
@@ -88,7 +88,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
-        if lock := by_first(lambda: run.claim(experiment, data.tokenizer, data.manifest)):
+        if lock := on_first_process(lambda: run.claim(experiment, data.tokenizer, data.manifest)):
             open_now.enter_context(lock)
         check_made_of(run.newest_meta(), model, log)
         checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
@@ -97,7 +97,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         start, end = int(restored.step) if restored else 0, experiment.train.steps
         run.check_text(meta.get("data"), data.manifest)  # of an older one, where the newest cannot be read
         check_rates(experiment, meta, log)
-        by_first(lambda: check_room(run, template, experiment.train))
+        on_first_process(lambda: check_room(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
         if changed:
             log(f"from here on: {', '.join(changed)}")
@@ -137,7 +137,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                             )
                         with meter.saving():
                             checkpoints.save(state, provenance(experiment, data, made, step, dev_loss, meter))
-                        params = everywhere(mesh, state.params)
+                        params = replicated(mesh, state.params)
                         if is_first():
                             translate_some(translator, data, params, step, progress)
                 if preemption.after(step) and step < end:
@@ -184,7 +184,7 @@ def describe(
     sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     log(
         f"{jax.device_count()} {jax.devices()[0].device_kind} as {sizes}: {bytes_per_device(state) / 1e6:,.1f} MB of "
-        f"parameters and optimizer state on each, of {bytes_in_all(state) / 1e6:,.1f} MB"
+        f"parameters and optimizer state on each, of {total_bytes(state) / 1e6:,.1f} MB"
     )
 
 

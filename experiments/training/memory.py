@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from data.batching import Shape
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, TrainConfig, UserError, counted
-from transformer.parallel import batch_on, bytes_in_all, padded_rows, parallel_step, state_on
+from transformer.parallel import batch_on, padded_rows, parallel_step, state_on, total_bytes
 from transformer.train import TrainState
 
 
@@ -55,7 +55,7 @@ def device_memory() -> float:
 
 def check_room(run: WorkDir, state: TrainState, config: TrainConfig) -> None:
     """UserError if the checkpoints that will be kept do not fit on the disk."""
-    size = bytes_in_all(state)
+    size = total_bytes(state)
     keep = min(config.keep, -(-config.steps // config.eval_every))
     # The kept ones, the best one, the newest one, and one that is being written.
     there = len(list(run.checkpoints.glob("[0-9]*")))

@@ -114,7 +114,7 @@ def test_the_order_is_pinned() -> None:
 def test_no_sentences_and_misfits_are_refused() -> None:
     with pytest.raises(UserError, match="no sentence pairs"):
         make_shape(np.zeros(0, np.int64), np.zeros(0, np.int64), 100)
-    with pytest.raises(ValueError, match="pair 1 with 9 and 2 tokens fits no row"):
+    with pytest.raises(ValueError, match="pair 1 with 9 and 2 tokens does not fit into a row"):
         BatchPlan(np.array([3, 9]), np.array([2, 2]), Shape(8, 8, 8), 0)
 
 

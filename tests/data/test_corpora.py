@@ -213,7 +213,7 @@ def test_train_pairs_must_be_positive() -> None:
 def test_own_text_says_its_languages_and_a_named_corpus_has_its_own(tmp_path: Path) -> None:
     assert find_corpus(_own(tmp_path)).languages is None
     assert find_corpus(replace(_own(tmp_path), languages="en-fr")).languages == "en-fr"
-    with pytest.raises(UserError, match="multi30k-en-de has languages of its own"):
+    with pytest.raises(UserError, match="multi30k-en-de has its own languages"):
         find_corpus(DataConfig(corpus="multi30k-en-de", languages="en-fr"))
     assert find_corpus(DataConfig(corpus="multi30k-en-de")).languages == "en-de"
     with pytest.raises(UserError, match="two codes, as in en-de"):

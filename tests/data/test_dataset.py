@@ -280,8 +280,8 @@ def _damage_manifest(path: Path, **changes: object) -> None:
 def test_damage_is_refused_by_the_name_of_the_file(prepared: PreparedData) -> None:
     path = prepared.path
     cases = [
-        ("train.source.tokens.npy", lambda old: old[:-2], r"train.source.tokens.npy has \d+ bytes, not \d+"),
-        ("dev.target.txt", lambda old: old + b"x", r"dev.target.txt has \d+ bytes"),
+        ("train.source.tokens.npy", lambda old: old[:-2], r"train.source.tokens.npy has [\d,]+ bytes, not [\d,]+"),
+        ("dev.target.txt", lambda old: old + b"x", r"dev.target.txt has [\d,]+ bytes"),
         ("train.source.tokens.npy", lambda old: b"x" * len(old), "train.source.tokens.npy cannot be read"),
         ("dev.source.offsets.npy", lambda old: old[:-8] + b"\0" * 8, "dev.source.offsets.npy does not fit"),
         ("vocab.model", lambda old: old[:-1] + b"x", "vocab.model"),

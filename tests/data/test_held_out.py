@@ -61,7 +61,7 @@ def test_only_the_wanted_text_has_to_be_there(config: DataConfig, prepared: Prep
     for name in ("train.en", "train.de", "dev.en", "dev.de"):
         Path(name).unlink()
     assert len(read(config, prepared, "test", "elsewhere").sources) == 16
-    with pytest.raises(UserError, match=r"dev\.en: no such file, and elsewhere \(\$DATA_DIR\) has not"):
+    with pytest.raises(UserError, match=r"dev\.en: no such file, and elsewhere \(\$DATA_DIR\) does not contain"):
         read(config, prepared, "dev", "elsewhere")
     for name in ("test.en", "test.de"):
         Path(name).unlink()
@@ -82,7 +82,7 @@ def test_a_file_that_is_gone_is_what_it_was(config: DataConfig, prepared: Prepar
     Path("train.en").unlink()
     said: list[str] = []
     again = prepare(config, Path("data"), said.append, prepared.manifest["sources"])
-    assert again.path == prepared.path and "train.en is not there" in said[0]
+    assert again.path == prepared.path and "train.en does not exist" in said[0]
     with pytest.raises(UserError, match=r"train\.en: no such file"):
         prepare(config, Path("data"), quiet)
     with pytest.raises(UserError, match=r"train\.en: no such file"):

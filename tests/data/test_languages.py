@@ -34,7 +34,7 @@ def test_what_is_no_pair_of_codes_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["en-us-de", "EN-US-DE"])
 def test_a_code_that_could_be_of_either_side_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="write regions in capitals"):
+    with pytest.raises(UserError, match="write regions in uppercase"):
         Languages.parse(text)
 
 

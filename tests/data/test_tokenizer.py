@@ -95,7 +95,7 @@ def test_pieces_go_back_to_ids_or_are_refused(small: Tokenizer) -> None:
     (ids,) = small.encode(["abc é fgh"])
     assert UNK in ids and small.ids(small.pieces(ids)) == ids
     assert small.ids([]) == []
-    with pytest.raises(UserError, match="'é' is no piece"):
+    with pytest.raises(UserError, match="'é' is not a piece"):
         small.ids(["▁a", "é"])
 
 

@@ -56,7 +56,7 @@ def test_a_file_changes_some_settings_or_has_all(here, flag):
         ({"train": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"train": 3}, "not the settings of an experiment"),
         ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "not the settings of an experiment"),
-        ([1], "no JSON object"),
+        ([1], "not a JSON object"),
         ({"train": {"steps": 0}}, "train.steps must be at least 1"),
     ],
     ids=str,

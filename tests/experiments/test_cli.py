@@ -268,7 +268,7 @@ def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
     assert result.code == 0 and result.out == expected.out and result.out.count("\n") == 5
     for warning in (
         "bad.txt, line 2: byte 0xff at position 4 is not UTF-8: skipped",
-        "bad.txt, line 4 has more than 1,000,000 bytes: that is no sentence: skipped",
+        "bad.txt, line 4 has more than 1,000,000 bytes: too long for a sentence: skipped",
     ):
         assert warning in result.err
     assert re.search(r"warning: line 3 has \d+ tokens; 50 is the most that is taken: skipped", result.err)
@@ -347,7 +347,7 @@ def test_pipes_by_name_are_read_where_once_is_enough(program, run, tmp_path, dat
         result = program("translate", run.path, "--beam", "1", "--input", tmp_path / "pipe")
     assert result.code == 0 and result.out.count("\n") == 2
     flags = [tmp_path / "pipe" if str(flag).endswith("train.en") else flag for flag in data_flags(text)]
-    assert "is a pipe or a device, and this text is read more than once" in refused(program("prepare", "small", *flags))
+    assert "is a pipe or a device, but this text is read more than once" in refused(program("prepare", "small", *flags))
 
 
 def test_lines_are_given_when_the_input_stands_still():
@@ -415,7 +415,7 @@ def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
         assert float(row[1]) == pytest.approx(float(score), abs=2e-4)
     pieces.write_text("\n" * (len(rows) - 1) + "nopiece\n")
     error = refused(program("score", run.path, "--source", source, "--target", pieces, "--pieces"))
-    assert f"target line {len(rows)}: 'nopiece' is no piece" in error
+    assert f"target line {len(rows)}: 'nopiece' is not a piece" in error
 
 
 def test_interactive_asks_on_stderr_and_answers_on_stdout(program, run):

@@ -26,7 +26,7 @@ from tests.examples import EXAMPLES
 from transformer.config import DataConfig, UserError
 from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
 from transformer.positions import POSITIONS, Positions
-from transformer.train import outline
+from transformer.train import abstract_model
 
 MODEL = {"positions": "rotary", "attention": "cosine", "norm_type": "rms"}
 FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
@@ -269,7 +269,7 @@ def plain(length):
     ids=["function", "jitted", "partial", "instance", "class"],  # their own texts hold addresses
 )
 def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, value):
-    model = outline(micro.model)
+    model = abstract_model(micro.model)
     before = made_of(model)
     assert all(each.keys() == {"class"} and each["class"].startswith("transformer.") for each in before.values())
     monkeypatch.setattr("transformer.model.causal_mask", value)
@@ -294,7 +294,7 @@ def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, 
     [
         ("1 / 0", "cannot be run: ZeroDivisionError"),
         ("def f(:", "cannot be run: SyntaxError"),
-        ("from transformer.positions import *\nPOSITIONS['learned'] = 1", "'learned' is a part of this code"),
+        ("from transformer.positions import *\nPOSITIONS['learned'] = 1", "'learned' is built in"),
     ],
 )
 def test_a_file_that_fails_is_one_line(tmp_path, content, message):
@@ -326,7 +326,7 @@ def test_a_corpus_of_ones_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "other"}, "calls itself 'other'"),
+        ({"name": "other"}, "has the name 'other'"),
         ({"languages": "german"}, "languages"),
         ({"pairs": None}, "no `pairs`"),
     ],

@@ -101,7 +101,7 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
 
 def test_pieces_that_cannot_be_scored_are_refused(translator):
     for pieces, message in (
-        (["nopiece"], "'nopiece' is no piece of the vocabulary"),
+        (["nopiece"], "'nopiece' is not a piece of the vocabulary"),
         (["<pad>"], "only </s>, at the end"),
         (["</s>", "e"], "only </s>, at the end"),
         ([3], "no list of pieces"),
@@ -127,7 +127,7 @@ def test_what_is_no_list_of_sentences_is_refused(translator, given):
         with pytest.raises(UserError, match="is no text"):
             translator.attention(given)
         if given is not None:
-            with pytest.raises(UserError, match=r"is no text|list of pieces|no piece"):
+            with pytest.raises(UserError, match=r"is no text|list of pieces|not a piece"):
                 translator.attention("a", given)
 
 

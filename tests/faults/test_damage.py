@@ -127,7 +127,7 @@ def test_a_clock_that_is_set_costs_at_most_a_start(victim, undisturbed, tmp_path
         try:
             ended = train(victim, tmp_path / "run", lambda line: None)
         except UserError as error:
-            assert "was the clock set?" in str(error)
+            assert "changed system clock" in str(error)
             count("jumps of the clock inside a save: stopped with one line, gone on")
     monkeypatch.undo()
     assert behind[1]

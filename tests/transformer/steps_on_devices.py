@@ -23,13 +23,13 @@ from transformer.config import (
     TrainConfig,
 )
 from transformer.parallel import (
-    bytes_in_all,
     bytes_per_device,
     init_on,
     make_mesh,
     padded_rows,
     parallel_step,
     put_rows,
+    total_bytes,
 )
 from transformer.train import init_state, make_train_step
 
@@ -71,7 +71,7 @@ def main(out: Path, names: list[str]) -> None:
     for name in names:
         if name == "one":
             step, state = jax.jit(make_train_step(EXPERIMENT)), init_state(EXPERIMENT)
-            put, size = lambda batch: batch, bytes_in_all(state)
+            put, size = lambda batch: batch, total_bytes(state)
         else:
             experiment = replace(EXPERIMENT, mesh=layout(name))
             mesh = make_mesh(experiment.mesh, experiment.model)

@@ -118,7 +118,7 @@ def test_what_is_said_beside_the_arrays_is_checked_too(tmp_path, state):
     ):
         assert damaged != content
         path.write_text(damaged)
-        with pytest.raises(UserError, match=r"2/meta/metadata (cannot be read|holds no)"):
+        with pytest.raises(UserError, match=r"2/meta/metadata cannot be read"):
             read_meta(tmp_path, "last")
         with pytest.raises(UserError, match=r"2.* cannot be read"):
             load(tmp_path, "last", 3, state.params)
@@ -174,7 +174,7 @@ def test_a_checkpoint_under_the_number_of_another_step_is_not_used(tmp_path, sta
 
 def test_a_save_that_would_not_happen_is_refused(tmp_path, state):
     checkpoints = saved(tmp_path, state, [3.0, 2.0])
-    with pytest.raises(UserError, match="a checkpoint of step 1 or later already"):
+    with pytest.raises(UserError, match="already has a checkpoint of step 1 or later"):
         checkpoints.save(state._replace(step=jnp.array(1)), {"dev_loss": 1.0})
 
 

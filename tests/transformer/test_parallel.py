@@ -67,8 +67,8 @@ def test_a_device_holds_its_part_of_the_state(results, capsys):
 @pytest.mark.parametrize(
     "mesh, message",
     [
-        (MeshConfig(data=3), r"3 x 1 x 1 .* wants 3 devices; there are 1"),
-        (MeshConfig(fsdp=5), r"wants 5 devices; there are 1"),
+        (MeshConfig(data=3), r"3 x 1 x 1 .* needs 3 devices; there are 1"),
+        (MeshConfig(fsdp=5), r"needs 5 devices; there are 1"),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(mesh, message):

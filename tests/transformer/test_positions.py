@@ -43,5 +43,5 @@ def test_learned_positions_are_parameters_and_hold_past_their_end(config):
 
 
 def test_an_encoding_of_this_code_is_not_replaced():
-    with pytest.raises(UserError, match="'sinusoidal' is a part of this code"):
+    with pytest.raises(UserError, match="'sinusoidal' is built in"):
         POSITIONS["sinusoidal"] = LearnedPositions

@@ -14,7 +14,7 @@ def test_own_parts_come_in_and_may_come_in_anew():
 def test_a_part_of_this_code_is_not_replaced():
     table = Registry("model.thing", {"given": 1})
     for take in (table.update, table.__ior__, lambda new: table.__setitem__("given", new["given"])):
-        with pytest.raises(UserError, match=r"model\.thing 'given' is a part of this code"):
+        with pytest.raises(UserError, match=r"model\.thing 'given' is built in"):
             take({"given": 2})
     assert table.find("given") == 1
 

@@ -5,7 +5,7 @@ import pytest
 from jax.extend import core
 
 from transformer.config import DataConfig, Experiment, ModelConfig
-from transformer.products import product
+from transformer.matmul import einsum
 from transformer.train import init_state, make_train_step
 
 
@@ -20,8 +20,8 @@ def test_the_gradient_is_autodiffs(factors):
 
     for dtype, tolerance in (("float32", 1e-6), ("bfloat16", 2e-2)):
         a, b = (x.astype(dtype) for x in factors)
-        assert product("BTD,VD->BTV", a, b).dtype == jnp.float32
-        found = loss(lambda a, b: product("BTD,VD->BTV", a, b))(a, b)
+        assert einsum("BTD,VD->BTV", a, b).dtype == jnp.float32
+        found = loss(lambda a, b: einsum("BTD,VD->BTV", a, b))(a, b)
         expected = loss(lambda a, b: jnp.einsum("BTD,VD->BTV", a, b))(*factors)
         for one, other in zip(found, expected, strict=True):
             assert one.dtype == dtype
