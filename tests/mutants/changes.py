@@ -398,20 +398,20 @@ DATA = [
            'if manifest["format"] is None:', DATASET),
 ]  # fmt: skip
 
-RUN = "tests/experiments/test_scoring.py::test_scores_equal_the_sacrebleu_command_on_the_same_files"
-MOSES = "tests/experiments/test_moses.py"
+RUN = "tests/experiments/evaluation/test_metrics.py::test_scores_equal_the_sacrebleu_command_on_the_same_files"
+MOSES = "tests/experiments/evaluation/test_moses.py"
 LANGUAGES = (
-    "tests/experiments/test_scoring.py::test_chinese_is_counted_by_characters "
-    "tests/experiments/test_scoring.py::test_words_that_nothing_separates_are_not_scored_in_silence "
-    "tests/experiments/test_scoring.py::test_languages_without_spaces_are_counted_in_the_pieces_of_flores"
+    "tests/experiments/evaluation/test_metrics.py::test_chinese_is_counted_by_characters "
+    "tests/experiments/evaluation/test_metrics.py::test_words_that_nothing_separates_are_not_scored_in_silence "
+    "tests/experiments/evaluation/test_metrics.py::test_languages_without_spaces_are_counted_in_the_pieces_of_flores"
 )
-COMPARE = "tests/experiments/test_compare.py"
+COMPARE = "tests/experiments/evaluation/test_compare.py"
 COMPARED = f"{COMPARE}::test_chance_and_a_difference_are_told_apart"
 
 SCORES = [
     Change("the score to publish is lowercased", METRICS_FILE, '"BLEU": by_bleu,',
            '"BLEU": partial(by_bleu, lowercase=True),',
-           "tests/experiments/test_scoring.py::test_a_perfect_translation_scores_100_and_case_counts"),
+           "tests/experiments/evaluation/test_metrics.py::test_a_perfect_translation_scores_100_and_case_counts"),
     Change("outputs and references change places", METRICS_FILE,
            "return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())\n\n\n"
            "def by_bleu_intl", "return metric.corpus_score(text.references, [text.outputs]).score, "
@@ -447,7 +447,7 @@ SCORES = [
            'if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):', "if not file.exists():",
            f"{COMPARE}::test_a_text_that_is_not_what_was_scored_is_refused"),
     Change("an edited record is read", RECORDS_FILE, 'if record.get("sha256") != content_hash(record):',
-           "if False:", "tests/experiments/test_records.py::test_a_record_that_was_edited_is_refused"),
+           "if False:", "tests/experiments/evaluation/test_records.py::test_a_record_that_was_edited_is_refused"),
 ]  # fmt: skip
 
 CHANGES = [*TRANSFORMER, *DATA, *SCORES]

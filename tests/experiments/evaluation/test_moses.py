@@ -8,7 +8,7 @@ from sacrebleu.metrics import BLEU
 from experiments.evaluation.metrics import Translated, score
 from experiments.evaluation.moses import hypothesis_tokens, reference_tokens, split_compounds
 
-MADE_BY_THE_PROGRAMS = Path(__file__).parents[2].parent / "shared" / "bleu-split" / "german.tsv"
+MADE_BY_THE_PROGRAMS = Path(__file__).parents[3].parent / "shared" / "bleu-split" / "german.tsv"
 
 
 @pytest.mark.parametrize(

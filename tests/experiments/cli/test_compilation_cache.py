@@ -20,7 +20,7 @@ def start(**environment: str | None) -> tuple[str, float]:
     clean |= {name: value for name, value in environment.items() if value is not None}
     out = subprocess.run(
         [sys.executable, "-c", CODE],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=clean,
         check=True,
         capture_output=True,
