@@ -1,7 +1,6 @@
 """Bytes, operations and time of a compiled program, counted by hand in small ones, and against a real measurement."""
 
 import lzma
-import os
 from pathlib import Path
 
 import pytest
@@ -76,7 +75,7 @@ ENTRY %main (x: f32[10,100], w: f32[100,50], n: s32[]) -> f32[10,50] {
 }
 """  # noqa: E501
 # What a real H100 took, and the program it ran: a folder of such files, where there is one.
-MEASURED = Path(os.environ.get("H100_MEASUREMENTS", "nowhere"))
+MEASURED = Path(__file__).parents[3].parent / "shared" / "h100"
 
 
 def test_each_kernel_is_counted_as_often_as_it_runs_and_for_what_it_moves():
@@ -128,7 +127,7 @@ def test_what_is_no_target_is_refused(name):
         find_target(name)
 
 
-@pytest.mark.skipif(not MEASURED.is_dir(), reason="H100_MEASUREMENTS names no folder")
+@pytest.mark.skipif(not MEASURED.is_dir(), reason="the measurements are not here")
 def test_the_prediction_for_base_is_near_what_an_h100_took():
     [path] = MEASURED.glob("base-step-h100-*.hlo.txt.xz")
     predicted = cost_of(Program(lzma.decompress(path.read_bytes()).decode()).kernels(), TARGETS["h100"])
