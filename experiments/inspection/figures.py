@@ -2,9 +2,10 @@
 
 import math
 import os
+import textwrap
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -78,27 +79,50 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
     return figure
 
 
-def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
-    """For each row the paper's value and ours, one point a seed -> the PNG's path."""
-    figure, axis = plt.subplots(figsize=(11, 4), layout="constrained")
-    axis.axhline(1.0, color="gray", linewidth=0.5)
-    axis.plot([paper for paper, _ in rows.values()], "o", label="paper")
+class Beside(NamedTuple):
+    """A picture of a table: for each row the paper's value, and ours of each seed."""
+
+    title: str
+    unit: str
+    """What the values are: the name of their axis."""
+    names: tuple[str, str]
+    """Of the paper's points and of ours."""
+    rows: dict[str, tuple[float, list[float]]]
+    base: float | None = None
+    """The value that all others are compared with, if there is one: a line."""
+
+
+def draw_beside(picture: Beside, path: Path) -> Path:
+    """One point a value -> the PNG's path."""
+    rows = picture.rows
+    figure, axis = plt.subplots(figsize=(max(6.5, 0.55 * len(rows)), 4.5), layout="constrained")
+    if picture.base is not None:
+        axis.axhline(picture.base, color="gray", linewidth=0.8, label="base")
+    axis.plot([paper for paper, _ in rows.values()], "o", label=picture.names[0])
     points = [(place, value) for place, (_, ours) in enumerate(rows.values()) for value in ours]
-    axis.plot([place for place, _ in points], [value for _, value in points], "x", label="ours, each seed")
+    axis.plot([place for place, _ in points], [value for _, value in points], "x", label=picture.names[1])
     axis.legend()
-    axis.set_xticks(range(len(rows)), list(rows), rotation=60, fontsize=7)
-    axis.set(title=title)
+    tilted: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(rows) > 8 else {}
+    axis.set_xticks(range(len(rows)), list(rows), fontsize=9, **tilted)
+    axis.grid(axis="x", alpha=0.3)  # from a point down to the name of its row
+    axis.set(title=picture.title, ylabel=picture.unit)
     return save(figure, path)
 
 
 def draw_growth(
-    lengths: list[int], curves: dict[str, list[float | None]], title: str, path: Path, unit: str = "seconds"
+    lengths: list[int],
+    curves: dict[str, list[float | None]],
+    title: str,
+    path: Path,
+    unit: str = "seconds",
+    note: str = "",
 ) -> Path:
     """What a sequence costs over its length (None: not known), both logarithmic -> the PNG's path."""
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, costs in curves.items():
         axis.loglog(lengths, [math.nan if cost is None else cost for cost in costs], "o-", label=name)
-    axis.set(title=title, xlabel="n", ylabel=unit)
+    axis.set(title=title, xlabel="length of the sequence, n", ylabel=unit)
+    figure.supxlabel(textwrap.fill(note, 110), fontsize=8)
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.minorticks_off()
     axis.legend()
