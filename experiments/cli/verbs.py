@@ -122,7 +122,7 @@ def trained(given: Training) -> WorkDir:
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
     if not (given.screen and has_screen() and is_first()):
         return train(given.experiment, path, views=views)
-    with Screen(WorkDir(path), given.experiment.train.steps) as screen:
+    with Screen(WorkDir(path), given.experiment) as screen:
         return train(given.experiment, path, screen.line, views)
 
 

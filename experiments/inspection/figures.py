@@ -20,7 +20,8 @@ from experiments.inspection.attention import AXES, pieces_of
 from experiments.streams import written
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
+from transformer.loss import least_loss
 
 DPI = 120
 MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 bytes a pixel, several times over
@@ -28,21 +29,41 @@ MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 
 
 def draw_curves(run: WorkDir) -> Path:
     """`curves` of a run -> the PNG's path."""
-    return save(curves(read_metrics(run.metrics)), run.figures / "curves.png")
+    return save(curves(read_metrics(run.metrics), Experiment.from_dict(run.settings())), run.figures / "curves.png")
 
 
-def curves(rows: list[Row]) -> plt.Figure:
-    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed."""
-    train, dev, bleu = ([row for row in rows if name in row] for name in ("loss", "dev_loss", "dev_bleu"))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
-    left.plot([r["step"] for r in train], [r["loss"] for r in train], label="training, label-smoothed")
-    left.plot([r["step"] for r in dev], [r["dev_loss"] for r in dev], "o-", label="validation, not smoothed")
-    left.set(xlabel="step", ylabel="nats per target token", title="Loss")
-    left.legend()
-    middle.plot([r["step"] for r in bleu], [r["dev_bleu"] for r in bleu], "o-", color="tab:purple")
-    middle.set(xlabel="step", ylabel="greedy BLEU of some validation sentences", title="BLEU", ylim=(0, None))
-    right.plot([r["step"] for r in train], [r["tokens_per_second"] for r in train], color="tab:green")
-    right.set(xlabel="step", ylabel="target tokens per second", title="Speed", ylim=(0, None))
+def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
+    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed.
+
+    The losses have axes of their own, since no distance between them means anything: that of training is against a
+    label-smoothed target, which costs even a perfect model something, as the experiment says (None: not known).
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
+    of_training, of_validation, bleu, speed = axes.flat
+    smoothing = experiment.train.label_smoothing if experiment else 0.0
+    of_training.set(title="Training loss" + (f", label-smoothed by {smoothing}" if smoothing else ""))
+    if experiment and smoothing and any("loss" in row for row in rows):
+        at_best = least_loss(smoothing, experiment.model.vocab_size)
+        of_training.axhline(at_best, color="gray", linestyle="--", label=f"no model is below {at_best:.2f}")
+        of_training.legend()
+    of_validation.set(title="Validation loss, not smoothed")
+    bleu.set(title="BLEU of some validation sentences, greedy", xlabel="step")
+    speed.set(title="Speed", xlabel="step")
+    for axis, name, style, colour, unit in (
+        (of_training, "loss", "-", "tab:blue", "nats per target token"),
+        (of_validation, "dev_loss", "o-", "tab:orange", "nats per target token"),
+        (bleu, "dev_bleu", "o-", "tab:purple", "BLEU"),
+        (speed, "tokens_per_second", "-", "tab:green", "target tokens per second"),
+    ):
+        found = [row for row in rows if row.get(name) is not None]
+        values = [row[name] for row in found]
+        axis.plot([row["step"] for row in found], values, style, color=colour)
+        axis.set(ylabel=unit, xlim=(0, None))
+        if not found:
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "none yet", transform=axis.transAxes, ha="center", color="gray")
+        elif axis in (bleu, speed):
+            axis.set_ylim(0, 1.08 * max(values) or None)
     return figure
 
 

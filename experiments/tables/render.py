@@ -20,7 +20,6 @@ from experiments.workdir import write_whole
 from transformer.config import Experiment, UserError, counted
 from transformer.flops import train_flops
 
-
 MAPPED = 32 << 20
 """Bytes from which on glibc maps an array anew each time (its DEFAULT_MMAP_THRESHOLD_MAX)."""
 
