@@ -20,6 +20,7 @@ from experiments.inspection.attention import (
     pair_of,
     pieces_of,
     quantised,
+    telling,
     to_json,
     to_page,
     words,
@@ -142,6 +143,32 @@ def test_what_is_too_long_is_refused_by_name(translator, monkeypatch):
     monkeypatch.setattr(translator, "translate", None)
     with pytest.raises(UserError, match="the sentence has"):
         pair_of(translator, "micro", long, None)
+
+
+def test_a_head_tells_most_whose_rows_look_at_places_of_their_own():
+    one_each = np.eye(4)
+    everywhere = np.full((4, 4), 0.25)
+    always_last = np.tile(np.eye(4)[3], (4, 1))
+    two_and_two = np.eye(4)[[0, 0, 1, 1]]
+    found = telling(np.stack([one_each, everywhere, always_last, two_and_two]))
+    np.testing.assert_allclose(found, [2, 0, 0, 1], atol=1e-12)
+
+
+@given(st.integers(0, 99), st.integers(1, 6), st.integers(1, 6))
+def test_what_a_head_tells_is_the_mutual_information_of_row_and_column(seed, rows, columns):
+    weights = softmax(5 * np.random.default_rng(seed).normal(size=(rows, columns))).astype(np.float64)
+    joint = weights / rows
+    alone = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    np.testing.assert_allclose(telling(weights), (joint * np.log2(joint / alone)).sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_a_page_opens_on_the_head_that_tells_most(kind):
+    pair = make_pair(SOURCE, TARGET)
+    clear, shape = getattr(pair.attention.weights, kind), getattr(pair.attention.weights, kind).shape
+    clear[...] = np.eye(shape[-1])[-1]  # all on EOS: of no entropy, and of no interest
+    clear[1, 2] = np.eye(shape[-1])[np.arange(shape[-2]) % shape[-1]]
+    assert json.loads(Page(to_page(pair, by_words=False)).scripts[0])["opens"][kind] == 1 * 3 + 2
 
 
 class Page(HTMLParser):
