@@ -24,6 +24,17 @@ from transformer.config import Experiment, UserError
 from transformer.loss import least_loss
 
 DPI = 120
+CELL = 0.17  # inches a weight: a label of 9 points beside each
+WORDS = {
+    "encoder": ("Encoder self-", "source: what looks (query)", "source: what is looked at (key)"),
+    "decoder": (
+        "Decoder self-",
+        "target: what is predicted (query)",
+        "target, shifted right: what is looked at (key)",
+    ),
+    "cross": ("Cross-", "target: what is predicted (query)", "source: what is looked at (key)"),
+}
+"""Of a picture of an attention: its kind, and the names of its axes."""
 MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 bytes a pixel, several times over
 
 
@@ -81,22 +92,35 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
     weights = getattr(attention.weights, of)
     rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
     layers, heads = weights.shape[:2]
-    longer = max(len(rows), len(columns))
-    size = 0.25 * longer + 0.8
-    if size * max(layers, heads) * DPI > MAX_PIXELS:
-        most = int((MAX_PIXELS / DPI / max(layers, heads) - 0.8) / 0.25)
-        raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({most} at most): use --html")
+    most = max(len(columns) * heads, len(rows) * layers) * CELL * DPI
+    if most > MAX_PIXELS:
+        fit = int(MAX_PIXELS / DPI / CELL / max(layers, heads))
+        longer = max(len(rows), len(columns))
+        raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({fit} at most): use --html")
+    width, height = (max(1.5, CELL * count) for count in (len(columns), len(rows)))
+    label = 0.085 * max(map(len, rows)), 0.085 * max(map(len, columns))  # inches of the longest, at their font size
     figure, axes = plt.subplots(
-        layers, heads, figsize=(size * heads + 0.8, size * layers), squeeze=False, layout="constrained"
+        layers,
+        heads,
+        figsize=(width * heads + label[0] + 2.2, (height + 0.3) * layers + label[1] + 1.2),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
-    text: dict[str, Any] = {"fontsize": 7, "parse_math": False}  # a "$" in a sentence is a dollar
+    text: dict[str, Any] = {"fontsize": 9, "parse_math": False}  # a "$" in a sentence is a dollar
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # the square root, as on the page: small weights can be told apart
     for (layer, head), axis in np.ndenumerate(axes):
         image = axis.imshow(weights[layer, head], norm=norm, cmap="viridis")
-        axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
+        axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=10)
         axis.set_xticks(range(len(columns)), columns, rotation=90, **text)
         axis.set_yticks(range(len(rows)), rows, **text)
-    figure.colorbar(image, ax=axes, aspect=30, label="weight")
+        axis.label_outer(remove_inner_ticks=True)  # all maps are of the same pieces
+    title, queries, keys = WORDS[of]
+    figure.suptitle(f"{title}attention of every head: each row sums to 1")
+    figure.supylabel(queries)
+    figure.supxlabel(keys)
+    figure.colorbar(image, ax=axes, aspect=30, label="weight", ticks=[0, 0.05, 0.25, 0.5, 1])
     return figure
 
 
