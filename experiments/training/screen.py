@@ -207,30 +207,28 @@ def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height:
 def ticks(low: float, high: float, rows: int) -> tuple[float, float, dict[float, str]]:
     """Of an axis of so many rows of characters: its limits, and what stands beside which value.
 
-    plotext writes any label beside the row that is nearest to its value. Here each row is a round number, so that
-    the label is the value of the row that it stands at.
+    plotext writes any label beside the row that is nearest to its value. Here a round number is a whole number of rows,
+    so that each label is the value of the row that it stands at; of those that fit, the one that stretches most.
     """
     if high <= low:
         high = low + (abs(low) / 2 or 1.0)
-    step = round_step((high - low) / max(1, rows - 1))
-    while math.floor(low / step) + rows - 1 < high / step - 1e-9:
-        step = round_step(step * 1.01)
+    found = []
+    for every in range(math.ceil(rows / 8), max(1, rows // 2) + 1):
+        label = round_step((high - low) / max(1, rows - 1) * every)
+        while math.floor(low / label * every) + rows - 1 < high / label * every - 1e-9:
+            label = round_step(label * 1.01)
+        found.append((label / every, every, label))
+    step, every, label = min(found)
     first = math.floor(low / step)
-    every = next((n for n in (1, 2, 4, 5, 10) if rows <= 6 * n and (n <= 2 or is_round(step * n))), 20)
-    decimals = next(n for n in range(12) if math.isclose(round(step * every, n), step * every) or n == 11)
-    marked = [i for i in range(first, first + rows) if i % every == 0]
-    return first * step, (first + rows - 1) * step, {i * step: f"{i * step:.{decimals}f}" for i in marked}
+    decimals = next(n for n in range(12) if math.isclose(round(label, n), label) or n == 11)
+    marked = {i * step: i // every * label for i in range(first, first + rows) if i % every == 0}
+    return first * step, (first + rows - 1) * step, {at: f"{value:.{decimals}f}" for at, value in marked.items()}
 
 
 def round_step(least: float) -> float:
     """The smallest number that is at least so large, and whose multiples are read at a glance."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * digit for digit in (1, 2, 2.5, 5, 10) if power * digit >= least * (1 - 1e-9))
-
-
-def is_round(step: float) -> bool:
-    """Whether it is such a number."""
-    return math.isclose(round_step(step), step)
 
 
 def watch(run: WorkDir) -> None:

@@ -181,6 +181,7 @@ def test_labels_stand_where_the_values_are(tmp_path, size, values):
     ):
         down, across = labels_of(box)
         value_of, row = along(down)
+        assert len(down) >= 2 and max(values) > 0.4 * value_of(0)  # the values fill the box
         for place, label in down.items():
             assert label == pytest.approx(value_of(place), abs=1e-9)
         step_of, column = along(across)
