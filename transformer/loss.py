@@ -1,5 +1,6 @@
 """Section 5.4: label-smoothed cross-entropy."""
 
+import math
 from functools import partial
 
 import jax
@@ -38,6 +39,13 @@ def cross_entropy(logits: Array, targets: Array, smoothing: float = 0.0) -> tupl
     losses = jax.nn.logsumexp(logits, axis=-1) - expected
     real = (targets != PAD).astype(jnp.float32)
     return (losses * real).sum(), real.sum()
+
+
+def least_loss(smoothing: float, vocabulary: int) -> float:
+    """What no label-smoothed loss goes below, in nats per token: the entropy of the smoothed target."""
+    if not smoothing:
+        return 0.0
+    return -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / (vocabulary - 1))
 
 
 def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array]:

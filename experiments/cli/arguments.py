@@ -110,8 +110,23 @@ def parse(kind: type, arguments: Arguments, default: Any, command: str) -> Any:
         if not end.code:  # --help
             raise
         # tyro draws a box with a title: its sentences, on one line.
-        lines = (line.strip("│╰╯─ ") for line in said.getvalue().splitlines() if not line.startswith("╭"))
-        raise UserError(in_words(" ".join(filter(None, lines)).split(" For full helptext")[0], kind)) from None
+        drawn = [line[2:].rstrip("│╰╯─ ") for line in said.getvalue().splitlines() if not line.startswith("╭")]
+        text = " ".join(filter(None, (line.strip("─ ") for line in drawn))).split(" For full helptext")[0]
+        if text.startswith("Unrecognized options: "):
+            # Flags that are alike are indented by four, and what they do by more.
+            near = [line.split()[0].rstrip(",") for line in drawn if re.match(r" {4}--", line)]
+            raise UserError(unknown(text, near)) from None
+        raise UserError(in_words(text, kind)) from None
+
+
+def unknown(said: str, near: list[str]) -> str:
+    """What tyro says of arguments that nobody reads, in this program's words."""
+    words = said.split(" Perhaps you meant")[0].split(" Arguments similar")[0].split(": ", 1)[1].split(", ")
+    if not (flags := [word for word in words if word.startswith("-")]):
+        return f"unexpected {' '.join(words)}"
+    return f"there is no flag {' and no '.join(flags)}" + (
+        f"; perhaps {' or '.join(dict.fromkeys(near))}" if near else ""
+    )
 
 
 def in_words(said: str, kind: type) -> str:

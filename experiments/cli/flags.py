@@ -12,7 +12,7 @@ from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
-Needed = tyro.conf.arg(help_behavior_hint="(needed)")
+Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optional to tyro, whose words are others
 
 
 @dataclass(frozen=True)

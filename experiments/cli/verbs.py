@@ -33,7 +33,7 @@ from experiments.cli.flags import (
 )
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
-from experiments.evaluation.metrics import check_language, check_tokenizer, target_language
+from experiments.evaluation.metrics import check_language, check_tokenizer, scores_told, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
@@ -122,7 +122,7 @@ def trained(given: Training) -> WorkDir:
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
     if not (given.screen and has_screen() and is_first()):
         return train(given.experiment, path, views=views)
-    with Screen(WorkDir(path), given.experiment.train.steps) as screen:
+    with Screen(WorkDir(path), given.experiment) as screen:
         return train(given.experiment, path, screen.line, views)
 
 
@@ -235,8 +235,8 @@ def run_evaluate(arguments: Arguments) -> None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
         translator.experiment = replace(translator.experiment, data=data)
     result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr)
-    for score in result.scores:
-        print(score)
+    for line in scores_told(result.scores):
+        print(line)
     print(f"record {result.record}")
     if given.record:
         publish(result.record, given.record)
@@ -301,8 +301,8 @@ def run_demo(arguments: Arguments) -> None:
     for i in list(shown)[:10]:
         print(f"\nsource     {result.sources[i]}\noutput     {result.outputs[i]}\nreference  {result.references[i]}")
     print()
-    for score in result.scores:
-        print(score)
+    for line in scores_told(result.scores):
+        print(line)
     longest = max((result.sources[i] for i in shown), key=len)
     print("a learning corpus: this says nothing about translating real text")
     print(f"checkpoint {run.checkpoints}")

@@ -182,6 +182,15 @@ def score(text: Translated) -> tuple[list[Score], list[str]]:
     return scores, failed
 
 
+def scores_told(scores: list[Score]) -> list[str]:
+    """What is printed of all scores: a line each, and one more where two of them seem not to be of one translation."""
+    value = {score.name: score.value for score in scores}
+    lines = list(map(str, scores))
+    if value.get("BLEU-split") == 0 and value.get("BLEU", 0) > 0:
+        lines.append("BLEU-split is 0 as no four tokens in a row are right: multi-bleu does not smooth; BLEU does")
+    return lines
+
+
 def checked(found: Measured) -> Measured:
     """The same, as a record can hold it. UserError for anything but a finite number and a text."""
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)):

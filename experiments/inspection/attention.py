@@ -113,6 +113,20 @@ def pieces_of(attention: Attention) -> dict[str, list[str]]:
     return {"source": attention.source, "target": attention.target, "shifted": ["<s>", *attention.target[:-1]]}
 
 
+def telling(weights: np.ndarray) -> np.ndarray:
+    """How much the row tells about the column that is looked at, in bits: [..., row, column] -> [...].
+
+    The mutual information of the two: 0 of a head that looks everywhere alike, and of one that always looks at one
+    place, be it EOS; log2(n) of one that looks from each of n rows at a place of its own.
+    """
+    return bits(weights.mean(axis=-2)) - bits(weights).mean(axis=-1)
+
+
+def bits(weights: np.ndarray) -> np.ndarray:
+    """The entropy of distributions along the last axis."""
+    return -(weights * np.log2(np.where(weights > 0, weights, 1))).sum(axis=-1)
+
+
 def described(pair: Pair, by_words: bool) -> dict[str, Any]:
     """All but the weights, for JSON."""
     pieces = pieces_of(pair.attention)
@@ -133,13 +147,18 @@ def to_json(pair: Pair, by_words: bool) -> str:
 
 
 def to_page(pair: Pair, by_words: bool) -> str:
-    """One HTML file that loads nothing else. It has the weights of the pieces, merges them itself, and begins so."""
+    """One HTML file that loads nothing else. It has the weights of the pieces, merges them itself, and begins so.
+
+    It opens on the most telling head of the cross attention.
+    """
     layers, heads = pair.attention.weights.cross.shape[:2]
     packed = {
         name: base64.b64encode(quantised(array).tobytes()).decode()
         for name, array in pair.attention.weights._asdict().items()
     }
-    data = described(pair, by_words) | {"layers": layers, "heads": heads, "full": FULL, "weights": packed}
+    opens = {name: int(telling(array).argmax()) for name, array in pair.attention.weights._asdict().items()}
+    sizes = {"layers": layers, "heads": heads, "full": FULL}
+    data = described(pair, by_words) | sizes | {"opens": opens, "weights": packed}
     page = files("experiments.inspection").joinpath("explorer.html").read_text(encoding="utf-8")
     before, after = page.split("{{data}}")
     # json leaves ASCII alone; without "<" nothing in a text can end the script element that holds it.

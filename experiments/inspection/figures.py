@@ -2,9 +2,10 @@
 
 import math
 import os
+import textwrap
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -19,29 +20,61 @@ from experiments.inspection.attention import AXES, pieces_of
 from experiments.streams import written
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
+from transformer.loss import least_loss
 
 DPI = 120
+CELL = 0.17  # inches a weight: a label of 9 points beside each
+WORDS = {
+    "encoder": ("Encoder self-", "source: what looks (query)", "source: what is looked at (key)"),
+    "decoder": (
+        "Decoder self-",
+        "target: what is predicted (query)",
+        "target, shifted right: what is looked at (key)",
+    ),
+    "cross": ("Cross-", "target: what is predicted (query)", "source: what is looked at (key)"),
+}
+"""Of a picture of an attention: its kind, and the names of its axes."""
 MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 bytes a pixel, several times over
 
 
 def draw_curves(run: WorkDir) -> Path:
     """`curves` of a run -> the PNG's path."""
-    return save(curves(read_metrics(run.metrics)), run.figures / "curves.png")
+    return save(curves(read_metrics(run.metrics), Experiment.from_dict(run.settings())), run.figures / "curves.png")
 
 
-def curves(rows: list[Row]) -> plt.Figure:
-    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed."""
-    train, dev, bleu = ([row for row in rows if name in row] for name in ("loss", "dev_loss", "dev_bleu"))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
-    left.plot([r["step"] for r in train], [r["loss"] for r in train], label="training, label-smoothed")
-    left.plot([r["step"] for r in dev], [r["dev_loss"] for r in dev], "o-", label="validation, not smoothed")
-    left.set(xlabel="step", ylabel="nats per target token", title="Loss")
-    left.legend()
-    middle.plot([r["step"] for r in bleu], [r["dev_bleu"] for r in bleu], "o-", color="tab:purple")
-    middle.set(xlabel="step", ylabel="greedy BLEU of some validation sentences", title="BLEU", ylim=(0, None))
-    right.plot([r["step"] for r in train], [r["tokens_per_second"] for r in train], color="tab:green")
-    right.set(xlabel="step", ylabel="target tokens per second", title="Speed", ylim=(0, None))
+def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
+    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed.
+
+    The losses have axes of their own, since no distance between them means anything: that of training is against a
+    label-smoothed target, which costs even a perfect model something, as the experiment says (None: not known).
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
+    of_training, of_validation, bleu, speed = axes.flat
+    smoothing = experiment.train.label_smoothing if experiment else 0.0
+    of_training.set(title="Training loss" + (f", label-smoothed by {smoothing}" if smoothing else ""))
+    if experiment and smoothing and any("loss" in row for row in rows):
+        at_best = least_loss(smoothing, experiment.model.vocab_size)
+        of_training.axhline(at_best, color="gray", linestyle="--", label=f"no model is below {at_best:.2f}")
+        of_training.legend()
+    of_validation.set(title="Validation loss, not smoothed")
+    bleu.set(title="BLEU of some validation sentences, greedy", xlabel="step")
+    speed.set(title="Speed", xlabel="step")
+    for axis, name, style, colour, unit in (
+        (of_training, "loss", "-", "tab:blue", "nats per target token"),
+        (of_validation, "dev_loss", "o-", "tab:orange", "nats per target token"),
+        (bleu, "dev_bleu", "o-", "tab:purple", "BLEU"),
+        (speed, "tokens_per_second", "-", "tab:green", "target tokens per second"),
+    ):
+        found = [row for row in rows if row.get(name) is not None]
+        values = [row[name] for row in found]
+        axis.plot([row["step"] for row in found], values, style, color=colour)
+        axis.set(ylabel=unit, xlim=(0, None))
+        if not found:
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "none yet", transform=axis.transAxes, ha="center", color="gray")
+        elif axis in (bleu, speed):
+            axis.set_ylim(0, 1.08 * max(values) or None)
     return figure
 
 
@@ -59,46 +92,82 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
     weights = getattr(attention.weights, of)
     rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
     layers, heads = weights.shape[:2]
-    longer = max(len(rows), len(columns))
-    size = 0.25 * longer + 0.8
-    if size * max(layers, heads) * DPI > MAX_PIXELS:
-        most = int((MAX_PIXELS / DPI / max(layers, heads) - 0.8) / 0.25)
-        raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({most} at most): use --html")
+    most = max(len(columns) * heads, len(rows) * layers) * CELL * DPI
+    if most > MAX_PIXELS:
+        fit = int(MAX_PIXELS / DPI / CELL / max(layers, heads))
+        longer = max(len(rows), len(columns))
+        raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({fit} at most): use --html")
+    width, height = (max(1.5, CELL * count) for count in (len(columns), len(rows)))
+    label = 0.085 * max(map(len, rows)), 0.085 * max(map(len, columns))  # inches of the longest, at their font size
     figure, axes = plt.subplots(
-        layers, heads, figsize=(size * heads + 0.8, size * layers), squeeze=False, layout="constrained"
+        layers,
+        heads,
+        figsize=(width * heads + label[0] + 2.2, (height + 0.3) * layers + label[1] + 1.2),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
-    text: dict[str, Any] = {"fontsize": 7, "parse_math": False}  # a "$" in a sentence is a dollar
+    text: dict[str, Any] = {"fontsize": 9, "parse_math": False}  # a "$" in a sentence is a dollar
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # the square root, as on the page: small weights can be told apart
     for (layer, head), axis in np.ndenumerate(axes):
         image = axis.imshow(weights[layer, head], norm=norm, cmap="viridis")
-        axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
+        axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=10)
         axis.set_xticks(range(len(columns)), columns, rotation=90, **text)
         axis.set_yticks(range(len(rows)), rows, **text)
-    figure.colorbar(image, ax=axes, aspect=30, label="weight")
+        axis.label_outer(remove_inner_ticks=True)  # all maps are of the same pieces
+    title, queries, keys = WORDS[of]
+    figure.suptitle(f"{title}attention of every head: each row sums to 1")
+    figure.supylabel(queries)
+    figure.supxlabel(keys)
+    figure.colorbar(image, ax=axes, aspect=30, label="weight", ticks=[0, 0.05, 0.25, 0.5, 1])
     return figure
 
 
-def draw_beside(rows: dict[str, tuple[float, list[float]]], title: str, path: Path) -> Path:
-    """For each row the paper's value and ours, one point a seed -> the PNG's path."""
-    figure, axis = plt.subplots(figsize=(11, 4), layout="constrained")
-    axis.axhline(1.0, color="gray", linewidth=0.5)
-    axis.plot([paper for paper, _ in rows.values()], "o", label="paper")
+class Beside(NamedTuple):
+    """A picture of a table: for each row the paper's value, and ours of each seed."""
+
+    title: str
+    unit: str
+    """What the values are: the name of their axis."""
+    names: tuple[str, str]
+    """Of the paper's points and of ours."""
+    rows: dict[str, tuple[float, list[float]]]
+    base: float | None = None
+    """The value that all others are compared with, if there is one: a line."""
+
+
+def draw_beside(picture: Beside, path: Path) -> Path:
+    """One point a value -> the PNG's path."""
+    rows = picture.rows
+    figure, axis = plt.subplots(figsize=(max(6.5, 0.55 * len(rows)), 4.5), layout="constrained")
+    if picture.base is not None:
+        axis.axhline(picture.base, color="gray", linewidth=0.8, label="base")
+    axis.plot([paper for paper, _ in rows.values()], "o", label=picture.names[0])
     points = [(place, value) for place, (_, ours) in enumerate(rows.values()) for value in ours]
-    axis.plot([place for place, _ in points], [value for _, value in points], "x", label="ours, each seed")
+    axis.plot([place for place, _ in points], [value for _, value in points], "x", label=picture.names[1])
     axis.legend()
-    axis.set_xticks(range(len(rows)), list(rows), rotation=60, fontsize=7)
-    axis.set(title=title)
+    tilted: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(rows) > 8 else {}
+    axis.set_xticks(range(len(rows)), list(rows), fontsize=9, **tilted)
+    axis.grid(axis="x", alpha=0.3)  # from a point down to the name of its row
+    axis.set(title=picture.title, ylabel=picture.unit)
     return save(figure, path)
 
 
 def draw_growth(
-    lengths: list[int], curves: dict[str, list[float | None]], title: str, path: Path, unit: str = "seconds"
+    lengths: list[int],
+    curves: dict[str, list[float | None]],
+    title: str,
+    path: Path,
+    unit: str = "seconds",
+    note: str = "",
 ) -> Path:
     """What a sequence costs over its length (None: not known), both logarithmic -> the PNG's path."""
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, costs in curves.items():
         axis.loglog(lengths, [math.nan if cost is None else cost for cost in costs], "o-", label=name)
-    axis.set(title=title, xlabel="n", ylabel=unit)
+    axis.set(title=title, xlabel="length of the sequence, n", ylabel=unit)
+    figure.supxlabel(textwrap.fill(note, 110), fontsize=8)
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.minorticks_off()
     axis.legend()

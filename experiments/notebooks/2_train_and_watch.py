@@ -85,8 +85,8 @@ lines = []
 run = train(experiment, run.path, log=lines.append, views=[Notebook(run)])
 
 # %% [markdown]
-# - **Loss.** The two curves are not to be compared with each other: the training loss is against the smoothed target of
-#   section 5.4, whose own entropy is a floor under it (notebook 1), and the validation loss is not smoothed.
+# - **Loss.** The two are not to be compared with each other: the training loss is against the smoothed target of
+#   section 5.4, whose own entropy is the dashed line under it (notebook 1), and the validation loss is not smoothed.
 # - **BLEU** is of greedy translations of the first 64 validation sentences. Of so few it jumps.
 # - **Speed** has no dents at the validations, which are left out of it. Those that are here come from other programs.
 #

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from experiments.evaluation.intervals import interval
 from experiments.evaluation.records import read_record
-from experiments.inspection.figures import draw_beside, draw_growth
-from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3
+from experiments.inspection.figures import Beside, draw_beside, draw_growth
+from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
 from experiments.tables.complexity import KINDS, K, R, table1_record
 from experiments.tables.runner import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
 from transformer.config import Experiment, UserError, counted
 from transformer.flops import train_flops
+
+MAPPED = 32 << 20
+"""Bytes from which on glibc maps an array anew each time (its DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 
 def render_table(table: Number, scale: str, results: Path) -> list[Path]:
@@ -66,10 +69,30 @@ def render_table1(results: Path) -> list[Path]:
         f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
         f"{record['hardware']['processor']}, {counted(record['hardware']['cores'], 'core')}.",
     ]
+    note = memory_note(lengths, d) if record["hardware"]["device"].endswith("cpu") else ""
+    if note:
+        head += ["", note]
     curves = {kind.name: measured[kind.name]["seconds"] for kind in KINDS}
     stem = results / "table1"
-    picture = draw_growth(lengths, curves, f"Table 1: a layer's time, d = {d}", stem.with_suffix(".png"))
+    path = stem.with_suffix(".png")
+    picture = draw_growth(lengths, curves, f"Table 1: time of one layer, d = {d}", path, note=note)
     return [*write_text(stem, head, columns, lines), picture]
+
+
+def memory_note(lengths: list[int], d: int) -> str:
+    """Why the restricted layer's time jumps between two lengths, where it does; "" where it does not.
+
+    It copies the neighbourhood of each position, [n, R, d]. glibc keeps smaller arrays for the next call; those of
+    MAPPED bytes it returns to the system, and each call has all pages mapped and cleared anew, which takes longer than
+    the products. (With a higher MALLOC_MMAP_THRESHOLD_ the jump is gone.)
+    """
+    mapped = [n for n in lengths if 4 * n * R * d >= MAPPED]
+    if not mapped or mapped == lengths:
+        return ""
+    return (
+        f"From n = {mapped[0]} on, the restricted layer's copy of all neighbourhoods, [n, {R}, {d}] in float32, has "
+        f"{MAPPED >> 20} MiB or more: so much the C library of Linux has mapped anew at each call. Hence the jump."
+    )
 
 
 def render_table2(scale: str, results: Path) -> list[Path]:
@@ -94,11 +117,16 @@ def render_table2(scale: str, results: Path) -> list[Path]:
             row += [mean(scores_of(made, "BLEU")), mean(scores_of(made, "chrF2")), f"{model.flops:.1e}"]
             row += [f"{counted_flops(made[0]):.1e}" if made else "", links(2, scale, f"{pair}-{model.name}", made)]
             lines.append(row)
-    picture = {
-        f"{model.pair} {model.name}": (model.bleu, scores_of(records.get(f"{model.pair}-{model.name}", []), "BLEU"))
-        for model in TABLE2
-    }
-    return write_table(2, scale, results, columns, lines, records, picture, "Table 2: BLEU (paper: BLEU-split)")
+    picture = Beside(
+        f"Table 2, scale {scale}: BLEU of the test set{elsewhere(scale)}",
+        "BLEU",
+        ("paper, BLEU-split", "ours, BLEU, each seed"),
+        {
+            f"{model.pair} {model.name}": (model.bleu, scores_of(records.get(f"{model.pair}-{model.name}", []), "BLEU"))
+            for model in sorted(TABLE2, key=lambda model: model.pair)  # as in the table
+        },
+    )
+    return write_table(2, scale, results, columns, lines, records, picture)
 
 
 def render_table3(scale: str, results: Path) -> list[Path]:
@@ -119,12 +147,28 @@ def render_table3(scale: str, results: Path) -> list[Path]:
         lines.append(line)
     ppl = {name: statistics.fmean(record["dev_ppl"] for record in made) for name, made in records.items()}
     base = ppl.get("base", math.nan)
-    picture = {
-        f"{row.name}\n{row.what}": (row.ppl / TABLE3[0].ppl, [r["dev_ppl"] / base for r in records.get(row.name, [])])
-        for row in TABLE3
-    }
+    picture = Beside(
+        f"Table 3, scale {scale}: perplexity of each row, base = 1{elsewhere(scale)}",
+        "validation perplexity / that of base",
+        ("paper", "ours, each seed"),
+        {
+            label_of(row): (row.ppl / TABLE3[0].ppl, [r["dev_ppl"] / base for r in records.get(row.name, [])])
+            for row in TABLE3
+        },
+        base=1.0,
+    )
     told = order({row.name: row.ppl for row in TABLE3}, ppl)
-    return write_table(3, scale, results, columns, lines, records, picture, "Table 3: perplexity / base's", told)
+    return write_table(3, scale, results, columns, lines, records, picture, told)
+
+
+def label_of(row: Row) -> str:
+    """The name of a row and what is changed in it; the name alone where that says it."""
+    return f"{row.name}: {row.what}" if row.what not in ("", row.name) else row.name
+
+
+def elsewhere(scale: str) -> str:
+    """A line of a picture's title: what a reader must know before comparing."""
+    return "" if scale == "paper" else "\nours: other text and a far smaller model than the paper's"
 
 
 def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
@@ -148,15 +192,14 @@ def write_table(
     columns: list[str],
     lines: list[list[str]],
     records: dict[str, list[Record]],
-    picture: dict[str, tuple[float, list[float]]],
-    title: str,
+    picture: Beside,
     told: Sequence[str] = (),
 ) -> list[Path]:
     """One table in its three forms -> their paths. `told` is said above it, behind its notes."""
     stem = folder_of(table, scale, results)
     head = [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records), *told]
     text = write_text(stem, head, columns, lines)
-    return [*text, draw_beside(picture, title, stem.with_suffix(".png"))]
+    return [*text, draw_beside(picture, stem.with_suffix(".png"))]
 
 
 def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list[str]]) -> list[Path]:

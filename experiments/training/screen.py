@@ -1,11 +1,13 @@
 """A run on one screen of a terminal: curves of loss and BLEU, speed, the time that is left, the last sample."""
 
+import math
 import sys
 import time
 from collections import deque
 from types import TracebackType
 
 import plotext
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.layout import Layout
 from rich.live import Live
@@ -17,15 +19,19 @@ from experiments.history import SAMPLE, Row, minutes, read_metrics
 from experiments.streams import visible
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
+from transformer.loss import least_loss
+
+Titles = tuple[str, ...]
+"""Of a box, the longest first."""
 
 LINES = 200
 """So many of the latest lines are printed when the screen is left."""
 
-NARROW = 100
-"""Columns below which the numbers stand in two rows."""
+WORDS = 8
+"""Rows of text, at most, for the sample and the latest lines."""
 
-WORDS = 10
-"""Rows of the part for the sample and the latest lines."""
+CURVES = 5
+"""Rows below which a box with a curve shows nothing: its frame, an axis, and two for the curve."""
 
 
 def has_screen() -> bool:
@@ -36,8 +42,8 @@ def has_screen() -> bool:
 class Screen:
     """While it is entered, the terminal shows the run; afterwards, the lines that were said meanwhile."""
 
-    def __init__(self, run: WorkDir, steps: int):
-        self.run, self.steps = run, steps
+    def __init__(self, run: WorkDir, experiment: Experiment):
+        self.run, self.experiment = run, experiment
         self.lines: deque[str] = deque(maxlen=LINES)
         self.console = Console()
         self.live = Live(console=self.console, screen=True, refresh_per_second=1, get_renderable=self.picture)
@@ -57,41 +63,73 @@ class Screen:
 
     def picture(self) -> Layout:
         """All of it, from what metrics.jsonl holds now."""
-        rows: list[Row] = []
-        words = Group()
+        width, height = self.console.size
+        rows: list[Row] | None = None
         try:
             rows = read_metrics(self.run.metrics)
-            words = self.words(rows)
+            words = self.words(rows, max(2, min(WORDS, height // 4 - 2)))
         except UserError as error:
-            words = Group(Text(str(error)))
-        width, height = self.console.size
-        numbers = numbers_of(rows, self.steps, width)
-        top = 2 + 2 * len(numbers.renderables)
+            words = [Text(str(error))]
+        numbers = numbers_of(rows or [], self.experiment.train.steps, width - 4)
+        top, below = 2 + 2 * len(numbers.renderables), 2 + len(words)
+        tall = height - top - below if rows is not None else 0  # of what cannot be read, there are no curves
         parts = Layout()
         parts.split_column(
-            Layout(Panel(numbers, title=str(self.run.path)), size=top),
-            Layout(name="curves"),
-            Layout(Panel(words), size=WORDS),
+            Layout(Panel(numbers, title=fitting((visible(str(self.run.path)), self.run.path.name), width)), size=top),
+            Layout(name="curves", visible=tall >= CURVES),
+            Layout(Panel(Group(*words)), size=below if tall >= CURVES else None, visible=height - top >= 3),
         )
-        half, tall = (width // 2) - 4, max(4, height - top - WORDS - 2)
-        loss = plot(rows, "loss", "dev_loss", self.steps, half, tall)
-        bleu = plot(rows, None, "dev_bleu", self.steps, half, tall)
+        wide = [width // 3, width // 3, width - 2 * (width // 3)]
         parts["curves"].split_row(
-            Layout(Panel(loss, title="loss, nats per target token (o validation)")),
-            Layout(Panel(bleu, title="BLEU of some validation sentences, greedy")),
+            *(
+                Layout(Panel(plot, title=fitting(titles, size), padding=0), size=size)
+                for size, (titles, plot) in zip(wide, self.plots(rows or [], wide[0] - 2, tall - 2), strict=True)
+            )
         )
         return parts
 
-    def words(self, rows: list[Row]) -> Group:
-        """The last sample, and the last lines."""
+    def plots(self, rows: list[Row], width: int, height: int) -> list[tuple[Titles, Text]]:
+        """Three, with the titles that each may have. The two losses are no numbers to compare, so none shows both."""
+        train = self.experiment.train
+        first, valid = (min(every, train.steps) for every in (train.log_every, train.eval_every))
+        loss: Titles = ("training loss", "training")
+        if train.label_smoothing:
+            at_best = least_loss(train.label_smoothing, self.experiment.model.vocab_size)
+            loss = (
+                f"training loss, label-smoothed ({at_best:.2f} at best), nats per target token",
+                f"training loss, smoothed ({at_best:.2f} at best)",
+                "training loss, smoothed",
+                "train loss, smoothed",
+                *loss,
+            )
+        dev = ("validation loss, not smoothed, nats per target token", "validation loss, not smoothed")
+        bleu = ("BLEU of some validation sentences, greedy", "validation BLEU, greedy", "BLEU, greedy", "BLEU")
+        return [
+            (loss, plot(rows, "loss", train.steps, first, width, height)),
+            ((*dev, "validation loss", "validation"), plot(rows, "dev_loss", train.steps, valid, width, height)),
+            (bleu, plot(rows, "dev_bleu", train.steps, valid, width, height)),
+        ]
+
+    def words(self, rows: list[Row], most: int) -> list[Text]:
+        """The last sample, and the last lines: one line at least, and so many at most."""
         sample = newest(rows, "output")
         said = [Text(visible(f"{name:9}  {sample[name]}"), no_wrap=True) for name in SAMPLE if name in sample]
-        last = [text for text in self.lines if not text.startswith(" ")][len(said) + 2 - WORDS :]  # samples stand above
-        return Group(*said, *(Text(line, style="dim", no_wrap=True) for line in last))
+        if not said:
+            train = self.experiment.train
+            when = min(train.eval_every, train.steps)
+            said = [Text(f"no sample yet: first after step {when:,}", style="dim", no_wrap=True)]
+        last = [text for text in self.lines if not text.startswith(" ")]  # samples stand above
+        room = max(0, most - len(said))
+        return [*said[:most], *(Text(line, style="dim", no_wrap=True) for line in last[len(last) - room :])]
+
+
+def fitting(titles: Titles, width: int) -> str:
+    """The first that stands whole on a box of that width; none, where there is no such."""
+    return next((title for title in titles if cell_len(title) <= width - 6), "")
 
 
 def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
-    """How far the run is, how fast, and how good: in one row of a terminal that is wide, or in two."""
+    """How far the run is, how fast, and how good: in one row, or in several where they would not stand in one."""
     train, dev, bleu = (newest(rows, name) for name in ("loss", "dev_loss", "dev_bleu"))
     skipped = sum(row.get("skipped") or 0 for row in rows)
     cells = [
@@ -99,20 +137,29 @@ def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
         ("tokens/s", shown(train.get("tokens_per_second"), ",.0f")),
         ("left", minutes(train["seconds_left"]) if train.get("seconds_left") is not None else "-"),
         ("skipped steps", f"{skipped:.0f}"),
-        ("loss", shown(train.get("loss"), ".4f")),
-        ("validation", shown(dev.get("dev_loss"), ".4f")),
+        ("training loss", shown(train.get("loss"), ".4f")),
+        ("validation loss", shown(dev.get("dev_loss"), ".4f")),
         ("perplexity", shown(dev.get("dev_ppl"), ".2f")),
         ("BLEU", shown(bleu.get("dev_bleu"), ".2f")),
     ]
     tables = []
-    for row in (cells[:4], cells[4:]) if width < NARROW else (cells,):
+    for row in broken(cells, width):
         table = Table.grid(expand=True, padding=(0, 1))
-        for _ in row:
-            table.add_column(no_wrap=True, ratio=1)
+        for cell in row:
+            table.add_column(no_wrap=True, min_width=max(map(len, cell)))
         table.add_row(*(Text(name, style="dim") for name, _ in row))
         table.add_row(*(Text(value, style="bold") for _, value in row))
         tables.append(table)
     return Group(*tables)
+
+
+def broken(cells: list[tuple[str, str]], width: int) -> list[list[tuple[str, str]]]:
+    """Cells in the fewest rows of equal number that are not wider than that."""
+    for count in (8, 4, 2):
+        rows = [cells[start : start + count] for start in range(0, len(cells), count)]
+        if all(sum(1 + max(map(len, cell)) for cell in row) <= width for row in rows):
+            return rows
+    return [[cell] for cell in cells]
 
 
 def newest(rows: list[Row], name: str) -> Row:
@@ -125,20 +172,63 @@ def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def plot(rows: list[Row], line: str | None, points: str, steps: int, width: int, height: int) -> Text:
-    """Numbers of the rows over the steps, drawn with characters: one name's as a line, one's as points."""
+def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height: int) -> Text:
+    """One number of the rows over the steps, drawn with characters; it comes after step `first`."""
+    found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if not found:
+        return Text(f"none yet: first after step {first:,}", style="dim")
+    if width < 10 or height < 3:
+        return Text("no room", style="dim")
+    # A run may have gone on beyond the steps that it has now.
+    end = max(steps, *(row["step"] for row in rows))
+    values = [value for _, value in found]
+    low, high, marks = ticks(0.0 if name == "dev_bleu" else min(values), max(values), height - 2)
+    across = round_step(end / max(2, width // 10))
+    while across % 1:
+        across = round_step(across * 1.01)
     plotext.clf()
+    plotext.limit_size(False, False)  # a box's size is known here better than by the terminal that plotext finds
     plotext.plotsize(width, height)
     plotext.theme("clear")
-    # A run may have gone on beyond the steps that it has now.
-    plotext.xlim(0, max(steps, *(row["step"] for row in rows)) if rows else steps)
-    drawn = False
-    for name, draw, marker in ((line, plotext.plot, "braille"), (points, plotext.scatter, "o")):
-        found = [(row["step"], row[name]) for row in rows if name and row.get(name) is not None]
-        if found:
-            drawn = True
-            draw(*zip(*found, strict=True), marker=marker)
-    return Text.from_ansi(plotext.build()) if drawn else Text("nothing yet", style="dim")
+    plotext.xaxes(True, False)  # the box has a frame
+    plotext.yaxes(True, False)
+    plotext.xlim(0, end)
+    plotext.ylim(low, high)
+    plotext.yticks(marks, list(marks.values()))
+    steps_shown = [int(across * i) for i in range(int(end / across) + 1)]
+    plotext.xticks(steps_shown, [f"{step:,}" for step in steps_shown])
+    if name == "loss":
+        plotext.plot(*zip(*found, strict=True), marker="braille")
+    else:  # few: each stands for itself
+        plotext.scatter(*zip(*found, strict=True), marker="o")
+    return Text.from_ansi(plotext.build())
+
+
+def ticks(low: float, high: float, rows: int) -> tuple[float, float, dict[float, str]]:
+    """Of an axis of so many rows of characters: its limits, and what stands beside which value.
+
+    plotext writes any label beside the row that is nearest to its value. Here a round number is a whole number of rows,
+    so that each label is the value of the row that it stands at; of those that fit, the one that stretches most.
+    """
+    if high <= low:
+        high = low + (abs(low) / 2 or 1.0)
+    found = []
+    for every in range(math.ceil(rows / 8), max(1, rows // 2) + 1):
+        label = round_step((high - low) / max(1, rows - 1) * every)
+        while math.floor(low / label * every) + rows - 1 < high / label * every - 1e-9:
+            label = round_step(label * 1.01)
+        found.append((label / every, every, label))
+    step, every, label = min(found)
+    first = math.floor(low / step)
+    decimals = next(n for n in range(12) if math.isclose(round(label, n), label) or n == 11)
+    marked = {i * step: i // every * label for i in range(first, first + rows) if i % every == 0}
+    return first * step, (first + rows - 1) * step, {at: f"{value:.{decimals}f}" for at, value in marked.items()}
+
+
+def round_step(least: float) -> float:
+    """The smallest number that is at least so large, and whose multiples are read at a glance."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * digit for digit in (1, 2, 2.5, 5, 10) if power * digit >= least * (1 - 1e-9))
 
 
 def watch(run: WorkDir) -> None:
@@ -146,9 +236,9 @@ def watch(run: WorkDir) -> None:
 
     UserError once the run is gone.
     """
-    screen = Screen(run, Experiment.from_dict(run.settings()).train.steps)
+    screen = Screen(run, Experiment.from_dict(run.settings()))
     if not has_screen():
-        screen.console.print(numbers_of(read_metrics(run.metrics), screen.steps, screen.console.width))
+        screen.console.print(numbers_of(read_metrics(run.metrics), screen.experiment.train.steps, screen.console.width))
         return
     with screen:
         try:

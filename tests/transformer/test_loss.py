@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import transformer.loss
-from transformer.loss import cross_entropy, tied_cross_entropy
+from transformer.loss import cross_entropy, least_loss, tied_cross_entropy
 from transformer.matmul import einsum
 
 
@@ -18,6 +18,16 @@ def test_against_the_smoothed_distribution_written_out(smoothing):
     loss, count = cross_entropy(logits, jnp.array(targets), smoothing)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert count == 3
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_least_loss_is_that_of_the_smoothed_target_itself(smoothing):
+    V = 11
+    logits = jnp.log(jnp.full((1, V), max(smoothing, 1e-30) / (V - 1)).at[0, 3].set(1 - smoothing))
+    best, _ = cross_entropy(logits, jnp.array([3]), smoothing)
+    np.testing.assert_allclose(least_loss(smoothing, V), best, rtol=1e-6, atol=1e-6)
+    worse, _ = cross_entropy(logits + 0.1 * jax.random.normal(jax.random.key(0), (1, V)), jnp.array([3]), smoothing)
+    assert worse > best or not smoothing
 
 
 def test_padding_counts_for_nothing_in_loss_and_gradient():

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from experiments import find
-from experiments.cli.arguments import UsageError, experiment_of
+from experiments.cli.arguments import UsageError, experiment_of, parse
+from experiments.cli.flags import Attending, Planning, Scoring
 from transformer.config import UserError
 
 
@@ -84,3 +85,36 @@ def test_what_is_not_there_is_named(here, arguments, message):
         experiment_of("train", arguments)
     with pytest.raises(UsageError):
         experiment_of("train", [])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--htm", "a.html"], "there is no flag --htm; perhaps --html"),
+        (["--nothing-like-it"], "there is no flag --nothing-like-it"),
+        (["--html", "a.html", "b.html"], "unexpected b.html"),
+        (["--words", "yes"], "unexpected yes"),
+    ],
+    ids=str,
+)
+def test_what_nobody_reads_is_told_in_a_sentence(arguments, message):
+    with pytest.raises(UserError) as told:
+        parse(Attending, arguments, Attending(), "attention")
+    assert str(told.value) == message
+
+
+def test_flags_that_are_alike_are_named_without_their_help():
+    with pytest.raises(
+        UserError, match=r"^there is no flag --train.step and no --model.d-modl; perhaps --[-a-z. ]+$"
+    ) as e:
+        parse(Planning, ["--train.step", "5", "--model.d-modl", "3"], Planning(find("demo")), "plan")
+    assert "--train.steps" in str(e.value).split() and "--model.d-model" in str(e.value).split()
+
+
+def test_help_says_what_is_required_and_no_default_for_it(capsys):
+    with pytest.raises(SystemExit):
+        parse(Scoring, ["--help"], Scoring(), "score RUN")
+    words = " ".join(capsys.readouterr().out.replace("│", "").split())
+    for flag in ("--source", "--target"):
+        told = words[words.index(f"{flag} FILE") :].split("(", 2)
+        assert "required)" in words[words.index(f"{flag} FILE") :].split(" --")[0] and "None" not in told[0]

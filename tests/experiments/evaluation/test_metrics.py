@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.metrics import Translated, bleu, check_language, score
+from experiments.evaluation.metrics import Translated, bleu, check_language, score, scores_told
 from experiments.evaluation.records import results_table
 from experiments.translator import Translator
 from transformer.config import UserError
@@ -71,6 +71,20 @@ def bleu_of(outputs, references, language):
 
 def score_all(outputs, references, language):
     return score(Translated([], outputs, references, language))[0]
+
+
+def test_a_zero_beside_a_bleu_that_is_none_is_explained():
+    references = ["Die Katze sieht den alten Hund .", "Das Kind liest ein Buch ."]
+    for outputs, explained in (
+        (["Die Katze sah den Hund .", "Das Kind liest das ."], True),  # three in a row, and no four
+        (["Die Katze sieht den Hund .", "Das Kind liest das ."], False),
+        (["gar nichts", "davon"], False),  # BLEU is 0 too
+    ):
+        found = score_all(outputs, references, "de")
+        lines = scores_told(found)
+        assert lines[: len(found)] == list(map(str, found))
+        assert ["no four tokens in a row" in line for line in lines[len(found) :]] == [True] * explained
+    assert scores_told(score_all(["a b"], ["a c"], "fr"))[-1].startswith("chrF2")  # no such score
 
 
 @pytest.mark.parametrize("language", ["zh", "zh-Hant", "yue"])

@@ -3,6 +3,7 @@
 import base64
 import json
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,11 +21,12 @@ from experiments.inspection.attention import (
     pair_of,
     pieces_of,
     quantised,
+    telling,
     to_json,
     to_page,
     words,
 )
-from experiments.inspection.figures import draw_attention
+from experiments.inspection.figures import DPI, draw_attention
 from experiments.translator import Translator
 from tests.experiments.pairs import make_pair, softmax
 from transformer.config import UserError
@@ -144,6 +146,32 @@ def test_what_is_too_long_is_refused_by_name(translator, monkeypatch):
         pair_of(translator, "micro", long, None)
 
 
+def test_a_head_tells_most_whose_rows_look_at_places_of_their_own():
+    one_each = np.eye(4)
+    everywhere = np.full((4, 4), 0.25)
+    always_last = np.tile(np.eye(4)[3], (4, 1))
+    two_and_two = np.eye(4)[[0, 0, 1, 1]]
+    found = telling(np.stack([one_each, everywhere, always_last, two_and_two]))
+    np.testing.assert_allclose(found, [2, 0, 0, 1], atol=1e-12)
+
+
+@given(st.integers(0, 99), st.integers(1, 6), st.integers(1, 6))
+def test_what_a_head_tells_is_the_mutual_information_of_row_and_column(seed, rows, columns):
+    weights = softmax(5 * np.random.default_rng(seed).normal(size=(rows, columns))).astype(np.float64)
+    joint = weights / rows
+    alone = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    np.testing.assert_allclose(telling(weights), (joint * np.log2(joint / alone)).sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_a_page_opens_on_the_head_that_tells_most(kind):
+    pair = make_pair(SOURCE, TARGET)
+    clear, shape = getattr(pair.attention.weights, kind), getattr(pair.attention.weights, kind).shape
+    clear[...] = np.eye(shape[-1])[-1]  # all on EOS: of no entropy, and of no interest
+    clear[1, 2] = np.eye(shape[-1])[np.arange(shape[-2]) % shape[-1]]
+    assert json.loads(Page(to_page(pair, by_words=False)).scripts[0])["opens"][kind] == 1 * 3 + 2
+
+
 class Page(HTMLParser):
     """What a browser would make of a page: its elements with their attributes, and the scripts' texts."""
 
@@ -221,8 +249,39 @@ def test_a_picture_has_every_head_with_its_own_pieces(of, tmp_path, monkeypatch)
     maps = getattr(attention.weights, of).reshape(-1, len(rows), len(columns))
     for axis, weights in zip(figure.axes[:-1], maps, strict=True):  # the last one is the colour bar
         np.testing.assert_array_equal(axis.images[0].get_array(), weights)
-        assert [tick.get_text() for tick in axis.get_xticklabels()] == columns
-        assert [tick.get_text() for tick in axis.get_yticklabels()] == rows
+        place = axis.get_subplotspec()  # the labels of all maps stand beside the outer ones
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == (columns if place.is_last_row() else [])
+        assert [tick.get_text() for tick in axis.get_yticklabels()] == (rows if place.is_first_col() else [])
+    queries, keys = figure.get_supylabel(), figure.get_supxlabel()
+    assert queries.startswith(AXES[of][0]) and "(query)" in queries
+    assert keys.startswith(AXES[of][1].replace("shifted", "target, shifted right")) and "(key)" in keys
+    assert (
+        "attention" in figure.get_suptitle() and of.replace("cross", "Cross").lower() in figure.get_suptitle().lower()
+    )
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("count", [2, 8, 15, 25])
+def test_labels_of_a_picture_can_be_read_and_none_is_over_another(count, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("experiments.inspection.figures.save", lambda figure, path: drawn.append(figure) or path)
+    draw_attention(
+        make_pair(["▁Hundert"] * count, ["▁Weißbrot"] * count, layers=2, heads=4).attention, tmp_path / "x.png"
+    )
+    (figure,) = drawn
+    figure.canvas.draw()
+    maps = np.array(figure.axes[:-1]).reshape(2, 4)
+    for (row, column), axis in np.ndenumerate(maps):  # beside the outer maps alone
+        shown = [any(t.label1.get_visible() for t in a.get_major_ticks()) for a in (axis.xaxis, axis.yaxis)]
+        assert shown == [row == 1, column == 0]
+    for labels, side in ((maps[1, 0].get_xticklabels(), 0), (maps[1, 0].get_yticklabels(), 1)):
+        places = sorted(getattr(label.get_window_extent(), ("x0", "y0")[side]) for label in labels)
+        points = labels[0].get_fontsize() * figure.dpi / 72
+        assert labels[0].get_fontsize() >= 9 and np.diff(places).min() >= 0.95 * points
+    boxes = [axis.title.get_window_extent() for axis in maps[0]]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    if count <= 15:
+        assert figure.get_size_inches()[0] * DPI <= 1600
     plt.close(figure)
 
 

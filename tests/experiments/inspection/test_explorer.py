@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.inspection.attention import AXES, Pair, merged, pieces_of, to_page, words
+from experiments.inspection.attention import AXES, Pair, merged, pieces_of, telling, to_page, words
 from tests.experiments.pairs import make_pair
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -45,6 +45,8 @@ PAIR = make_pair(
 )
 
 SHORT = make_pair(["▁The", "▁dog", "s", "▁bark", "s", "</s>"], ["▁Die", "▁Hun", "de", "</s>"], layers=2, heads=2)
+
+SENTENCE = make_pair(["▁word"] * 11 + ["</s>"], ["▁Wort"] * 13 + ["</s>"], layers=2, heads=4)
 
 LONG = make_pair(["▁wo", "rd"] * 80 + ["</s>"], ["▁Wör", "t", "er"] * 50 + ["</s>"], layers=6, heads=8)
 
@@ -134,6 +136,17 @@ def number(tip: str) -> float:
     return float(re.search(r": (\d\.\d{4})$", tip)[1])
 
 
+def opened(pair: Pair, kind: str) -> tuple[int, int]:
+    """Layer and head of the most telling map of a kind, from 0."""
+    found = telling(pair.attention.weights._asdict()[kind])
+    layer, head = np.unravel_index(found.argmax(), found.shape)
+    return int(layer), int(head)
+
+
+def name(kind: str, layer: int, head: int) -> str:
+    return f"{kind}, layer {layer + 1}, head {head + 1}"
+
+
 CLOSE = {"atol": 0.00005 + 1 / 65535}  # four digits are shown, of 16 bits
 
 
@@ -144,7 +157,7 @@ def test_it_begins_with_all_heads_and_one_large_map(browser, tmp_path):
     assert len(browser.all("#grid canvas")) == 6
     assert browser.texts("#grid .head") == ["head", "1", "2", "3"]
     assert browser.texts("#grid .layer") == ["layer 1", "layer 2"]
-    assert browser.one("#chosen").text == "cross, layer 1, head 1"
+    assert browser.one("#chosen").text == name("cross", *opened(PAIR, "cross"))
     assert "a-run" in browser.one("#origin").text and "20, 30" in browser.one("#origin").text
     assert not browser.one("#tip").is_displayed()
 
@@ -187,7 +200,7 @@ def test_hovering_names_the_words_and_highlights_them(browser, tmp_path):
     browser.open(tmp_path, PAIR)
     tip = browser.hover(1, 2)
     assert tip.startswith("▁Hun → s: ") and browser.at() == (1, 2)
-    np.testing.assert_allclose(number(tip), PAIR.attention.weights.cross[0, 0, 1, 2], rtol=0, **CLOSE)
+    np.testing.assert_allclose(number(tip), PAIR.attention.weights.cross[*opened(PAIR, "cross"), 1, 2], rtol=0, **CLOSE)
     webdriver.ActionChains(browser.driver).move_to_element(browser.one("h1")).perform()
     assert not browser.one("#tip").is_displayed() and not browser.all("#large .on")
 
@@ -198,7 +211,9 @@ def test_words_are_merged_and_taken_apart(browser, tmp_path):
     assert browser.texts("#rows span") == ["Die", "Hunde", "bellen.", "</s>"]
     tip = browser.hover(1, 1)
     assert tip.startswith("Hunde → dogs: ")
-    np.testing.assert_allclose(number(tip), merged(PAIR.attention).weights.cross[0, 0, 1, 1], rtol=0, **CLOSE)
+    np.testing.assert_allclose(
+        number(tip), merged(PAIR.attention).weights.cross[*opened(PAIR, "cross"), 1, 1], rtol=0, **CLOSE
+    )
     browser.one("#merge").click()
     assert browser.texts("#rows span") == PAIR.attention.target
 
@@ -207,7 +222,10 @@ def test_all_of_it_by_keyboard(browser, tmp_path):
     browser.open(tmp_path, PAIR)
     browser.press(Keys.TAB)
     browser.press(Keys.ARROW_LEFT)  # the tab before: arrows choose at once
-    assert browser.one("#chosen").text == "decoder, layer 1, head 1"
+    assert browser.one("#chosen").text == name("decoder", *opened(PAIR, "decoder"))
+    browser.all("#grid button")[0].click()
+    browser.one("#tabs [aria-selected=true]").click()
+    assert browser.one("#chosen").text == "decoder, layer 1, head 1"  # what was chosen in a tab stays so
     browser.press(Keys.TAB, Keys.SPACE)
     assert browser.texts("#columns span") == ["<s>", "Die", "Hunde", "bellen."]
     browser.press(Keys.TAB, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
@@ -230,7 +248,7 @@ def test_pixels_are_the_colours_of_the_legend(browser, tmp_path):
     script = """
         const canvas = document.querySelector(arguments[0]);
         return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];"""
-    weights = PAIR.attention.weights.cross[0, 0]
+    weights = PAIR.attention.weights.cross[*opened(PAIR, "cross")]
     pixels = np.array(browser.driver.execute_script(script, "#field canvas")).reshape(*weights.shape, 4)
     assert np.all(pixels[..., 3] == 255)
     assert pixels[..., 1].argmax() == weights.argmax()
@@ -265,5 +283,20 @@ def test_a_long_sentence_scrolls_inside_and_its_labels_stay(browser, tmp_path, w
     assert abs(row["y"] - cursor["y"]) < 1 and abs(column["x"] - cursor["x"]) < 1
     assert cursor["x"] + cursor["width"] <= scroll["x"] + scroll["width"] <= width
     assert browser.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    assert all(canvas.size["width"] <= 112 for canvas in browser.all("#grid canvas"))
+    assert all(canvas.size["width"] <= 180 for canvas in browser.all("#grid canvas"))
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("width, height", [(320, 640), (768, 1024), (1280, 800), (1920, 1080)])
+def test_a_window_is_used_and_nothing_goes_beyond_it(browser, tmp_path, width, height):
+    browser.open(tmp_path, SENTENCE)
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.driver.refresh()
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    grid, scroll, field = (browser.one(found).rect for found in ("#grid", "#scroll", "#field canvas"))
+    assert field["x"] + field["width"] <= scroll["x"] + scroll["width"] + 1 <= width + 1
+    if width >= 1280:  # beside each other, all in sight, and no more than a quarter of either side empty
+        assert grid["x"] + grid["width"] < scroll["x"] and scroll["y"] + scroll["height"] <= height
+        assert scroll["x"] + scroll["width"] > 0.75 * width and scroll["y"] + scroll["height"] > 0.75 * height
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

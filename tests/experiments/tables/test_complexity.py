@@ -16,7 +16,7 @@ from experiments.tables.complexity import (
     restricted,
     self_attention,
 )
-from experiments.tables.render import render_table1
+from experiments.tables.render import memory_note, render_table1
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 
@@ -71,3 +71,9 @@ def test_the_table_is_made_once_and_rendered_from_its_record(tmp_path):
     assert rows[1].endswith("| O(n) | 80 | O(n) | 80 |")
     assert len(csv.read_text().splitlines()) == 1 + 2 * len(KINDS)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_jump_in_time_is_explained_where_there_is_one_alone():
+    assert "From n = 512 on" in memory_note([256, 512, 1024], 512)  # 4 x 512 x 32 x 512 bytes: 32 MiB
+    for lengths in ([128, 256], [512, 1024]):  # all before it, and all behind it
+        assert memory_note(lengths, 512) == ""

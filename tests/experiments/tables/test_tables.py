@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 
 from experiments.evaluation.records import RESULTS, read_record, write_record
@@ -90,6 +91,26 @@ def test_a_table_without_records_is_empty_and_good(table, tmp_path):
     markdown = render_table(table, "small", tmp_path)[0].read_text()
     assert "No record yet" in markdown
     assert len(cells_of(markdown)) == (len(TABLE3) if table == 3 else 13 + len(TABLE2))
+
+
+@pytest.mark.parametrize("table", [2, 3])
+def test_a_picture_says_its_scale_and_its_unit_and_has_a_line_for_base_where_there_is_one(table, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("experiments.inspection.figures.save", lambda figure, path: figures.append(figure) or path)
+    shutil.copytree(RESULTS / f"table{table}-smoke", tmp_path / f"table{table}-smoke")
+    render_table(table, "smoke", tmp_path)
+    (axis,) = figures[0].axes
+    assert f"Table {table}, scale smoke" in axis.get_title() and "smaller model" in axis.get_title()
+    assert axis.get_ylabel() == ("BLEU" if table == 2 else "validation perplexity / that of base")
+    values = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+    assert values.get("base") == (None if table == 2 else [1.0, 1.0])
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert len(labels) == len(TABLE2 if table == 2 else TABLE3) == len(set(labels)) and "big: big" not in labels
+    papers = [m.bleu for pair in ("en-de", "en-fr") for m in TABLE2 if m.pair == pair]
+    assert values["paper, BLEU-split" if table == 2 else "paper"] == (
+        papers if table == 2 else [row.ppl / TABLE3[0].ppl for row in TABLE3]
+    )
+    plt.close(figures[0])
 
 
 def test_an_edited_record_is_refused_by_name(filled, tmp_path):

@@ -10,11 +10,14 @@ import sys
 import types
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 from rich.console import Console
 
+from experiments import find
 from experiments.cli.main import main
 from experiments.history import read_metrics
+from experiments.inspection.figures import curves
 from experiments.training.loop import train
 from experiments.training.progress import Progress
 from experiments.training.screen import Screen, has_screen, watch
@@ -22,6 +25,9 @@ from experiments.training.views import Notebook, TensorBoard, WeightsAndBiases
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
 from transformer.config import UserError
+from transformer.loss import least_loss
+
+FORTY = replace(find("demo"), train=replace(find("demo").train, steps=40, log_every=20))
 
 
 class Rows:
@@ -62,7 +68,7 @@ def test_tensorboard_has_them(tmp_path):
 
 
 def test_the_screen_shows_numbers_curves_and_the_last_sample(run):
-    screen = Screen(run, steps=40)
+    screen = Screen(run, FORTY)
     screen.line("something was said")
     text = printed(screen, 140, 40)
     rows = read_metrics(run.metrics)
@@ -76,20 +82,21 @@ def test_the_screen_shows_numbers_curves_and_the_last_sample(run):
 @pytest.mark.parametrize("size", [(20, 8), (80, 24), (400, 100)], ids=str)
 def test_the_screen_fits_any_terminal(run, tmp_path, size):
     for shown in (run, WorkDir(tmp_path / "not begun")):
-        lines = printed(Screen(shown, steps=40), *size).splitlines()
+        lines = printed(Screen(shown, FORTY), *size).splitlines()
         assert max(map(len, lines)) <= size[0] and len(lines) <= size[1]
 
 
 def test_a_damaged_line_is_said_on_the_screen(tmp_path):
     run = WorkDir(tmp_path)
     run.metrics.write_text('{"step": 1, "loss": 2.0}\nnothing\n{"step": 2, "loss": 1.0}\n')
-    assert "line 2" in printed(Screen(run, steps=40), 140, 40)
+    assert "line 2" in printed(Screen(run, FORTY), 140, 40)
 
 
 def of_rows(folder, *rows) -> Screen:
     run = WorkDir(folder)
+    folder.mkdir(exist_ok=True)
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Screen(run, steps=40)
+    return Screen(run, FORTY)
 
 
 def test_a_row_that_no_run_writes_is_said_too(tmp_path):
@@ -138,6 +145,112 @@ def test_a_run_that_is_removed_is_watched_no_longer(run, tmp_path, monkeypatch):
         watch(WorkDir(tmp_path / "run"))
 
 
+def axes_of(lines):
+    """Of each box with a curve: its lines without the frame."""
+    top = next(i for i, line in enumerate(lines) if line.count("╭") == 3)
+    bottom = next(i for i, line in enumerate(lines) if i > top and line.count("╰") == 3)
+    return list(zip(*(line[1:-1].split("││") for line in lines[top + 1 : bottom]), strict=True))
+
+
+def labels_of(box):
+    """What stands beside which row, and below which column."""
+    marked = {row: float(line.split("┤")[0]) for row, line in enumerate(box) if "┤" in line}
+    frame, words = box[-2], [word.replace(",", "") for word in box[-1].split()]
+    return marked, dict(zip((column for column, c in enumerate(frame) if c == "┬"), map(int, words), strict=True))
+
+
+def along(labels):
+    """The function place -> value that the first and the last label say, and how much one place is."""
+    (first, low), (last, high) = min(labels.items()), max(labels.items())
+    each = (high - low) / (last - first)
+    return lambda place: low + (place - first) * each, abs(each)
+
+
+SIZES = [(60, 16), (60, 50), (80, 24), (100, 16), (100, 24), (120, 24), (120, 50), (200, 16), (200, 24), (200, 50)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "values", [(4.41, 0.19, 0.53), (0.0, 100.0, 42.7), (312.0, 311.5, 309.0), (7e-4, 2e-4)], ids=str
+)
+def test_labels_stand_where_the_values_are(tmp_path, size, values):
+    steps = [10 * (i + 1) for i in range(len(values))]
+    rows = [{"step": s, "loss": v, "dev_loss": v, "dev_bleu": v} for s, v in zip(steps, values, strict=True)]
+    for name, box in zip(
+        ("loss", "dev", "bleu"), axes_of(printed(of_rows(tmp_path, *rows), *size).splitlines()), strict=True
+    ):
+        down, across = labels_of(box)
+        value_of, row = along(down)
+        assert len(down) >= 2 and max(values) > 0.4 * value_of(0)  # the values fill the box
+        for place, label in down.items():
+            assert label == pytest.approx(value_of(place), abs=1e-9)
+        step_of, column = along(across)
+        found = [(r, c) for r, line in enumerate(box[:-2]) for c, mark in enumerate(line) if mark == "o"]
+        assert name == "loss" or found
+        for r, c in found:
+            assert any(
+                abs(value_of(r) - v) <= 0.51 * row and abs(step_of(c) - s) <= 1.01 * column
+                for s, v in zip(steps, values, strict=True)
+            ), (r, c)
+        ink = [r for r, line in enumerate(box[:-2]) if any("⠀" < mark <= "⣿" for mark in line)]
+        if name == "loss":  # of four dots a row: the curve leaves no row that its values are in
+            assert value_of(min(ink)) >= max(values) - 1.01 * row and value_of(max(ink)) <= min(values) + 1.01 * row
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_no_title_and_no_number_is_cut(tmp_path, width):
+    row = {"step": 100_000, "loss": 4.12344, "tokens_per_second": 1_025_123.4, "seconds_left": 39_642.0}
+    screen = of_rows(tmp_path / ("a" * 40), row, {"step": 100_000, "dev_loss": 4.5678, "dev_ppl": 96.254})
+    screen.experiment = replace(FORTY, train=replace(FORTY.train, steps=100_000))
+    text = printed(screen, width, 50)
+    assert "…" not in text and "100,000 of 100,000" in text and "validation loss" in text
+    titles = [line.strip("╭╮") for line in text.splitlines() if "╭" in line]
+    known = {title for titles, _ in screen.plots([], 100, 20) for title in titles} | {screen.run.path.name, ""}
+    for title in (part.strip("─╭╮ ") for line in titles for part in line.split("╮╭")):
+        assert title in known or title == str(screen.run.path)
+
+
+def test_no_box_is_empty_before_the_first_validation(tmp_path):
+    for rows in ([], [{"step": 10, "loss": 3.0}]):
+        text = printed(of_rows(tmp_path, *rows), 120, 24)
+        assert text.count("none yet: first after step 40") == 2  # eval_every is more than all steps
+        assert "no sample yet: first after step 40" in text
+        assert ("none yet: first after step 20" in text) == (not rows)
+
+
+def test_the_latest_lines_stand_below_the_sample_where_there_is_room(tmp_path):
+    sample = {"step": 1, "source": "a cat", "output": "eine Katze", "reference": "die Katze"}
+    screen = of_rows(tmp_path, sample)
+    for number in range(20):
+        screen.line(f"line {number}")
+    text = printed(screen, 80, 24)
+    assert "a cat" in text and "line 19" in text and "line 18" not in text
+    text = printed(screen, 80, 50)
+    assert "a cat" in text and "line 15" in text and "line 14" not in text
+
+
+def curve_of(figure, title):
+    (axis,) = (axis for axis in figure.axes if axis.get_title().startswith(title))
+    return list(axis.lines[-1].get_ydata())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_axis_has_a_smoothed_loss_beside_one_that_is_not(run, smoothing):
+    experiment = replace(FORTY, train=replace(FORTY.train, label_smoothing=smoothing))
+    rows = read_metrics(run.metrics)
+    figure = curves(rows, experiment)
+    training, validation = (axis for axis in figure.axes if "loss" in axis.get_title())
+    assert curve_of(figure, "Training") == [row["loss"] for row in rows if "loss" in row]
+    assert curve_of(figure, "Validation") == [row["dev_loss"] for row in rows if "dev_loss" in row]
+    assert ("label-smoothed" in training.get_title()) == (len(training.lines) == 2) == bool(smoothing)
+    assert len(validation.lines) == 1 and "not smoothed" in validation.get_title()
+    if smoothing:
+        assert training.lines[0].get_ydata()[0] == least_loss(smoothing, experiment.model.vocab_size)
+    plt.close(figure)
+    titles = [title for titles, _ in Screen(run, experiment).plots(rows, 60, 20) for title in titles]
+    assert any("smoothed (" in title for title in titles) == bool(smoothing)
+
+
 @pytest.mark.slow
 def test_training_in_a_terminal_shows_the_screen_and_leaves_the_lines(micro, tmp_path):
     short = replace(micro, train=replace(micro.train, steps=10))
@@ -156,7 +269,7 @@ def test_training_in_a_terminal_shows_the_screen_and_leaves_the_lines(micro, tmp
     assert process.wait() == 0, output
     text = output.decode()
     shown, after = text.split("\x1b[?1049l")  # the screen is left
-    assert "\x1b[?1049h" in shown and "nats per target token" in shown
+    assert "\x1b[?1049h" in shown and "validation loss" in shown
     assert "step 10/10" in after and "checkpoints" in after
 
 
@@ -178,9 +291,7 @@ def test_a_notebook_draws_in_one_place(run, monkeypatch, uptime):
     assert len(drawn) == 1  # at once, and not more often than asked
     view.close()
     assert len(drawn) == 2
-    left, middle, right = drawn[-1].axes
-    losses = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
-    assert list(left.lines[0].get_ydata()) == losses and len(middle.lines) == len(right.lines) == 1
+    assert curve_of(drawn[-1], "Training") == [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
 
 
 def test_weights_and_biases_gets_the_same_rows_and_goes_on_with_the_same_run(micro, tmp_path, monkeypatch):
