@@ -46,7 +46,7 @@ def make_mesh(config: MeshConfig, model: ModelConfig, devices: Sequence[jax.Devi
 
     UserError if the number of devices does not match, or an axis does not divide the model's dimensions.
     """
-    there, others = len(devices or jax.devices()), config.fsdp * config.tensor
+    there, others = len(devices) if devices else jax.device_count(), config.fsdp * config.tensor
     data = config.data or max(1, there // others)
     if data * others != there:
         raise UserError(
