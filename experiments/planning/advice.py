@@ -7,7 +7,7 @@ Machine Translation"): a smaller vocabulary, a smaller model, more dropout.
 from collections.abc import Iterator
 from typing import Any
 
-from transformer.config import Experiment
+from transformer.config import Experiment, counted
 from transformer.model import count_parameters
 
 EPOCHS = 60
@@ -52,6 +52,6 @@ def advice(experiment: Experiment, splits: dict[str, Any], batches: int) -> Iter
     optimizer = experiment.optimizer
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps > steps / 2:
         yield (
-            f"the warm-up of the learning rate takes more than half of {steps:,} steps: "
+            f"the warm-up of the learning rate takes more than half of {counted(steps, 'step')}: "
             f"use --optimizer.warmup-steps {max(1, steps // 10)}"
         )
