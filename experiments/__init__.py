@@ -1,26 +1,26 @@
-"""What a person runs: published experiments, and the way from text to a scored model, one room for each stage.
+"""Experiments and the commands that run them: everything from a corpus to a scored model, one subpackage per stage.
 
-    presets     the published experiments, and in what any other one differs from the paper
+    presets     the published experiments, and how any other experiment differs from the paper
     evaluation  metrics, test sets, records, comparison
-    inspection  attention weights, heads, figures, the invariants that every model keeps
-    training    the loop, what it shows, and what guards it
-    planning    before a run: what it is, takes and costs
-    tables      the paper's tables, trained, scored and rendered
+    inspection  attention weights, heads, figures, the invariants that every model must satisfy
+    training    the training loop, its progress display, and its safeguards
+    planning    before a run: its size, memory, time and cost
+    tables      the paper's tables: trained, scored and rendered
     cli         `python -m experiments VERB`
 
-Here stand what all of them share: the registry of replaceable parts, work directories, and a trained model as a
-`Translator`. A room imports from those before it in this list, and never from those after it.
+The modules at this level are shared by all of them: loading custom components, work directories, and a trained model
+as a `Translator`. A subpackage imports only from subpackages above it in this list.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 
-for name in ("data", "transformer"):  # `python -m` looks for them in the current folder first
+for name in ("data", "transformer"):  # `python -m` searches the current folder first
     found = find_spec(name)
     folders = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
     if Path(__file__).parents[1] / name not in folders:
         theirs = folders[0] if folders else found and found.origin
-        raise ImportError(f"{theirs} hides this package's own {name!r}: use the command `aiayn`", name=__name__)
+        raise ImportError(f"{theirs} shadows this project's package {name!r}: use the command `aiayn`", name=__name__)
 
 from experiments.presets import EXPERIMENTS, find  # noqa: E402
 from experiments.translator import Translator  # noqa: E402

@@ -1,17 +1,21 @@
-"""`python -m experiments`, and the command `aiayn`, which is the same from any folder."""
+"""`python -m experiments`, and the command `aiayn`, which does the same from any folder."""
 
 import sys
 import threading
 
 
-def say_nothing(_: object) -> None:
-    """A failed save (a full disk) leaves hundreds of lines from its threads; it is reported where it is awaited."""
+def ignore(_: object) -> None:
+    """Ignores an exception in a background thread.
+
+    A failed save (for example on a full disk) would print hundreds of lines from its threads. The error is raised and
+    reported where the save is awaited.
+    """
 
 
 def main() -> None:
     """Runs the command line."""
-    sys.unraisablehook = say_nothing
-    threading.excepthook = say_nothing
+    sys.unraisablehook = ignore
+    threading.excepthook = ignore
     try:
         from experiments.cli.main import main as run
 

@@ -1,4 +1,4 @@
-"""The history of a run: the rows of its metrics.jsonl, which training writes and every view reads."""
+"""The metrics of a run: the rows of metrics.jsonl, which training writes and every view reads."""
 
 import json
 import math
@@ -8,15 +8,15 @@ from typing import Any
 from transformer.config import UserError
 
 Row = dict[str, Any]
-"""Of metrics.jsonl: "step", and numbers by name (None: not finite), or the texts of a SAMPLE."""
+"""One line of metrics.jsonl: "step", and either numbers by name (None if not finite) or the texts of a SAMPLE."""
 
 SAMPLE = ("source", "output", "reference")
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl; a last line that a killed process left unfinished is left out.
+    """Reads the rows of a metrics.jsonl, without a last line that a killed process left incomplete.
 
-    UserError names any other line that is damaged.
+    UserError names any other damaged line.
     """
     if not path.exists():
         return []
@@ -25,7 +25,7 @@ def read_metrics(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
             if not (isinstance(row, dict) and isinstance(row.get("step"), int) and all(map(fits, row, row.values()))):
-                raise ValueError("no row of a run")
+                raise ValueError("not a row of metrics")
         except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
@@ -35,17 +35,17 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def fits(name: str, value: object) -> bool:
-    """Whether a row may hold that."""
+    """Returns whether a value has the right type for its name in a row."""
     return isinstance(value, str) if name in SAMPLE else value is None or isinstance(value, int | float)
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss); infinite where no float can hold it."""
+    """Returns exp(loss), or infinity if that overflows a float."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def minutes(seconds: float) -> str:
-    """1:05:09 or 5:09"""
+    """Formats a duration as h:mm:ss, or as m:ss below an hour."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

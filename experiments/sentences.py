@@ -1,4 +1,4 @@
-"""What a translator is given and gives: sentences, and translations as texts or as pieces."""
+"""Inputs and outputs of a translator: sentences, and translations as text or as subword pieces."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ from transformer.config import UserError
 
 EOS_PIECE = "</s>"
 
-# Warnings of one kind that are said line by line, before the rest are counted.
+# Number of warnings of one kind that are logged line by line; the rest are only counted.
 MOST_WARNINGS = 5
 
 BadLines = Literal["skip", "refuse"]
-"""What is done about a line that cannot be read or is too long: a warning, and nothing in its place; or an error."""
+"""How to handle a line that cannot be decoded or is too long: skip it with a warning, or raise an error."""
 
 Target = str | Sequence[str]
-"""A translation that is given: its text, or its pieces as they are, `</s>` the last one if it is finished."""
+"""A given translation: its text, or the exact subword pieces, ending in `</s>` if it is finished."""
 
 
 class Translation(NamedTuple):
@@ -24,40 +24,46 @@ class Translation(NamedTuple):
 
     text: str
     score: float
-    """log P(pieces | source) / ((5 + length) / 6)^alpha, the length in pieces. nan: a sentence that was skipped."""
+    """log P(pieces | source) / ((5 + length) / 6)^alpha; the length counts pieces. nan for a skipped sentence."""
     pieces: tuple[str, ...]
-    """What the search found. The same text may be spelled by other pieces too, with another probability."""
+    """The pieces that the search found. The same text can be spelled with other pieces, with another probability."""
 
     @property
     def finished(self) -> bool:
-        """Whether it ends in EOS. One that does not was cut off at its length limit, and lacks its end."""
+        """Whether the hypothesis ends in EOS. If not, it was cut off at the length limit."""
         return self.pieces[-1:] == (EOS_PIECE,)
 
 
 BLANK = Translation("", 0.0, (EOS_PIECE,))
-"""What a blank sentence is translated to, with certainty."""
+"""The translation of a blank sentence, which has probability 1."""
 
 SKIPPED = Translation("", math.nan, ())
-"""What stands for a sentence that is too long."""
+"""The placeholder for a sentence that is too long."""
 
 
 def texts_of(sentences: Iterable[str], what: str, first: int) -> list[str]:
-    """The sentences, each as one line, "" for a blank one. UserError for what is not a list, or another iterable, of
-    texts that UTF-8 can hold; `what` and a number from `first` on say which one."""
+    """Checks sentences and returns each as one line, "" for a blank one.
+
+    UserError unless they are an iterable of strings that UTF-8 can encode. Messages name a sentence by `what` and its
+    number, counted from `first`.
+    """
     texts = []
     for number, text in enumerate(items_of(sentences), start=first):
         if not isinstance(text, str):
-            raise UserError(f"{what} {number} is no text: {text!r}")
+            raise UserError(f"{what} {number} is not a string: {text!r}")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{what} {number} is not valid text: {error.reason}") from error
+            raise UserError(f"{what} {number} cannot be encoded as UTF-8: {error.reason}") from error
         texts.append("" if is_blank_line(text) else one_line(text))
     return texts
 
 
 def targets_of(targets: Iterable[Target], what: str, first: int) -> list[Target]:
-    """As `texts_of`, but pieces as they are, in a list. UserError for special ones where they cannot be."""
+    """Checks translations like `texts_of`; pieces are returned unchanged, as a list.
+
+    UserError for a special piece at a position where it cannot be scored.
+    """
     checked: list[Target] = []
     for number, target in enumerate(items_of(targets), start=first):
         if isinstance(target, Translation):
@@ -66,31 +72,31 @@ def targets_of(targets: Iterable[Target], what: str, first: int) -> list[Target]
             checked += texts_of([target], what, number)
             continue
         if not all(isinstance(piece, str) for piece in target):
-            raise UserError(f"{what} {number} is no list of pieces: {target!r}")
+            raise UserError(f"{what} {number} is not a list of pieces: {target!r}")
         if {"<pad>", "<s>"} & set(target) or EOS_PIECE in target[:-1]:
             raise UserError(
-                f"{what} {number}: of the special pieces only {EOS_PIECE}, at the end, and <unk> can be scored"
+                f"{what} {number}: the only special pieces that can be scored are <unk>, and {EOS_PIECE} at the end"
             )
         checked.append(list(target))
     return checked
 
 
 def items_of(given: Iterable[Any]) -> Iterable[Any]:
-    """The same. UserError for one text, whose items are characters, and for what has no items."""
+    """Returns `given` unchanged. UserError for a single string, whose items are characters, and for a non-iterable."""
     if isinstance(given, str | bytes):
-        raise UserError(f"a list of sentences is wanted: [text], not the text {given!r:.60} alone")
+        raise UserError(f"expected a list of sentences, [text], not a single string: {given!r:.60}")
     if not isinstance(given, Iterable):
-        raise UserError(f"a list of sentences is wanted, not {given!r}")
+        raise UserError(f"expected a list of sentences, not {given!r}")
     return given
 
 
 def one_line(text: str) -> str:
-    """A sentence is one line, though a vocabulary with pieces for single bytes can spell a line break."""
+    """Replaces line breaks by spaces: a vocabulary with pieces for single bytes can produce them in a sentence."""
     return text.replace("\n", " ").replace("\r", " ")
 
 
 def warnings_of(messages: list[str]) -> list[str]:
-    """What is said of things of one kind: the first ones, and how many more there are."""
-    said = [f"warning: {message}" for message in messages[:MOST_WARNINGS]]
+    """Formats warnings of one kind: the first MOST_WARNINGS in full, then the number of the others."""
+    lines = [f"warning: {message}" for message in messages[:MOST_WARNINGS]]
     more = len(messages) - MOST_WARNINGS
-    return [*said, f"warning: and {more:,} more of this kind"] if more > 0 else said
+    return [*lines, f"warning: and {more:,} more of this kind"] if more > 0 else lines

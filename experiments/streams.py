@@ -1,4 +1,4 @@
-"""Text that is read and written line by line: files, pipes and the terminal."""
+"""Reading and writing text line by line: files, pipes and the terminal."""
 
 import os
 import re
@@ -14,29 +14,32 @@ from data.text import DAMAGED, LONGEST_LINE, check_ends, decode_line, open_unpac
 from experiments.sentences import BadLines, warnings_of
 from transformer.config import UserError, counted
 
-# Lines read before they are translated: sorted by length among themselves, so batches carry little padding.
+# Number of lines read before they are translated. They are sorted by length, so batches contain little padding.
 CHUNK = 4096
 
-# Who writes into a pipe gets so many seconds for the next lines before those that came are translated.
+# How long to wait for more input from a pipe, in seconds, before translating the lines read so far.
 PATIENCE = 0.1
 
 BLOCK = 1 << 16
 
 Group = tuple[int, list[str | None]]
-"""The number of the first line, and the lines. None: one that is skipped."""
+"""The number of the first line, and the lines; None for a line that is skipped."""
 
-NO_TEXT = {
+NOT_UTF8 = {
     b"\x1f\x8b": "a gzip archive: unpack it first, or give a file that ends in .gz",
     b"\xfd7zXZ": "an xz archive: unpack it first, or give a file that ends in .xz",
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8 first",
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8 first",
 }
-"""How an input begins that is no UTF-8 in any line."""
+"""First bytes of inputs that are not UTF-8 text at all, and what to tell the user."""
 
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """The bytes of a file (.gz and .xz are unpacked), of a pipe, or of standard input. UserError as it is read."""
+    """Opens a file (.gz and .xz are decompressed), a pipe, or standard input (None) for reading bytes.
+
+    UserError while reading, if an archive is damaged.
+    """
     if path is None:
         yield sys.stdin.buffer
         return
@@ -48,25 +51,28 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def check_output(path: Path) -> None:
-    """UserError for a path that cannot be written to as a file."""
+    """Raises UserError for a path that cannot be written to as a file."""
     if str(path) == "-":
-        raise UserError("- is no file: say /dev/stdout for standard output")
+        raise UserError("- is not a file: use /dev/stdout for standard output")
     if path.is_dir():
-        raise UserError(f"{path} is a directory: the output wants a file")
+        raise UserError(f"{path} is a directory: the output must be a file")
     if path.suffix in (".gz", ".xz"):
-        raise UserError(f"{path}: no output is packed: give a name without {path.suffix}, or pipe standard output on")
+        raise UserError(
+            f"{path}: output is not compressed: use a name without {path.suffix}, or pipe standard output into a "
+            f"compressor"
+        )
     if not path.exists() and not (folder := path.resolve().parent).is_dir():
         raise UserError(f"{folder}: no such folder")
 
 
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
-    """Where translations go: standard output, or a text file that takes its name when all of it is written."""
+    """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete."""
     if path is None:
         yield sys.stdout
         return
     if descriptor := re.fullmatch(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)", str(path)):
-        # Written through what is open: a file that a shell redirects to may hold other output, before and after.
+        # Duplicate the open descriptor: a file that a shell redirects to may hold other output, before and after ours.
         number = {"stdout": 1, "stderr": 2}.get(descriptor[1]) or int(descriptor[2])
         with open(os.dup(number), "w", encoding="utf-8") as file:
             yield file
@@ -76,7 +82,7 @@ def written(path: Path | None) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8") as file:
             yield file
         return
-    path = path.resolve()  # what a link points to is written, not the link
+    path = path.resolve()  # write to the target of a symbolic link, do not replace the link
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
@@ -87,25 +93,25 @@ def written(path: Path | None) -> Iterator[TextIO]:
 
 
 def visible(text: str) -> str:
-    """The same on one line: as its escape what a terminal would obey or hide, a text's direction among it."""
+    """Escapes every character that a terminal would interpret or hide: line breaks, controls, marks of direction."""
     return "".join(c if category(c)[0] != "C" and category(c) not in ("Zl", "Zp") else escape(c) for c in text)
 
 
 def escape(character: str) -> str:
-    """As Python writes it: \\x1b."""
+    """Returns the Python escape sequence of a character, such as \\x1b."""
     return character.encode("unicode_escape").decode()
 
 
 def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None]) -> Iterator[Group]:
-    """Lines of UTF-8 in groups, as they come.
+    """Yields groups of UTF-8 lines as they arrive.
 
-    A group is full, or what there is when the input ends or stands still. A line that is no UTF-8 or has more
-    than LONGEST_LINE bytes is skipped with a warning. One with carriage returns inside gets a warning alone: it may be
-    a sentence, and what they are is known only where there is no other line.
+    A group has CHUNK lines, or fewer when the input ends or pauses. A line that is not UTF-8 or has more than
+    LONGEST_LINE bytes is skipped with a warning. A line with carriage returns inside it only gets a warning: it may be
+    a sentence, and only if there is no other line can one tell that they are line ends.
 
     Raises:
-        UserError: there is a line to skip, and bad lines are refused; or the input is of another kind, or one line with
-            carriage returns for line ends.
+        UserError: a line would be skipped but bad_lines is "refuse"; the input is not text; or it is a single line
+            with carriage returns as line ends.
     """
     number = returns = 0
     chunk: list[str | None] = []
@@ -124,7 +130,7 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
                 bad.append(f"{error}: skipped")
                 chunk.append(None)
             if returns := returns_in(raw):
-                odd.append(f"{name}, line {number}: CR stands in it {counted(returns, 'time')} and reads as a space")
+                odd.append(f"{name}, line {number}: contains CR {counted(returns, 'time')}, which reads as a space")
         if chunk and (raw is None or len(chunk) == CHUNK):
             for warning in warnings_of(bad) + warnings_of(odd):
                 log(warning)
@@ -139,48 +145,48 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
 
 
 def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines, without their ends, and None where the input stands still.
+    """Yields lines without their line ends, and None when the input pauses.
 
-    Of one that is too long there is no more than that takes to see it.
+    A line that is too long is truncated to just more than the limit, so that the caller can detect it.
     """
     rest = b""
-    while block := file.read1(BLOCK):  # type: ignore[attr-defined]  # all have it, but typing's BinaryIO
+    while block := file.read1(BLOCK):  # type: ignore[attr-defined]  # every binary stream has it, BinaryIO does not
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
-        rest = rest[: LONGEST_LINE + 2]  # one of them may be the \r of its end
-        if stands_still(file):
+        rest = rest[: LONGEST_LINE + 2]  # one of the two extra bytes may be the \r of the line end
+        if is_idle(file):
             yield None
     if rest:
         yield rest
 
 
-def stands_still(file: BinaryIO) -> bool:
-    """Whether nothing comes for a while. Never of a file."""
-    with suppress(OSError, ValueError):  # it has no number, or is of a kind that the system cannot wait for
+def is_idle(file: BinaryIO) -> bool:
+    """Returns whether no input arrives for PATIENCE seconds. Always False for a regular file."""
+    with suppress(OSError, ValueError):  # there is no file descriptor, or select does not support its kind
         return file.isatty() or not select.select([file], [], [], PATIENCE)[0]
     return False
 
 
 def check_kind(first: bytes, name: str) -> None:
-    """UserError for what is no UTF-8 in any line, by the first one."""
-    for start, kind in NO_TEXT.items():
+    """Raises UserError if the first line shows that the input is not UTF-8 text at all."""
+    for start, kind in NOT_UTF8.items():
         if first.startswith(start):
             raise UserError(f"{name} is {kind}")
 
 
 def text_of(raw: bytes, name: str, number: int) -> str:
-    """A line's text. UserError for what is none."""
+    """Decodes a line. UserError if it is not UTF-8 or too long."""
     if len(raw.rstrip(b"\r")) > LONGEST_LINE:
-        raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long for a sentence")
+        raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long to be a sentence")
     return decode_line(raw, name, number)
 
 
 def set_up_streams() -> None:
-    """Text is UTF-8 whatever the locale says. UserError for one of the three streams that is closed."""
+    """Sets the three standard streams to UTF-8, whatever the locale. UserError if one of them is closed."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             raise UserError(f"{name} is closed")
         if hasattr(stream, "reconfigure"):
-            # What the user gave is shown in errors, valid text or not.
+            # Error messages quote the user's input, which may not be valid text.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace" if name == "stderr" else "strict")

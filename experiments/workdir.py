@@ -1,4 +1,4 @@
-"""The work directory of a run: who owns it, and where everything in it stands.
+"""The work directory of a run: its layout, its lock, and checks that what it holds belongs to the same run.
 
 config.json   vocab.model   checkpoints/<step>/   metrics.jsonl   events.*   figures/   evaluation/
 """
@@ -15,10 +15,10 @@ from data.tokenizer import Tokenizer
 from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
-# Where the user's own text was found last. What it is, its hash says.
+# Settings with the paths of the user's own corpus files. They may move: the files are identified by their hashes.
 PATHS = tuple(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt"))
 
-# What may change between two starts of one run: none of it touches the numbers up to a given step.
+# Settings that may change when a run resumes: none of them affects the results up to a given step.
 MAY_CHANGE = (
     *PATHS,
     "data.languages",
@@ -36,7 +36,7 @@ MAY_CHANGE = (
 
 
 class WorkDir:
-    """Paths of one run."""
+    """The paths in the work directory of one run, and the checks on its contents."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -49,10 +49,17 @@ class WorkDir:
         self.evaluation = path / "evaluation"
 
     def claim(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None = None) -> IO[bytes]:
-        """Makes the directory this run's, and keeps other processes out until the file it returns is closed.
+        """Locks the directory for this run, and writes its settings and vocabulary.
 
-        UserError if another process trains here, or if the directory's checkpoints are of another experiment, text (its
-        manifest) or vocabulary. Without a checkpoint there is nothing to lose, and the settings are written anew.
+        The lock is held until the returned file is closed. Without a checkpoint there is nothing to lose, and existing
+        settings are overwritten.
+
+        Args:
+            text: the manifest of the prepared data.
+
+        Raises:
+            UserError: another process is training here, or the directory has checkpoints of another experiment,
+                corpus or vocabulary.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is not a directory")
@@ -79,11 +86,14 @@ class WorkDir:
         try:
             Experiment.from_dict(self.settings())
         except UserError as error:
-            raise UserError(f"{self.config} is not the settings of a run: choose another directory") from error
+            raise UserError(f"{self.config} does not hold the settings of a run: choose another --workdir") from error
 
     def _check(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None) -> None:
-        if self.is_mean():
-            raise UserError(f"{self.path} is a mean of checkpoints: there is nothing to go on training from")
+        if self.is_average():
+            raise UserError(
+                f"{self.path} holds a checkpoint average, which has no optimizer state to resume from: "
+                f"choose another --workdir"
+            )
         if self.config.exists():
             differing = differences(self.settings(), asdict(experiment))
             if blocking := [name for name in differing if not name.startswith(MAY_CHANGE)]:
@@ -99,31 +109,38 @@ class WorkDir:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
 
     def newest_meta(self) -> dict[str, Any]:
-        """What the newest checkpoint says of itself; empty without one."""
+        """Returns the metadata of the newest checkpoint; empty if there is none."""
         try:
             return read_meta(self.checkpoints, "last")
-        except UserError:  # there is none yet; or it is damaged: for who reads it
+        except UserError:  # there is none yet, or it is damaged, which is reported where it is restored
             return {}
 
-    def is_mean(self) -> bool:
-        """Whether `average` made this directory."""
+    def is_average(self) -> bool:
+        """Returns whether this directory was written by `average`."""
         return "averaged" in self.newest_meta()
 
     def check_text(self, trained: dict[str, Any] | None, text: dict[str, Any]) -> None:
-        """UserError if a run that was trained with one text would go on with another. Both as in a manifest."""
+        """Raises UserError if a run would resume with a different corpus than it was trained on.
+
+        Args:
+            trained: the manifest of the corpus that the run was trained on, if it is known.
+            text: the manifest of the corpus to resume with.
+        """
         if trained and (changed := changed_text(trained, text)):
             raise UserError(
                 f"the text is not the one that {self.path} was trained on ({', '.join(changed)}): "
                 f"choose another --workdir"
             )
 
-    def check_mixable(self, steps: list[int]) -> None:
-        """UserError unless these checkpoints are of one experiment and vocabulary, so that their mean is a model."""
+    def check_averageable(self, steps: list[int]) -> None:
+        """Raises UserError unless the checkpoints of these steps share one experiment and vocabulary."""
         metas = {step: read_meta(self.checkpoints, str(step)) for step in steps}
         newest = metas[steps[-1]]
         for step, meta in metas.items():
             if "averaged" in meta and len(steps) > 1:
-                raise UserError(f"{self.checkpoints}: checkpoint {step} is a mean already")
+                raise UserError(
+                    f"{self.checkpoints}: checkpoint {step} is already an average, which cannot be averaged again"
+                )
             differing = [
                 name
                 for name in differences(meta["experiment"], newest["experiment"])
@@ -135,27 +152,28 @@ class WorkDir:
                 differing += changed_classes(meta["made_of"], newest["made_of"])
             if differing:
                 raise UserError(
-                    f"{self.checkpoints}: checkpoint {step} is not of the experiment of checkpoint {steps[-1]} "
+                    f"{self.checkpoints}: checkpoint {step} is from a different experiment than checkpoint {steps[-1]} "
                     f"(it differs in {', '.join(differing)})"
                 )
 
-    def found_last(self, experiment: Experiment) -> Experiment:
-        """A checkpoint's experiment with what config.json says now of its text: where it is, and its languages."""
+    def with_current_data(self, experiment: Experiment) -> Experiment:
+        """Returns a checkpoint's experiment with the current data paths and languages from config.json."""
         try:
             now = Experiment.from_dict(self.settings()).data
-        except UserError:  # a run is known by its checkpoints
+        except UserError:  # the checkpoints are enough to use a run
             return experiment
         names = [name.removeprefix("data.") for name in MAY_CHANGE if name.startswith("data.")]
         return replace(experiment, data=replace(experiment.data, **{name: getattr(now, name) for name in names}))
 
-    def going_on(self, experiment: Experiment) -> tuple[Experiment, list[str]]:
-        """An experiment as it goes on here, and in words what changes by it.
+    def resumed(self, experiment: Experiment) -> tuple[Experiment, list[str]]:
+        """Returns an experiment as it resumes in this directory, and a description of each setting that changes.
 
-        Of text whose languages it does not say they are the run's: to leave the flag out is not to take it back.
+        If it does not give the languages of the user's own corpus, it keeps those of the run: leaving the flag out
+        does not reset it.
         """
         try:
             before = Experiment.from_dict(self.settings()) if saved_steps(self.checkpoints) else experiment
-        except UserError:  # `claim` says what is wrong
+        except UserError:  # `claim` reports it
             before = experiment
         if experiment.data.languages is None and is_own_text(experiment.data):
             experiment = replace(experiment, data=replace(experiment.data, languages=before.data.languages))
@@ -164,12 +182,12 @@ class WorkDir:
         return experiment, [f"{name} {value_of(new, name)} (was {value_of(old, name)})" for name in names]
 
     def settings(self) -> dict[str, Any]:
-        """config.json as a dict."""
+        """Returns config.json as a dict."""
         return read_json(self.config)
 
 
 def find_workdir(name: str | Path) -> WorkDir:
-    """The run of that path, or of that name under runs/. UserError if there is none."""
+    """Returns the run at a path, or with a name under runs/. UserError if there is none."""
     if found := [path for path in _paths(name) if (path / "config.json").is_file()]:
         return WorkDir(found[0])
     paths = " or ".join(map(str, _paths(name)))
@@ -177,32 +195,33 @@ def find_workdir(name: str | Path) -> WorkDir:
 
 
 def is_run(name: str | Path) -> bool:
-    """Whether `find_workdir` finds one, or the name can only be meant as a path."""
+    """Returns whether `find_workdir` would find a run, or the name can only be a path."""
     return os.sep in str(name) or any((path / "config.json").is_file() for path in _paths(name))
 
 
 def _paths(name: str | Path) -> list[Path]:
-    return list(dict.fromkeys((Path(name), Path("runs") / name)))  # an absolute path is one of both
+    return list(dict.fromkeys((Path(name), Path("runs") / name)))  # both are equal for an absolute path
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two experiments differ; one that was not there yet has its default.
+    """Returns the dotted names of the settings in which two experiments differ.
 
-    UserError for what are not the settings of an experiment.
+    A setting that did not exist yet when an experiment was saved has its default value. UserError for a dict that is
+    not an experiment.
     """
     return _differing(asdict(Experiment.from_dict(old)), asdict(Experiment.from_dict(new)))
 
 
 def changed_parts(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:
-    """In words, the settings whose parts of the user's own are not of one file in both."""
+    """Describes each custom component whose file differs between two experiments."""
     both = [setting for setting in old if setting in new]
     return [f"the file of {setting}" for setting in both if old[setting].get("sha256") != new[setting].get("sha256")]
 
 
 def changed_text(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """In words, where two manifests are not of one training and validation text. What its files are called is nothing.
+    """Describes how the training and validation texts of two manifests differ; the names of files do not matter.
 
-    A test text may be another one: nothing is trained or chosen by it.
+    The test text may differ, since nothing is trained or selected with it.
     """
     used = [role for role in new["sources"] if not role.startswith("test")]
     changed = [
@@ -214,17 +233,20 @@ def changed_text(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         return changed
     counted = [(split, name) for split in ("train", "dev") for name in ("kept", "source_tokens", "target_tokens")]
     differing = [split for split, name in counted if old["splits"][split][name] != new["splits"][split][name]]
-    return [f"the same files, but other tokens in {split}: another version of this code" for split in differing[:1]]
+    return [
+        f"the same files, but different tokens in {split}: prepared by another version of this code"
+        for split in differing[:1]
+    ]
 
 
 def changed_classes(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:
-    """In words, the modules of two models that are not of one class, by its name and file."""
-    places = sorted(old.keys() | new.keys())
-    return [f"the class of {place}" for place in places if _identity(old.get(place)) != _identity(new.get(place))]
+    """Describes each module whose class, by its name and file, differs between two models."""
+    paths = sorted(old.keys() | new.keys())
+    return [f"the class of {path}" for path in paths if _identity(old.get(path)) != _identity(new.get(path))]
 
 
-def _identity(made: dict[str, str] | None) -> tuple[str | None, ...]:
-    return tuple((made or {}).get(name) for name in ("class", "sha256"))
+def _identity(origin: dict[str, str] | None) -> tuple[str | None, ...]:
+    return tuple((origin or {}).get(name) for name in ("class", "sha256"))
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -239,17 +261,17 @@ def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
 
 
 def value_of(settings: dict[str, Any], name: str) -> Any:
-    """The setting of a dotted name."""
+    """Returns the setting with a dotted name."""
     for part in name.split("."):
         settings = settings[part]
     return settings
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that its name never stands for half of it."""
+    """Writes a file atomically: under its name there is never a partial file."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)  # of a disk that is full
+        part.unlink(missing_ok=True)  # left over if the disk is full

@@ -1,1 +1,1 @@
-"""The command line: verbs, and the flags that each takes."""
+"""The command line: the commands (verbs) and their flags."""

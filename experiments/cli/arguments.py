@@ -1,4 +1,4 @@
-"""What stands after a verb: an experiment or a run by name, and flags that fill a dataclass."""
+"""Arguments of a command: the name of an experiment or a run, and flags that set the fields of a dataclass."""
 
 import io
 import re
@@ -19,31 +19,34 @@ Arguments = list[str]
 
 
 class UsageError(Exception):
-    """Raised to have the usage shown: asked for, or because nothing was given."""
+    """Raised to print the usage, because the user asked for it or gave too few arguments."""
 
     def __init__(self, asked: bool) -> None:
         self.asked = asked
 
 
 class Named(NamedTuple):
-    """The settings that a command starts from, and its flags."""
+    """The settings that a command starts from, and its remaining flags."""
 
     experiment: Experiment
     run: Path | None
-    """The work directory that was named, if one was."""
+    """The work directory, if a run was named."""
     flags: Arguments
 
 
 def experiment_of(verb: str, arguments: Arguments) -> Named:
-    """Splits [NAME, flags...]: NAME is an experiment, or a run whose settings are meant; `--config FILE` changes them,
-    or stands alone, for all of them. UserError for a name or a file that there is not."""
+    """Splits [NAME, flags...] into settings and flags.
+
+    NAME is an experiment, or a run whose settings are used. `--config FILE` overrides some of these settings; without a
+    NAME, the file provides all of them. UserError if the name or the file does not exist.
+    """
     config, arguments = take_config(arguments)
     changes = read_settings(config) if config else {}
     if config and (not arguments or arguments[0].startswith("--")):
         return Named(Experiment.from_dict({"name": config.stem} | changes), None, arguments)
     name, flags = run_of(verb, arguments)
     run = None
-    if name in EXPERIMENTS or not is_run(name):  # a name of both means the experiment: runs/NAME is the other
+    if name in EXPERIMENTS or not is_run(name):  # if both exist, NAME is the experiment, and runs/NAME is the run
         experiment = find(name)
     else:
         run = find_workdir(name).path
@@ -54,7 +57,7 @@ def experiment_of(verb: str, arguments: Arguments) -> Named:
 
 
 def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:
-    """The file of `--config FILE`, wherever that stands, and the other arguments."""
+    """Returns the file of `--config FILE`, at any position, and the other arguments."""
     rest, found, waiting = [], None, iter(arguments)
     for argument in waiting:
         name, _, value = argument.partition("=")
@@ -62,23 +65,23 @@ def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:
             rest.append(argument)
             continue
         if found is not None:
-            raise UserError("--config is given twice: one file has all settings")
+            raise UserError("--config is given twice: put all settings into one file")
         value = value or next(waiting, "")
         if not value:
-            raise UserError("--config wants a JSON file, as config.json of a run is one")
+            raise UserError("--config needs a JSON file, such as config.json of a run")
         found = Path(value)
     return found, rest
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file: all, as in config.json, or some. UserError if it cannot be read."""
+    """Reads settings from a JSON file: all, as in config.json, or some. UserError if it cannot be read."""
     if not path.is_file():
-        raise UserError(f"--config {path}: there is no such file")
+        raise UserError(f"--config {path}: no such file")
     return read_json(path)
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, with those in `changes` in place of theirs."""
+    """Returns nested settings, overridden by those in `changes`."""
     nested = {
         name for name, value in changes.items() if isinstance(value, dict) and isinstance(settings.get(name), dict)
     }
@@ -86,22 +89,22 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:
-    """Splits [RUN, flags...]. UsageError without a RUN."""
+    """Splits [RUN, flags...] into the name and the flags. UsageError without a name."""
     if not arguments or arguments[0] in ("-h", "--help"):
         raise UsageError(asked=bool(arguments))
     if arguments[0].startswith("-"):
-        raise UserError(f"`{verb}` wants a name where {arguments[0]} stands: names come before flags")
+        raise UserError(f"`{verb}` needs a name before {arguments[0]}: names come before flags")
     return arguments[0], arguments[1:]
 
 
 def no_more(arguments: Arguments) -> None:
-    """UserError for arguments that nobody reads."""
+    """Raises UserError if any arguments are left."""
     if arguments:
-        raise UserError(f"unexpected {' '.join(arguments)}")
+        raise UserError(f"unexpected arguments: {' '.join(arguments)}")
 
 
 def parse(kind: type, arguments: Arguments, default: Any, command: str) -> Any:
-    """Reads flags into a dataclass. UserError for an unknown flag, with the nearest ones, and for a bad value."""
+    """Parses flags into a dataclass. UserError for an unknown flag, with similar ones, and for an invalid value."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):

@@ -1,4 +1,7 @@
-"""What each verb of `python -m experiments` takes after its name: a class of flags for each."""
+"""The flags of each command of `python -m experiments`, one dataclass per command.
+
+The string below a field is the help text of its flag. Tyro keeps its line breaks, so a line ends with a sentence.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +14,17 @@ from experiments.sentences import BadLines
 from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
-Flat = tyro.conf.arg(name="")  # an experiment's flags start with --model., --data. and so on, not with its own name
-Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optional to tyro, whose words are others
+Flat = tyro.conf.arg(name="")  # flags of an experiment start with --model., --data. and so on, without --experiment.
+Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optional for tyro; `score` checks it
 
 
 @dataclass(frozen=True)
 class Configured:
-    """Flags of every verb that takes an experiment."""
+    """Flags of every command that takes an experiment."""
 
     experiment: Annotated[Experiment, Flat]
     config: Path | None = None
-    """Settings from a JSON file, all or some, as in a run's config.json. Flags change them further."""
+    """A JSON file with settings, all or some, in the format of a run's config.json. Flags override them."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class Training(Configured):
     """Flags of `train` and `demo`."""
 
     workdir: Path | None = None
-    """Where the run is written, and found again. None: the run that was named, or runs/<name>."""
+    """Work directory of the run; training resumes from what it holds. None: that of the named run, or runs/<name>."""
     screen: bool = True
-    """In a terminal: one screen of curves, speed and the last sample, and not lines."""
+    """In a terminal, show a screen with curves, speed and the latest sample instead of log lines."""
     wandb: str | None = None
-    """Show the run in this project of Weights & Biases too."""
+    """Also log the run to this project of Weights & Biases."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Inspecting:
     """Flags of `inspect`."""
 
     checkpoint: str = "last"
-    """"best" (lowest validation loss), "last", or a step."""
+    """Which checkpoint: "best" (lowest validation loss), "last", or a step."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Planning(Configured):
     """Flags of `plan`."""
 
     measure: bool = True
-    """Compile every shape and run some steps on this device: minutes on a CPU."""
+    """Compile the training step and time a few steps on this device; takes minutes on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +65,34 @@ class Preparing(Configured):
     """Flags of `prepare`."""
 
     from_dir: Path | None = None
-    """Take a named corpus from this folder, not from the network: plain text, parquet files or archives (WMT14)."""
+    """Read a named corpus from this folder instead of the network: plain text, parquet files or archives (WMT14)."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Flags of every verb that takes a trained run."""
+    """Flags of every command that takes a trained run."""
 
     checkpoint: str = "average"
-    """"average" (of the newest that are kept, section 6.1), "best" (lowest validation loss), "last", a step, or the
-    steps to average, with commas between."""
+    """Which checkpoint: "average", "best", "last", a step, or a comma-separated list of steps to average.
+    "average" is of the newest train.keep checkpoints (section 6.1); "best" has the lowest validation loss."""
     alpha: float | None = None
-    """Length penalty. None: as the run's experiment says."""
+    """Exponent of the length penalty. None: the run's setting."""
 
 
 @dataclass(frozen=True)
 class Searching(Loading):
-    """Flags of every verb that translates."""
+    """Flags of every command that translates."""
 
     beam: int | None = None
-    """Beam size; 1 is greedy search. None: as the run's experiment says."""
+    """Beam size; 1 is greedy search. None: the run's setting."""
 
 
 @dataclass(frozen=True)
 class Decoding(Searching):
-    """Flags of every verb that translates a whole text."""
+    """Flags of every command that translates a whole text."""
 
     batch_size: int | None = None
-    """Sentences at a time. None: as the run's experiment says."""
+    """Sentences per batch. None: the run's setting."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,18 @@ class Evaluating(Decoding):
     """Flags of `evaluate`."""
 
     test_set: str = "test"
-    """Which text: test or dev of the run's corpus; a further test set of the corpus (test_2017_flickr of Multi30k), or
-    one of sacreBLEU's (wmt17)."""
+    """Which test set: test or dev of the run's corpus, or another one of that corpus or of sacreBLEU.
+    For example test_2017_flickr of Multi30k, or wmt17 of sacreBLEU."""
     test_src: Annotated[Path | None, tyro.conf.arg(name="data.test-src")] = None
-    """A further test text of your own, source side, in place of --test-set."""
+    """Source side of a test set in your own files, instead of --test-set."""
     test_tgt: Annotated[Path | None, tyro.conf.arg(name="data.test-tgt")] = None
-    """Its translation."""
+    """Target side (references) of a test set in your own files."""
     languages: Annotated[str | None, tyro.conf.arg(name="data.languages")] = None
-    """As in en-zh: decides how BLEU counts words. None: as the run's experiment says."""
+    """Language pair, such as en-zh; selects the tokenizer of BLEU. None: the run's setting."""
     max_unknown: Annotated[float | None, tyro.conf.arg(name="data.max-unknown")] = None
-    """A text of which a greater part of the tokens is <unk> is refused. None: as the run's experiment says."""
+    """Refuse a text with a larger fraction of <unk> tokens than this. None: the run's setting."""
     record: Path | None = None
-    """Also write the record here, e.g. experiments/results/NAME.json, and the outputs beside it."""
+    """Also write the record to this file, e.g. experiments/results/NAME.json, and the outputs next to it."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,9 @@ class Averaging:
     """Flags of `average`."""
 
     checkpoint: str = "average"
-    """"average" (of the newest that are kept), or steps with commas between."""
+    """Which checkpoints: "average" (the newest train.keep), or a comma-separated list of steps."""
     output: Path | None = None
-    """Where the new run is written. None: RUN-averaged, next to RUN."""
+    """Work directory of the new run. None: RUN-averaged, next to RUN."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Comparing:
     """Flags of `compare`."""
 
     test_set: str = "test"
-    """Which scored text of the runs: test, dev, or the name that `evaluate` printed."""
+    """Which evaluated test set: test, dev, or the name that `evaluate` printed."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +137,22 @@ class Translating(Decoding):
     """Flags of `translate`."""
 
     input: Path | None = None
-    """A text, one sentence a line: a file (.gz and .xz are unpacked) or a pipe. None: standard input."""
+    """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. None: standard input."""
     output: Path | None = None
-    """Where the translations go, one line for each line. None: standard output."""
+    """Output file, one translation per input line. None: standard output."""
     n_best: int = 1
-    """Print up to so many translations of each line, of different texts, as "line number ||| score ||| text": finished
-    ones first, the best first, then those that their length limit cut off, with " ||| cut off" after them. 1: the
-    plain text alone."""
+    """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
+    Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
+    With 1, only the text of the best one is printed."""
     pieces: bool = False
-    """Print the pieces that the search found, with spaces between and </s> at the end, and not the text."""
+    """Print the subword pieces that the search found, separated by spaces and ending in </s>, instead of the text."""
     bad_lines: BadLines = "skip"
-    """A line that is no UTF-8, or too long. skip: an empty line in its place, and a warning. refuse: the end, with an
-    error; what is printed before it stands, but no --output file is written."""
+    """How to handle a line that is not UTF-8 or too long. skip: print an empty line, and warn.
+    refuse: stop with an error; lines already printed remain, but no --output file is written."""
     max_tokens: int = MAX_TOKENS
-    """A line of more is too long: memory grows with the square of the length."""
+    """Longest accepted line, in tokens. Memory grows with the square of the length."""
     interactive: bool = False
-    """Ask for one sentence after another."""
+    """Prompt for one sentence after another."""
 
 
 @dataclass(frozen=True)
@@ -157,17 +160,17 @@ class Attending(Searching):
     """Flags of `attention`."""
 
     target: str | None = None
-    """The translation to look at. None: the run's own."""
+    """The translation to analyse. None: the one that the model produces."""
     html: Path | None = None
-    """Where the page goes. None, and no other output: RUN/figures/attention.html."""
+    """Write an interactive page to this file. None, without another output: RUN/figures/attention.html."""
     png: Path | None = None
-    """Where a picture of every layer and head goes."""
+    """Write a figure with every layer and head to this file."""
     png_of: Literal["encoder", "decoder", "cross"] | None = None
-    """Which attention the picture shows. None: cross."""
+    """Which attention the figure shows. None: cross."""
     json: Path | None = None
-    """Where the exact numbers go."""
+    """Write the exact weights to this file."""
     words: bool = False
-    """Merge the pieces of each word, in every output; the page can take them apart again."""
+    """Merge the subword pieces of each word, in every output; the page can split them again."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,9 @@ class Table1:
     """Flags of `table 1`."""
 
     render: bool = False
-    """Measure nothing: render what there is."""
+    """Only render the existing record, without measuring."""
     results: Path = field(default_factory=results_folder)
-    """Where the record and the rendered table go."""
+    """Folder for the record and the rendered table."""
 
 
 @dataclass(frozen=True)
@@ -185,17 +188,17 @@ class Table:
     """Flags of `table 2` and `table 3`."""
 
     scale: Literal["smoke", "small", "paper"] = "paper"
-    """How large the runs are (experiments/presets/scales.py)."""
+    """Size of the runs (experiments/presets/scales.py)."""
     seeds: int = 1
-    """Runs of each row, with seeds 0, 1, ..."""
+    """Number of runs per row, with seeds 0, 1, ..."""
     rows: tuple[str, ...] | None = None
-    """Only these rows. None: all."""
+    """Train only these rows. None: all."""
     render: bool = False
-    """Train nothing: render what there is."""
+    """Only render the existing records, without training."""
     runs: Path = Path("runs")
-    """Where the runs are written, and found again."""
+    """Folder of the work directories; training resumes from what they hold."""
     results: Path = field(default_factory=results_folder)
-    """Where the records and the rendered table go."""
+    """Folder for the records and the rendered table."""
 
 
 @dataclass(frozen=True)
@@ -203,16 +206,16 @@ class Scoring(Loading):
     """Flags of `score`."""
 
     batch_size: int | None = None
-    """Sentences at a time. None: as the run's experiment says."""
+    """Sentences per batch. None: the run's setting."""
     source: Annotated[Path | None, Needed] = None
-    """Source text, one sentence a line: a file (.gz and .xz are unpacked) or a pipe."""
+    """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None
-    """The translations whose log-probability is asked for, line by line."""
+    """The translations to score, line by line, in a file like --source."""
     pieces: bool = False
-    """The lines of --target are pieces with spaces between, as `translate --pieces` prints them, and are scored as they
-    are: the same text may be spelled by other pieces too, with another probability."""
+    """The lines of --target are subword pieces separated by spaces, as `translate --pieces` prints them.
+    They are scored as they are: other pieces can spell the same text, with another probability."""
     bad_lines: BadLines = "skip"
-    """A line that is no UTF-8, or too long. skip: the number of its pair is nan, and there is a warning. refuse: an
-    error."""
+    """How to handle a line that is not UTF-8 or too long. skip: print nan for its pair, and warn.
+    refuse: stop with an error."""
     max_tokens: int = MAX_TOKENS
-    """A line of more is too long: memory grows with the square of the length."""
+    """Longest accepted line, in tokens. Memory grows with the square of the length."""

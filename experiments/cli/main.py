@@ -1,7 +1,7 @@
 """`python -m experiments VERB [NAME] [--flags]`: the command line.
 
-Exit codes: 0 done, 2 for anything that the user can put right (one line on stderr), 130 for Ctrl-C, 141 where
-the reader of the output went away, 143 for SIGTERM.
+Exit codes: 0 success, 2 an error that the user can correct (one line on stderr), 130 Ctrl-C, 141 broken pipe (the
+reader of the output has closed it), 143 SIGTERM.
 """
 
 import errno
@@ -26,13 +26,13 @@ from transformer.checkpoint import brief
 from transformer.config import UserError
 from transformer.processes import HEARTBEAT_SECONDS, coordinator_reachable, leave
 
-BROKEN_PIPE = 128 + 13  # as of a program that SIGPIPE ends
+BROKEN_PIPE = 128 + 13  # the exit code of a program that SIGPIPE terminates
 
-FULL = "the disk is full; what was written before is whole"
+FULL = "the disk is full; files written earlier are intact"
 
 
 def usage() -> str:
-    """The verbs, a line each."""
+    """Returns the usage message: one line per command."""
     lines = [
         "usage: python -m experiments VERB [NAME] [--flags]        (VERB NAME --help shows the flags)",
         "",
@@ -41,16 +41,16 @@ def usage() -> str:
     lines += [
         "",
         f"NAME is one of: {', '.join(EXPERIMENTS)};",
-        "or a RUN, whose settings are meant; or none, where --config FILE has the settings.",
+        "or a RUN, to use its settings; or omitted, if --config FILE provides the settings.",
         "RUN is a work directory, or its name under runs/.",
-        "--parts FILE, with any verb, runs a Python file first: parts of your own, by which settings may then go.",
+        "--parts FILE, with any verb, first runs a Python file that registers custom components, for use in settings.",
     ]
     return "\n".join(lines)
 
 
-def say(message: str) -> None:
-    """One line on stderr, if that can be written to."""
-    if sys.stderr is not None:  # where print would take stdout
+def print_error(message: str) -> None:
+    """Prints one line on stderr, if stderr can be written to."""
+    if sys.stderr is not None:  # print would write to stdout instead
         try:
             print(f"error: {message}", file=sys.stderr)
         except OSError:
@@ -58,13 +58,13 @@ def say(message: str) -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """One line on stderr, and out."""
-    say(message)
+    """Prints one line on stderr and exits."""
+    print_error(message)
     leave(code)
 
 
 def discard_output() -> None:
-    """What cannot be written is forgotten: Python would try again as it ends, and fail with a traceback."""
+    """Discards output that cannot be written: Python would try again at exit, and fail with a traceback."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -76,7 +76,7 @@ def discard_output() -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Runs a verb."""
+    """Runs a command."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
@@ -87,7 +87,7 @@ def run(arguments: Arguments) -> None:
         if not arguments or arguments[0] in ("-h", "--help"):
             raise UsageError(asked=bool(arguments))
         if arguments[0] not in VERBS:
-            raise UserError(f"unknown verb {arguments[0]!r}; there are: {', '.join(VERBS)}")
+            raise UserError(f"unknown verb {arguments[0]!r}; the verbs are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])
     except UsageError as wanted:
         print(usage())
@@ -97,8 +97,8 @@ def run(arguments: Arguments) -> None:
 
 
 def main(arguments: Arguments | None = None) -> None:
-    """Runs a verb, and says in one line what went wrong."""
-    for name in ("absl", "asyncio"):  # Orbax reports every step of a save, and asyncio what a failed one leaves
+    """Runs a command, and reports an error in one line."""
+    for name in ("absl", "asyncio"):  # Orbax logs every step of a save, and asyncio the tasks of a failed one
         logging.getLogger(name).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, preempt)
     try:
@@ -106,15 +106,15 @@ def main(arguments: Arguments | None = None) -> None:
             run(sys.argv[1:] if arguments is None else arguments)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # where it fails, while there is someone to say so
+                sys.stdout.flush()  # here, so that a failure is handled below
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted", 130)
-    except Preempted as stopped:  # all processes at once
-        say(str(stopped))
+    except Preempted as stopped:  # all processes stop together, so a regular exit does not wait for a lost one
+        print_error(str(stopped))
         sys.exit(EXIT_CODE)
-    except BrokenPipeError:  # nothing to say, and no one to say it to
+    except BrokenPipeError:  # the reader is gone: there is nothing to report
         discard_output()
         leave(BROKEN_PIPE)
     except OSError as error:
@@ -125,17 +125,20 @@ def main(arguments: Arguments | None = None) -> None:
     except Exception as error:
         if preemption.asked.is_set():
             fail("stopped by SIGTERM", EXIT_CODE)
-        if "No space left on device" in str(error):  # TensorStore wraps it in an error of its own
+        if "No space left on device" in str(error):  # TensorStore raises its own type of error
             fail(FULL)
         if "RESOURCE_EXHAUSTED" in str(error):
             fail(
                 "out of memory: train with a lower --data.batch-tokens or a higher --train.accumulate, "
-                "translate with a lower --batch-size, --beam or --max-tokens"
+                "or translate with a lower --batch-size, --beam or --max-tokens"
             )
         if (count := jax.process_count()) > 1:
-            me, other = jax.process_index(), "another one" if coordinator_reachable() else "process 0, which is gone"
-            say(f"process {me} of {count} lost touch with {other}: {brief(error)}")
-            # JAX's runtime ends this process when it knows which other one that is, and says so.
+            me, other = (
+                jax.process_index(),
+                "another process" if coordinator_reachable() else "process 0, which is gone",
+            )
+            print_error(f"process {me} of {count} lost contact with {other}: {brief(error)}")
+            # JAX's runtime terminates this process once it knows which other process failed, and reports it.
             time.sleep(2 * HEARTBEAT_SECONDS)
             leave(1)
         raise

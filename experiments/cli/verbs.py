@@ -1,6 +1,6 @@
-"""The verbs of `python -m experiments`: what each does. What it takes is in experiments/cli/flags.py.
+"""The commands (verbs) of `python -m experiments`. Their flags are in experiments/cli/flags.py.
 
-A verb is a function of the arguments after its name; the first line of its docstring is its help.
+A verb is a function of the arguments after its name. Its docstring, "NAME ARGUMENTS: help", is its line in the usage.
 """
 
 import math
@@ -58,7 +58,7 @@ from transformer.processes import is_first, join
 
 
 def run_list(arguments: Arguments) -> None:
-    """list: the experiments there are"""
+    """list: list the available experiments"""
     no_more(arguments)
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, counted(experiment.train.steps, "step")
@@ -67,14 +67,14 @@ def run_list(arguments: Arguments) -> None:
 
 
 def run_prepare(arguments: Arguments) -> None:
-    """prepare NAME: fetch the text, make the vocabulary, write token files"""
+    """prepare NAME: download the corpus, learn the vocabulary, write token files"""
     named = experiment_of("prepare", arguments)
     given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.experiment.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
     language = target_language(given.experiment.data)
     missing = check_tokenizer(language)
-    if missing:  # first: what follows may take hours
+    if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data)
     if not missing and (wrong := check_language(data.text("dev", "target"), language)):
@@ -83,7 +83,7 @@ def run_prepare(arguments: Arguments) -> None:
 
 
 def run_plan(arguments: Arguments) -> None:
-    """plan NAME: what a run will be and cost, before it starts, and in what it differs from the paper"""
+    """plan NAME: show the size, time and cost of a run before it starts, and how it differs from the paper"""
     named = experiment_of("plan", arguments)
     given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.experiment.name}")
     for line in plan(given.experiment, given.measure, log_to_stderr):
@@ -91,7 +91,7 @@ def run_plan(arguments: Arguments) -> None:
 
 
 def run_explain(arguments: Arguments) -> None:
-    """explain NAME: the model as the paper's equations with its sizes, and in what it differs from the paper"""
+    """explain NAME: show the model as the paper's equations with its sizes, and how it differs from the paper"""
     named = experiment_of("explain", arguments)
     given = parse(Explaining, named.flags, Explaining(named.experiment), f"explain {named.experiment.name}")
     for line in explain(given.experiment):
@@ -99,7 +99,7 @@ def run_explain(arguments: Arguments) -> None:
 
 
 def run_inspect(arguments: Arguments) -> None:
-    """inspect RUN: the parameters of a checkpoint, their shapes and norms, and where they come from"""
+    """inspect RUN: show the parameters of a checkpoint with their shapes and norms, and its provenance"""
     name, flags = run_of("inspect", arguments)
     given = parse(Inspecting, flags, Inspecting(), f"inspect {name}")
     for line in inspect(find_workdir(name), given.checkpoint):
@@ -107,7 +107,7 @@ def run_inspect(arguments: Arguments) -> None:
 
 
 def run_train(arguments: Arguments) -> None:
-    """train NAME: train, or go on with a run that was stopped"""
+    """train NAME: train, or resume a run that was stopped"""
     named = experiment_of("train", arguments)
     given = parse(Training, named.flags, Training(named.experiment), f"train {named.experiment.name}")
     join()
@@ -117,7 +117,7 @@ def run_train(arguments: Arguments) -> None:
 
 
 def trained(given: Training) -> WorkDir:
-    """Trains, and shows it."""
+    """Trains, with a screen or log lines, and returns the work directory."""
     path = given.workdir or Path("runs") / given.experiment.name
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
     if not (given.screen and has_screen() and is_first()):
@@ -127,21 +127,21 @@ def trained(given: Training) -> WorkDir:
 
 
 def run_watch(arguments: Arguments) -> None:
-    """watch RUN: one screen of a run that trains elsewhere: curves, speed, the last sample"""
+    """watch RUN: show curves, speed and the latest sample of a run that trains in another process"""
     name, flags = run_of("watch", arguments)
     no_more(flags)
     watch(find_workdir(name))
 
 
 def loaded(name: str, given: Loading) -> Translator:
-    """The translator of a run, decoding as its experiment says where the flags say nothing."""
+    """Loads the translator of a run; decoding flags that are given override the run's settings."""
     translator = Translator.load(name, given.checkpoint)
     decode = translator.experiment.decode
     flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
     translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
     if isinstance(given, Translating | Scoring):
         if given.max_tokens < 2:
-            raise UserError(f"--max-tokens must be at least 2, one and EOS, not {given.max_tokens}")
+            raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")
         translator.max_tokens = given.max_tokens
     return translator
 
@@ -151,7 +151,7 @@ def run_translate(arguments: Arguments) -> None:
     name, flags = run_of("translate", arguments)
     given = parse(Translating, flags, Translating(), f"translate {name}")
     if given.interactive and (given.input or given.output):
-        raise UserError("--interactive asks for a line and shows its translation: no --input or --output with it")
+        raise UserError("--interactive reads and writes the terminal: use it without --input and --output")
     if given.output:
         check_output(given.output)
     translator = loaded(name, given)
@@ -167,7 +167,7 @@ def run_translate(arguments: Arguments) -> None:
 
 
 def shown(found: Translation, number: int, given: Translating) -> str:
-    """A line of output."""
+    """Formats a translation as a line of output."""
     text = " ".join(found.pieces) if given.pieces else found.text
     if given.n_best == 1:
         return text
@@ -176,7 +176,7 @@ def shown(found: Translation, number: int, given: Translating) -> str:
 
 
 def prompted(groups: Iterator[Group]) -> Iterator[Group]:
-    """The same, each asked for: on stderr, since stdout has the translations."""
+    """Yields the same groups, with a prompt before each; it goes to stderr, since stdout carries the translations."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         try:
@@ -186,19 +186,19 @@ def prompted(groups: Iterator[Group]) -> Iterator[Group]:
 
 
 def run_attention(arguments: Arguments) -> None:
-    """attention RUN TEXT: all attention weights of a sentence and its translation: a page to explore, PNG, JSON"""
+    """attention RUN TEXT: show all attention weights of a sentence and its translation: interactive page, PNG, JSON"""
     name, rest = run_of("attention", arguments)
-    # A sentence may begin with dashes too, but no flag has a space in its name.
+    # A sentence may also begin with dashes, but the name of a flag contains no space.
     sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"--[\w-]+(=|$)", rest[0]) else ("", rest)
     given = parse(Attending, flags, Attending(), f"attention {name}")
     if is_blank_line(sentence):
-        raise UserError(f'`attention` wants a sentence after the run: attention {name} "A sentence."')
+        raise UserError(f'`attention` needs a sentence after the run: attention {name} "A sentence."')
     if given.target is not None and is_blank_line(given.target):
-        raise UserError("--target is empty")
+        raise UserError("--target is empty: give a translation, or leave it out")
     if given.target is not None and (given.beam, given.alpha) != (None, None):
-        raise UserError("--beam and --alpha are for finding a translation: not with --target")
+        raise UserError("--beam and --alpha control the search for a translation: they cannot be used with --target")
     if given.png_of and not given.png:
-        raise UserError("--png-of says what --png FILE shows")
+        raise UserError("--png-of selects what --png FILE shows: it needs --png FILE")
     run = find_workdir(name)
     page = given.html
     if not (given.html or given.png or given.json):
@@ -208,7 +208,7 @@ def run_attention(arguments: Arguments) -> None:
     for path in outputs:
         check_output(path)
     if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UserError("two outputs of one name: the second would replace the first")
+        raise UserError("two outputs have the same file name: the second would replace the first")
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
         draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
@@ -227,9 +227,9 @@ def run_evaluate(arguments: Arguments) -> None:
     if given.record:
         given.record.parent.mkdir(parents=True, exist_ok=True)
         if given.record.is_dir():
-            raise UserError(f"{given.record} is a directory: --record wants a file")
+            raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():
-            read_evaluation(given.record)  # only a record is overwritten
+            read_evaluation(given.record)  # refuse to overwrite a file that is not a record
     run, translator = find_workdir(name), loaded(name, given)
     if given.max_unknown is not None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
@@ -243,14 +243,14 @@ def run_evaluate(arguments: Arguments) -> None:
 
 
 def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
-    """The text that the flags name."""
+    """Returns the test set that the flags select."""
     own_languages = languages_of(translator.experiment.data)
     languages = Languages.parse(given.languages) if given.languages else own_languages
     if given.test_src or given.test_tgt:
         if not (given.test_src and given.test_tgt):
-            raise UserError("a further test text has two sides: --data.test-src FILE and --data.test-tgt FILE")
+            raise UserError("a test set in files needs both sides: --data.test-src FILE and --data.test-tgt FILE")
         if given.test_set != "test":
-            raise UserError("--test-set and --data.test-src name two texts: give one of them")
+            raise UserError("--test-set and --data.test-src both select a test set: give only one of them")
         return read_files(given.test_src, given.test_tgt, translator.tokenizer, languages)
     own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
     if own:
@@ -259,16 +259,16 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
 
 
 def run_average(arguments: Arguments) -> None:
-    """average RUN: the mean of checkpoints as a run of its own, with the validation loss before and after"""
+    """average RUN: save the average of checkpoints as a new run, and show the validation loss before and after"""
     name, flags = run_of("average", arguments)
     given = parse(Averaging, flags, Averaging(), f"average {name}")
     run = find_workdir(name)
-    beside = run.path.resolve()
-    print(average_run(run, given.checkpoint, given.output or beside.with_name(beside.name + "-averaged"), print))
+    path = run.path.resolve()
+    print(average_run(run, given.checkpoint, given.output or path.with_name(path.name + "-averaged"), print))
 
 
 def run_score(arguments: Arguments) -> None:
-    """score RUN: the log-probability of given translations, one number a line"""
+    """score RUN: print the log-probability of given translations, one number per line"""
     name, flags = run_of("score", arguments)
     given = parse(Scoring, flags, Scoring(), f"score {name}")
     if not given.source or not given.target:
@@ -276,7 +276,7 @@ def run_score(arguments: Arguments) -> None:
     sources, targets = (lines_of(path, given.bad_lines) for path in (given.source, given.target))
     if len(sources) != len(targets):
         raise UserError(f"{given.source} has {counted(len(sources), 'line')} but {given.target} has {len(targets)}")
-    # Not at every white space: a piece may hold a no-break space.
+    # Split only at spaces: a piece may contain a no-break space.
     translations = [
         list(filter(None, line.split(" "))) if given.pieces else line for line in (line or "" for line in targets)
     ]
@@ -286,13 +286,13 @@ def run_score(arguments: Arguments) -> None:
 
 
 def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
-    """All lines of a file or pipe, None for one that is skipped."""
+    """Reads all lines of a file or pipe; None for a line that is skipped."""
     with opened(path) as file:
         return [line for _, chunk in chunks(file, str(path), bad_lines, log_to_stderr) for line in chunk]
 
 
 def run_demo(arguments: Arguments) -> None:
-    """demo: train on the embedded corpus, translate its test set, score it, draw the pictures"""
+    """demo: train on the embedded corpus, translate and score its test set, draw the figures"""
     given = parse(Training, arguments, Training(find("demo")), "demo")
     run = trained(given)
     translator = Translator.load(run.path)
@@ -304,14 +304,14 @@ def run_demo(arguments: Arguments) -> None:
     for line in scores_told(result.scores):
         print(line)
     longest = max((result.sources[i] for i in shown), key=len)
-    print("a learning corpus: this says nothing about translating real text")
+    print("the corpus is an artificial grammar: these scores say nothing about translating real text")
     print(f"checkpoint {run.checkpoints}")
     print(f"curves     {draw_curves(run)}")
     print(f"attention  {draw_attention(translator.attention(longest), run.figures / 'attention.png')}")
 
 
 def run_compare(arguments: Arguments) -> None:
-    """compare A B: is one scored run better than another, or is it chance? (runs of several seeds: A0,A1 B0,B1)"""
+    """compare A B: test whether two evaluated runs differ significantly (with several seeds: A0,A1 B0,B1)"""
     first, rest = run_of("compare", arguments)
     second, flags = run_of("compare", rest)
     given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
@@ -320,16 +320,16 @@ def run_compare(arguments: Arguments) -> None:
 
 
 def run_results(arguments: Arguments) -> None:
-    """results: the table of all published records, and of those in ./results"""
+    """results: print a table of all published records and those in ./results"""
     no_more(arguments)
     print(results_table(*dict.fromkeys((RESULTS, results_folder()))), end="")
 
 
 def run_table(arguments: Arguments) -> None:
-    """table N: make what is missing of a table of the paper (1, 2 or 3), and render it from its records"""
+    """table N: train and score the missing rows of the paper's table 1, 2 or 3, and render it from its records"""
     number, flags = run_of("table", arguments)
     if number not in ("1", "2", "3"):
-        raise UserError(f"there is no table {number!r}; there are: 1, 2, 3")
+        raise UserError(f"unknown table {number!r}; the tables are: 1, 2, 3")
     if number == "1":
         only = parse(Table1, flags, Table1(), "table 1")
         check_folders(only.results)
@@ -343,9 +343,9 @@ def run_table(arguments: Arguments) -> None:
         there = experiments_of(table, given.scale)
         rows = list(there) if given.rows is None else list(given.rows)
         if unknown := set(rows) - set(there):
-            raise UserError(f"unknown row {min(unknown)!r}; there are: {', '.join(there)}")
+            raise UserError(f"unknown row {min(unknown)!r}; the rows are: {', '.join(there)}")
         if not rows:
-            raise UserError(f"--rows wants names; there are: {', '.join(there)}")
+            raise UserError(f"--rows needs names of rows; the rows are: {', '.join(there)}")
         if given.seeds < 1:
             raise UserError(f"--seeds must be at least 1, not {given.seeds}")
         if not given.render:
@@ -356,11 +356,11 @@ def run_table(arguments: Arguments) -> None:
 
 
 def check_folders(*paths: Path) -> None:
-    """UserError for a path that cannot become a folder, before anything is computed for it."""
+    """Raises UserError for a path that cannot become a folder, before anything is computed for it."""
     for path in paths:
-        for place in (path, *path.parents):
-            if place.exists() and not place.is_dir():
-                raise UserError(f"{place} is not a directory")
+        for folder in (path, *path.parents):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder} is not a directory: choose another path")
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {

@@ -1,1 +1,1 @@
-"""Whether a model is good: metrics, test sets, records of scored runs, and comparison of two."""
+"""Evaluation of trained models: metrics, test sets, records of scored runs, and comparison of two systems."""

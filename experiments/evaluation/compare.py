@@ -1,9 +1,9 @@
-"""`compare A B`: is B really better than A, or is it chance?
+"""`compare A B`: is the difference between two systems significant, or is it chance?
 
-Two questions, two answers. Over the sentences of the test set: paired bootstrap resampling and approximate
-randomisation, sacrebleu's. Over training runs, where several seeds of a system are given: the mean and its 95%
-interval. Neither says why: so whatever differs in how the two were scored is named, and scores of different tokens are
-not compared at all.
+Two sources of chance are tested separately. The sentences of the test set: paired bootstrap resampling and approximate
+randomisation, both from sacrebleu. The random seed of training, if runs with several seeds are given: the mean and its
+95% confidence interval. Neither test explains a difference, so every difference in how the two systems were scored is
+reported. BLEU scores that were computed with different tokenizers are not compared at all.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from transformer.config import UserError, counted
 
 
 class Scored(NamedTuple):
-    """The scored translation of a run."""
+    """The translation of a test set by a run, with its record."""
 
     run: WorkDir
     record: dict[str, Any]
@@ -31,14 +31,14 @@ class Scored(NamedTuple):
     references: list[str]
 
     def parts(self) -> dict[str, dict[str, str]]:
-        """The user's own that it was trained with."""
+        """Returns the custom components that the run was trained with."""
         found: dict[str, dict[str, str]] = self.record.get("parts", {}).get("train", {})
         return found
 
     def protocol(self) -> dict[str, Any]:
-        """How it was made and its words counted, by what the reader of a difference has to know."""
+        """Returns how the translation was produced and scored: everything that can explain a difference in scores."""
         decode, count = self.record["settings"]["decode"], len(self.record["checkpoints"])
-        selection = self.record.get("selection", "not said")
+        selection = self.record.get("selection", "not recorded")
         return {
             "tokens": self.tokens(),
             "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
@@ -47,19 +47,20 @@ class Scored(NamedTuple):
         }
 
     def tokens(self) -> str:
-        """What BLEU counted."""
+        """Returns the name of BLEU's tokenizer."""
         signatures = {score["name"]: score["signature"] for score in self.record["scores"]}
         return tokens_of(signatures.get("BLEU", ""))
 
 
-def scored(name: str, test_set: str) -> Scored:
-    """What `evaluate` left in a run. UserError if it did not, or if a file was changed since."""
+def read_scored(name: str, test_set: str) -> Scored:
+    """Reads what `evaluate` wrote into a run. UserError if it is missing, or if a file has changed since."""
     run = find_workdir(name)
     path = run.evaluation / f"{test_set}.json"
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in run.evaluation.glob("*.json"))) or "none"
         raise UserError(
-            f"{run.path} has no scored test set {test_set!r} (scored: {there}): python -m experiments evaluate {name}"
+            f"{run.path} has no scored test set {test_set!r} (scored: {there}): "
+            f"run `python -m experiments evaluate {name}`"
         )
     record = read_evaluation(path)
     texts = {role: run.evaluation / f"{test_set}.{role}.txt" for role in ("source", "output", "reference")}
@@ -70,14 +71,15 @@ def scored(name: str, test_set: str) -> Scored:
 
 
 def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]:
-    """Lines to print. Each system is one run, or runs of several seeds, compared pair by pair.
+    """Yields lines to print. Each system is one run, or several runs with different seeds, compared pair by pair.
 
-    UserError if a run is not scored, or not on the text of the others, or if BLEU counted other tokens.
+    Raises:
+        UserError: a run is not scored, was scored on another text, or has BLEU of another tokenizer.
     """
     if len(first) != len(second):
         runs = counted(len(first), "run")
-        raise UserError(f"{runs} of one system and {len(second)} of the other: pairs need as many of both")
-    pairs = [(scored(a, test_set), scored(b, test_set)) for a, b in zip(first, second, strict=True)]
+        raise UserError(f"{runs} of one system and {len(second)} of the other: give the same number of both")
+    pairs = [(read_scored(a, test_set), read_scored(b, test_set)) for a, b in zip(first, second, strict=True)]
     base = pairs[0][0]
     references, tokens = base.references, base.tokens()
     for member in (member for pair in pairs for member in pair):
@@ -85,8 +87,8 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
             raise UserError(f"{member.run.path} and {base.run.path} were not scored on the same text")
         if (other := member.tokens()) != tokens:
             raise UserError(
-                f"{member.run.path} and {base.run.path} have BLEU of other tokens ({other} and {tokens}), which cannot "
-                f"be compared: evaluate both with the same --data.languages"
+                f"{member.run.path} and {base.run.path} have BLEU of different tokenizers ({other} and {tokens}), "
+                f"which cannot be compared: evaluate both with the same --data.languages"
             )
     for system in ([a for a, _ in pairs], [b for _, b in pairs]):
         check_seeds(system)
@@ -96,7 +98,7 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
         left, right = a.protocol(), b.protocol()
         if differing := [name for name in left if left[name] != right[name]]:
             how = "; ".join(f"{name}: {left[name]} and {right[name]}" for name in differing)
-            yield f"  warning: not scored the same way, which the difference includes ({how})"
+            yield f"  warning: not scored the same way, which contributes to the difference ({how})"
         for metric, found in paired(a.outputs, b.outputs, references, language_of(a.record)).items():
             results.setdefault(metric, []).append(found)
             yield f"  {metric:6} {found}"
@@ -107,7 +109,10 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
 
 
 def check_seeds(system: list[Scored]) -> None:
-    """UserError unless the runs are of one experiment, each with another seed: else their spread means nothing."""
+    """Raises UserError unless the runs share one experiment and have different seeds.
+
+    Otherwise their spread would not be that of the random seed.
+    """
     for i, run in enumerate(system):
         for other in system[:i]:
             ours, theirs = run.record["settings"], other.record["settings"]
@@ -116,21 +121,24 @@ def check_seeds(system: list[Scored]) -> None:
                 for name in differences(theirs, ours)
                 if not name.startswith(("train.seed", "data.languages", "data.max_unknown", "mesh", *PATHS))
             ]
-            differing += ["the text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
+            differing += ["the training text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
             differing += changed_parts(other.parts(), run.parts())
             differing += [name for name in sorted(other.parts().keys() ^ run.parts().keys()) if name not in differing]
             if other.protocol()["checkpoints"] != run.protocol()["checkpoints"]:
-                differing.append("the choice of checkpoints")
+                differing.append("the selection of checkpoints")
             if differing:
                 raise UserError(
-                    f"{other.run.path} and {run.run.path} are not of one system: {', '.join(differing)} differ"
+                    f"{other.run.path} and {run.run.path} are not runs of one system: they differ in "
+                    f"{', '.join(differing)}"
                 )
             if theirs["train"]["seed"] == ours["train"]["seed"]:
-                raise UserError(f"{other.run.path} and {run.run.path} have the same seed")
+                raise UserError(
+                    f"{other.run.path} and {run.run.path} have the same seed: give runs with different --train.seed"
+                )
 
 
 class Paired(NamedTuple):
-    """Two systems by one metric, and how likely a difference as large is by chance."""
+    """The scores of two systems by one metric, and two p-values of their difference."""
 
     first: float
     second: float
@@ -147,7 +155,7 @@ class Paired(NamedTuple):
 def paired(
     first: list[str], second: list[str], references: list[str], language: str | None = None
 ) -> dict[str, Paired]:
-    """Both tests for each metric; BLEU with the tokens of the language."""
+    """Runs both significance tests for each metric; BLEU uses the tokenizer of the target language."""
 
     def results(test: str, metric: str) -> list[Result]:
         metrics = {metric: bleu(language) if metric == "BLEU" else CHRF()}
@@ -159,11 +167,11 @@ def paired(
         (a, b), (_, randomised) = results("bs", metric), results("ar", metric)
         assert b.p_value is not None and randomised.p_value is not None
         both[metric] = Paired(a.score, b.score, b.p_value, randomised.p_value)
-        if a.score == b.score:  # sacrebleu counts the samples with a larger difference, and here finds none
+        if a.score == b.score:  # sacrebleu counts the samples with a larger difference, and would find none here
             both[metric] = Paired(a.score, b.score, 1.0, 1.0)
     return both
 
 
 def runs_of(argument: str) -> list[str]:
-    """ "a,b" as ["a", "b"]; a path that has a comma in it stays whole."""
+    """Splits a comma-separated list of runs, unless the argument is an existing path with a comma in it."""
     return [argument] if Path(argument).exists() else argument.split(",")

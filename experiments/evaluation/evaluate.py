@@ -29,10 +29,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, log: Callable[[str], None]) -> Evaluation:
-    """Translates a split of the run's corpus, or a further test set; leaves it with its record under <run>/evaluation/.
+    """Translates and scores a split of the run's corpus or another test set; writes <run>/evaluation/.
 
-    The three text files are line by line what was scored: the `sacrebleu` command on them gives the same number.
-    UserError, but with a record of the others, for a metric of the user's own that fails.
+    It writes the record and three text files: sources, outputs and references, line by line as they were scored. The
+    `sacrebleu` command gives the same score for them. If a custom metric fails, the record has the other scores.
+
+    Raises:
+        UserError: too many unknown tokens in the text, or a custom metric that fails.
     """
     test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
     sources, references = test_set.sources, test_set.references
@@ -41,7 +44,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         log(f"warning: {wrong}")
     check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
     warn_if_worse(translator, log)
-    what = "mean of checkpoints" if len(translator.steps) > 1 else "checkpoint"
+    what = "average of checkpoints" if len(translator.steps) > 1 else "checkpoint"
     log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
     start = time.monotonic()
     found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
@@ -51,7 +54,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
 
     run.evaluation.mkdir(exist_ok=True)
     path = run.evaluation / f"{test_set.name}.json"
-    path.unlink(missing_ok=True)  # it is of the texts that are replaced now
+    path.unlink(missing_ok=True)  # an old record describes the text files that are now replaced
     texts = {}
     for role, lines in (("source", sources), ("output", outputs), ("reference", references)):
         content = "".join(line + "\n" for line in lines).encode()
@@ -67,7 +70,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
 
 
 def publish(record: Path, path: Path) -> None:
-    """Copies a run's record to where it is kept, and its outputs beside it, so that other metrics can be computed."""
+    """Copies the record of a run to `path`, and its outputs next to it, so that other metrics can be computed later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(outputs_of(path), outputs_of(record).read_bytes())
     write_whole(path, record.read_bytes())

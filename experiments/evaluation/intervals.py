@@ -1,11 +1,11 @@
-"""A mean over seeds, and how far another seed might be from it."""
+"""The mean over seeds and its 95% confidence interval."""
 
 import statistics
 from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """The mean over seeds, and half the width of its 95% interval (None for a single seed, which has none)."""
+    """The mean over seeds, and half the width of its 95% confidence interval (None for a single seed)."""
 
     mean: float
     half: float | None
@@ -16,8 +16,8 @@ class Interval(NamedTuple):
 
 
 def interval(values: list[float]) -> Interval:
-    """By Student's t."""
-    from scipy.stats import t as student  # here, since importing it takes a second
+    """Computes the mean of `values` and its 95% confidence interval by Student's t distribution."""
+    from scipy.stats import t as student  # imported here, since importing it takes a second
 
     mean, n = statistics.fmean(values), len(values)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else None

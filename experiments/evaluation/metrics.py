@@ -1,12 +1,12 @@
-"""Scores of a translation: sacreBLEU and chrF on detokenised text, and the paper's own protocol, each by its name.
+"""Scores of a translation: sacreBLEU and chrF on detokenised text, and BLEU by the paper's protocol.
 
-    BLEU        sacreBLEU, cased, with the tokens that it takes for the language (13a for most): the one to publish
-    BLEU-intl   its "intl" tokens
-    BLEU-lc     as BLEU, lowercased
-    BLEU-split  the paper's, into German: Moses tokens, compounds split at hyphens, as multi-bleu counts
-    chrF2       character n-grams
+    BLEU        sacreBLEU, cased, with its tokenizer for the target language (13a for most): the score to publish
+    BLEU-intl   sacreBLEU with the "intl" tokenizer
+    BLEU-lc     like BLEU, lowercased
+    BLEU-split  the paper's protocol, only into German: Moses tokens, compounds split at hyphens, as multi-bleu does
+    chrF2       F-score of character n-grams
 
-A BLEU means nothing without its protocol: the same output differs by more than a point between the first and the last.
+A BLEU score means nothing without its protocol: those of the same output differ by more than a point.
 """
 
 import math
@@ -26,7 +26,7 @@ from transformer.registry import Registry
 
 
 class Score(NamedTuple):
-    """A corpus score, in percent, and the signature without which it means nothing."""
+    """A corpus score, in percent, and the signature that states how it was computed."""
 
     name: str
     value: float
@@ -37,39 +37,41 @@ class Score(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """What a metric scores: the lines of a text, of its translation, and of the right one."""
+    """The input of a metric, line by line: sources, their translations, and references."""
 
     sources: list[str]
     outputs: list[str]
     references: list[str]
     language: str | None = None
-    """The target's, as in "de" or "zh-Hans"; None where nobody said."""
+    """The target language, such as "de" or "zh-Hans"; None if it is unknown."""
 
 
 Measured = tuple[float, str]
-"""A score, in percent where the metric has it so, and its signature."""
+"""A score, in percent if that is the metric's convention, and its signature."""
 
-MetricPart = Callable[[Translated], Measured | None]
-"""The score of a translation. None: the metric says nothing of this language."""
+Metric = Callable[[Translated], Measured | None]
+"""Computes the score of a translation; returns None if the metric does not apply to the language."""
 
 
 def target_language(config: DataConfig) -> str | None:
-    """The code of what a corpus is translated into; None where nobody said."""
+    """Returns the language code of a corpus's target side; None if it is unknown."""
     languages = languages_of(config)
     return languages.target if languages else None
 
 
-# Written without spaces between words, and not among those that sacreBLEU has tokens of its own for.
+# Languages written without spaces between words for which sacreBLEU has no tokenizer of its own.
 _WITHOUT_SPACES = frozenset({"th", "lo", "km", "my", "bo", "dz"})
-# Chinese languages that share the characters, and so the tokens, of "zh".
+# Chinese languages that share the characters of "zh", and therefore its tokenizer.
 _CHINESE = frozenset({"yue", "wuu", "hak", "nan", "lzh"})
 
 
 def bleu(language: str | None, **settings: Any) -> BLEU:
-    """sacreBLEU with the tokens that it chooses for a target language (zh, ja-mecab, ko-mecab; 13a for most).
+    """Returns sacreBLEU with its tokenizer for a target language (zh, ja-mecab, ko-mecab; 13a for most).
 
-    For languages without spaces between words that it has no choice for, "flores200". UserError where the tokenizer
-    needs what is not installed or cannot be had.
+    Languages without spaces between words for which it has none use "flores200".
+
+    Raises:
+        UserError: the tokenizer needs a package that is not installed, or a file that cannot be downloaded.
     """
     code = primary(language or "")
     code = "zh" if code in _CHINESE else code
@@ -77,13 +79,13 @@ def bleu(language: str | None, **settings: Any) -> BLEU:
         return BLEU(trg_lang=code, tokenize="flores200" if code in _WITHOUT_SPACES else None, **settings)
     except Exception as error:
         extra = f': pip install "sacrebleu[{code}]"' if code in ("ja", "ko") else f" ({brief(error)})"
-        raise UserError(f"BLEU into {language} needs a tokenizer that is not here{extra}") from error
+        raise UserError(f"BLEU into {language} needs a tokenizer that is not available{extra}") from error
 
 
 def check_tokenizer(language: str | None) -> str | None:
-    """Why BLEU into a language cannot be computed here, in a sentence; None: it can.
+    """Returns a sentence on why BLEU into a language cannot be computed here; None if it can.
 
-    For what is done before a run, perhaps on another machine than it: where BLEU is needed, `bleu` refuses.
+    This is for commands that precede a run, perhaps on another machine. Where BLEU is needed, `bleu` raises.
     """
     try:
         bleu(language)
@@ -93,19 +95,19 @@ def check_tokenizer(language: str | None) -> str | None:
 
 
 def check_language(references: list[str], language: str | None) -> str | None:
-    """What is wrong with counting the words of these lines as of that language, in a sentence; None: nothing.
+    """Returns a sentence if BLEU's tokenizer for the language does not suit the references; None if it does.
 
-    Text without spaces, scored as if it had them, has hardly a word that is right: a BLEU near 0, however good it is.
+    If text without spaces is split at spaces, hardly any word matches: BLEU is near 0 for any translation.
     """
     tokens = bleu(language).tokenizer.signature()
     letters = [c for line in references[:1000] for c in line if c.isalpha()]
     if tokens != "13a" or not letters:
         return None
     if sum(map(_is_of_no_spaces, letters)) * 2 > len(letters):
-        said = f"into {language}" if language else "into a language that was not said"
+        into = f"into {language}" if language else "into a language that is not given"
         return (
-            f"{said}, BLEU counts words between spaces, and the references have none: its number will mean nothing; "
-            f"say the languages of the text with --data.languages, as in en-zh"
+            f"{into}, BLEU splits words at spaces, but the references have none, so the score will be meaningless: "
+            f"give the languages of the text with --data.languages, as in en-zh"
         )
     return None
 
@@ -117,13 +119,13 @@ def _is_of_no_spaces(character: str) -> bool:
 
 
 def by_bleu(text: Translated, **settings: Any) -> Measured:
-    """sacreBLEU with the tokens of the target language."""
+    """Computes sacreBLEU with its tokenizer for the target language."""
     metric = bleu(text.language, **settings)
     return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())
 
 
 def by_bleu_intl(text: Translated) -> Measured | None:
-    """sacreBLEU with "intl" tokens; of languages with spaces between their words alone."""
+    """Computes sacreBLEU with the "intl" tokenizer; None for languages without spaces between words."""
     if bleu(text.language).tokenizer.signature() != "13a":
         return None
     metric = BLEU(tokenize="intl")
@@ -131,15 +133,15 @@ def by_bleu_intl(text: Translated) -> Measured | None:
 
 
 def by_chrf(text: Translated) -> Measured:
-    """Character n-grams, sacreBLEU's."""
+    """Computes sacreBLEU's chrF2."""
     metric = CHRF()
     return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())
 
 
-def by_the_papers_protocol(text: Translated) -> Measured | None:
-    """The protocol of the paper's German numbers, by the steps of experiments.evaluation.moses.
+def by_paper_protocol(text: Translated) -> Measured | None:
+    """Computes BLEU by the protocol of the paper's German scores (experiments/evaluation/moses.py).
 
-    As multi-bleu counts, that is without smoothing: 0.00 where no four tokens in a row are right.
+    Like multi-bleu it does not smooth: the score is 0.00 if no 4-gram matches.
     """
     if primary(text.language or "") != "de":
         return None
@@ -149,32 +151,32 @@ def by_the_papers_protocol(text: Translated) -> Measured | None:
     return value, f"{metric.get_signature()}|input:get_ende_bleu.sh"
 
 
-METRICS: Registry[MetricPart] = Registry(
+METRICS: Registry[Metric] = Registry(
     "metric",
     {
         "BLEU": by_bleu,
         "BLEU-intl": by_bleu_intl,
         "BLEU-lc": partial(by_bleu, lowercase=True),
-        "BLEU-split": by_the_papers_protocol,
+        "BLEU-split": by_paper_protocol,
         "chrF2": by_chrf,
     },
 )
 
 
 def custom_metrics() -> dict[str, dict[str, str]]:
-    """The metrics that are not of this code, each as "metric.NAME"."""
+    """Returns the metrics that are not built in, each under the key "metric.NAME"."""
     return {
         f"metric.{name}": {"name": name} | METRICS.origins[name] for name in METRICS if name not in METRICS.built_in
     }
 
 
 def score(text: Translated) -> tuple[list[Score], list[str]]:
-    """All scores of a translation, the one to publish first, and why metrics of the user's own gave none."""
+    """Returns all scores of a translation, the one to publish first, and the errors of custom metrics that failed."""
     scores, failed = [], []
     for name, metric in METRICS.items():
         try:
             if (found := metric(text)) is not None:
-                scores.append(Score(name, *checked(found)))
+                scores.append(Score(name, *validated(found)))
         except Exception as error:
             if name in METRICS.built_in:
                 raise
@@ -191,16 +193,16 @@ def scores_told(scores: list[Score]) -> list[str]:
     return lines
 
 
-def checked(found: Measured) -> Measured:
-    """The same, as a record can hold it. UserError for anything but a finite number and a text."""
+def validated(found: Measured) -> Measured:
+    """Returns the result of a metric as float and str. UserError unless it is a finite number and a signature."""
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)):
-        raise UserError(f"it wants to be a number and a signature, not {found!r}")
+        raise UserError(f"a metric must return a number and a signature, not {found!r}")
     value = float(found[0])
     if isinstance(found[0], str) or not math.isfinite(value):
-        raise UserError(f"{found[0]!r} is no finite number")
+        raise UserError(f"{found[0]!r} is not a finite number")
     return value, found[1]
 
 
 def tokens_of(signature: str) -> str:
-    """The tokenizer that a signature of BLEU names: 13a of "nrefs:1|...|tok:13a|..."."""
+    """Returns the tokenizer that a BLEU signature names, for example 13a in "nrefs:1|...|tok:13a|..."."""
     return next((part.removeprefix("tok:") for part in signature.split("|") if part.startswith("tok:")), "")

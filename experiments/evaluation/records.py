@@ -1,4 +1,4 @@
-"""Records: one JSON for each finished run, and the results table made from them and from nothing else."""
+"""Records: one JSON file per evaluated run, and the results table, which is built only from records."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ from experiments.evaluation.metrics import Score, custom_metrics, target_languag
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
 from experiments.presets.deviations import deviations
-from experiments.registry import custom_parts, of_users, published
+from experiments.registry import custom_origins, custom_parts, with_relative_paths
 from experiments.workdir import write_whole
 from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 
 RESULTS = Path(__file__).parents[1] / "results"
-"""The published records, which come with the code."""
+"""The published records, which are distributed with the code."""
 
 
 def results_folder() -> Path:
-    """Where new records and tables go: among the published ones within a checkout of this code, else ./results."""
+    """Returns the folder for new records and tables: the published one in a checkout of this code, else ./results."""
     checkout = RESULTS.parents[1]
     within = (checkout / "pyproject.toml").is_file() and Path.cwd().is_relative_to(checkout)
     return RESULTS if within else Path("results")
@@ -45,22 +45,22 @@ def make_record(
     scored: Experiment,
     seconds: float,
 ) -> dict[str, Any]:
-    """Everything that a published number needs behind it.
+    """Builds the record of a score: everything that is needed to reproduce and judge it.
 
     Args:
-        meta: of the newest checkpoint used.
+        meta: metadata of the newest checkpoint used, with the settings of training.
         test_set: the text that was translated.
-        selection: how the checkpoints were chosen, as in Translator.load; what names steps was chosen by hand.
-        steps: the checkpoints used; several were averaged.
-        scored: the run's experiment as it was told to translate and score; what it was trained with, `meta` says.
-        seconds: what translating took.
+        selection: how the checkpoints were selected, as in Translator.load; steps mean that they were chosen by hand.
+        steps: steps of the checkpoints used; if there are several, they were averaged.
+        scored: the experiment with the settings that were used to translate and score.
+        seconds: time spent translating.
     """
-    told: dict[str, Any] = {"max_unknown": scored.data.max_unknown}
+    changed: dict[str, Any] = {"max_unknown": scored.data.max_unknown}
     if is_own_text(scored.data) and test_set.languages:
-        told["languages"] = str(test_set.languages)
+        changed["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
-    experiment = experiment | {"data": experiment["data"] | told, "decode": asdict(scored.decode)}
-    # As far as the checkpoint went, which may be less than was wanted.
+    experiment = experiment | {"data": experiment["data"] | changed, "decode": asdict(scored.decode)}
+    # The steps actually trained, which may be fewer than planned.
     trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
     return {
         "experiment": experiment["name"],
@@ -82,8 +82,8 @@ def make_record(
         "decode_seconds": round(seconds, 1),
         "settings": experiment,
         "parts": {
-            "train": published(meta.get("parts", {}) | of_users(meta.get("made_of", {}))),
-            "evaluate": published(custom_parts(trained) | custom_metrics()),
+            "train": with_relative_paths(meta.get("parts", {}) | custom_origins(meta.get("made_of", {}))),
+            "evaluate": with_relative_paths(custom_parts(trained) | custom_metrics()),
         },
         "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
@@ -94,7 +94,7 @@ def make_record(
 
 
 def origin() -> dict[str, Any]:
-    """Where, with what and when a number was made."""
+    """Returns the hardware, software, commit, command and date that produced a number."""
     return {
         "hardware": hardware(),
         "software": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "sacrebleu")},
@@ -105,7 +105,7 @@ def origin() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """The device that computed, and the machine around it."""
+    """Returns the names of the devices and the processor, the number of cores, and the Python version."""
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processor": processor(),
@@ -115,7 +115,7 @@ def hardware() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """Returns the processor's name as reported by the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -124,37 +124,37 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit this code is at, marked where files differ from it; "unknown" outside a checkout."""
+    """Returns the commit of this code, with the suffix "-dirty" if files differ; "unknown" outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return result.stdout.decode("ascii").strip()  # git's complaints may be in any language and encoding
+    return result.stdout.decode("ascii").strip()  # only stdout: messages on stderr may be in any language and encoding
 
 
 def outputs_of(record: Path) -> Path:
-    """The text of the outputs, which stands beside a record."""
+    """Returns the path of the file with the outputs, next to a record."""
     return record.with_name(f"{record.name.removesuffix('.json')}.output.txt")
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes it whole or not at all, with a hash of its content."""
+    """Writes a record atomically, with a hash of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     signed = record | {"sha256": content_hash(record)}
     write_whole(path, (json.dumps(signed, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record. UserError if it was changed after the code wrote it."""
+    """Reads a record. UserError if it was edited after the code wrote it."""
     record = read_json(path)
     if record.get("sha256") != content_hash(record):
-        raise UserError(f"{path} was edited: its content does not have the hash that it states")
+        raise UserError(f"{path} was edited: its content does not match its hash; restore or recreate it")
     return record
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The record of a scored translation, as `make_record` makes it. UserError for anything else."""
+    """Reads the record of an evaluation, in the form that `make_record` builds. UserError for any other file."""
     record = read_record(path)
     missing = {"experiment", "settings", "scores", "checkpoints", "sources", "data"} - set(record)
     if missing or not record["scores"]:
@@ -163,18 +163,18 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def language_of(record: dict[str, Any]) -> str | None:
-    """What a text was translated into; by its corpus, where an older record does not say."""
+    """Returns the target language of a record; for an older record without one, that of its corpus."""
     return record.get("language") or target_language(Experiment.from_dict(record["settings"]).data)
 
 
 def content_hash(record: dict[str, Any]) -> str:
-    """SHA-256 of all of a record but the hash itself."""
+    """Returns the SHA-256 of a record without its field "sha256"."""
     content = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def test_set(record: dict[str, Any]) -> str:
-    """What was translated: a corpus and its split, or the user's own file by its name."""
+    """Returns the name of what was translated: a corpus and its split, or the file of the user's own corpus."""
     if "test_set" in record:
         return str(record["test_set"])
     if record["corpus"] != "files":
@@ -185,13 +185,13 @@ def test_set(record: dict[str, Any]) -> str:
 
 
 def steps_of(record: dict[str, Any]) -> str:
-    """The steps of a run, and of how many where it was not ended."""
+    """Formats the steps of a run, as "5,000 of 20,000" if it was not trained to the end."""
     planned = record["settings"]["train"]["steps"]
     return f"{record['steps']:,}" + (f" of {planned:,}" if record["steps"] < planned else "")
 
 
 def results_table(*folders: Path) -> str:
-    """The Markdown table of all records in these folders; without any, of the published ones."""
+    """Returns a Markdown table of all records in the folders; by default of the published records."""
     rows = [
         "| experiment | test set | BLEU | chrF | dev PPL, last | steps | hours | hardware |",
         "|---|---|---|---|---|---|---|---|",

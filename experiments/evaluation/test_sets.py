@@ -1,4 +1,4 @@
-"""What `evaluate` translates: a split of the run's own corpus, a further test set by its name, or two files."""
+"""Test sets for `evaluate`: a split of the run's own corpus, another test set by name, or two files."""
 
 import re
 from collections.abc import Callable
@@ -24,35 +24,39 @@ Log = Callable[[str], object]
 
 
 class TestSet(NamedTuple):
-    """A text with its translation."""
+    """Sources with their reference translations."""
 
     name: str
-    """Of what stands under <run>/evaluation/."""
+    """Stem of the files under <run>/evaluation/."""
     label: str
-    """For people: "multi30k-en-de test", "newstest2014, en-fr"."""
+    """Human-readable name: "multi30k-en-de test", "newstest2014, en-fr"."""
     sources: list[str]
     references: list[str]
     files: dict[str, dict[str, str]]
-    """What they were read from, by role ("test.source"): name and SHA-256."""
+    """The files that they were read from, by role ("test.source"): name and SHA-256."""
     counts: dict[str, Any]
-    """Its lines and tokens, and what of it the vocabulary has no piece for (data.encoding.Counts.facts)."""
+    """Numbers of lines and tokens, and the characters that are not in the vocabulary (data.encoding.Counts.facts)."""
     languages: Languages | None
 
 
-def own_split(translator: Translator, split: SplitName, log: Log, said: Languages | None = None) -> TestSet:
-    """A split of the corpus that a run was trained on. `said`: its languages, where the run does not know better."""
+def own_split(translator: Translator, split: SplitName, log: Log, languages: Languages | None = None) -> TestSet:
+    """Returns a split of the corpus that a run was trained on.
+
+    Args:
+        languages: the languages of the corpus. None: as the settings of the run say.
+    """
     data, trained = translator.experiment.data, translator.meta["data"]
     found = held_out(data, split, translator.tokenizer, trained, log=log)
-    languages, label = said or languages_of(data), f"{trained['corpus']} {split}"
+    languages, label = languages or languages_of(data), f"{trained['corpus']} {split}"
     if trained["corpus"] == "files":
         label = label_of(Path(found.files[f"{split}.source"]["name"]), languages)
     return TestSet(split, label, found.sources, found.references, found.files, found.counts, languages)
 
 
 def find_test_set(name: str, translator: Translator, languages: Languages | None, log: Log) -> TestSet:
-    """A further test set: of the run's corpus (test_2017_flickr of Multi30k), or of sacreBLEU's (wmt17, wmt14/full).
+    """Returns a test set by name: of the run's corpus (test_2017_flickr of Multi30k) or of sacreBLEU (wmt17).
 
-    UserError if there is none of that name in these languages, or if it cannot be had.
+    UserError if there is no such test set in these languages, or if it cannot be downloaded.
     """
     corpus = find_corpus(translator.experiment.data)
     further = corpus.test_sets if isinstance(corpus, HostedCorpus) else {}
@@ -61,14 +65,14 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
         found = read_files(source, target, translator.tokenizer, languages, name, f"{corpus.name} {name}")
         return renamed(found, [file.address for file in further[name]])
     if languages is None:
-        raise UserError(f"test set {name!r} is of two languages: say which with --data.languages")
+        raise UserError(f"the languages of test set {name!r} are not known: give them with --data.languages")
     try:
         pair = "-".join(map(primary, languages))
         source, target = Path(get_source_file(name, pair)), Path(get_reference_files(name, pair)[0])
-    except (Exception, SystemExit) as error:  # sacrebleu leaves the process where it knows no such set
+    except (Exception, SystemExit) as error:  # sacrebleu exits the process for an unknown test set
         own = "".join(f", {known}" for known in further)
         raise UserError(
-            f"no test set {name!r} of {languages}: there are test, dev{own} and sacreBLEU's "
+            f"no test set {name!r} for {languages}: the test sets are test, dev{own} and those of sacreBLEU "
             f"(sacrebleu --list); {brief(error)}"
         ) from error
     label, file_name = f"{name}, {languages}", re.sub(r"[^\w-]", "-", name)
@@ -77,7 +81,7 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
 
 
 def renamed(test_set: TestSet, names: list[str]) -> TestSet:
-    """The same with names that mean something on other machines too, source and target, for its files."""
+    """Returns a test set with other names for its two files, names that do not depend on this machine."""
     pairs = zip(test_set.files.items(), names, strict=True)
     return test_set._replace(files={role: facts | {"name": name} for (role, facts), name in pairs})
 
@@ -90,9 +94,10 @@ def read_files(
     name: str | None = None,
     label: str | None = None,
 ) -> TestSet:
-    """Two files, line by line: every line of theirs is scored, blank ones too.
+    """Reads a test set from two files. Every line is scored, including blank ones.
 
-    Without a name it is the source's, with the beginning of a hash of both: another text has another name.
+    The default name is the stem of the source file with the beginning of a hash of both files, so that different texts
+    have different names.
     """
     pairs = list(read_pairs(source, target))
     hashes = sha256_of(source), sha256_of(target)
@@ -113,6 +118,6 @@ def read_files(
 
 
 def label_of(file: Path, languages: Languages | None) -> str:
-    """Of a file's text, for people."""
+    """Returns a human-readable name for the text of a file."""
     stem = file.name.split(".")[0]
     return f"{stem}, {languages}" if languages else stem

@@ -1,4 +1,4 @@
-"""The loss on the validation text: in training, of a mean of checkpoints, and of both beside each other."""
+"""The validation loss: during training, of a checkpoint average, and a comparison of the two."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,9 @@ from transformer.train import Params, make_eval_step
 def make_validation(
     experiment: Experiment, dev: Split, plan: BatchPlan, mesh: Mesh | None = None
 ) -> Callable[[Params], float]:
-    """The function params -> cross-entropy per token of the validation text, without smoothing.
+    """Returns the function params -> cross-entropy per token of the validation text, without label smoothing.
 
-    The parameters live on the mesh, or without one on the device that JAX takes by default.
+    The parameters are on the mesh or, without one, on JAX's default device.
     """
     eval_step = jax.jit(make_eval_step(experiment.model))
     rows = padded_rows(plan.shape.rows, mesh, parts=1) if mesh else plan.shape.rows
@@ -35,31 +35,34 @@ def make_validation(
 
 
 def validation_loss(translator: Translator, dev: Split) -> float:
-    """Cross-entropy per token of the validation text, as in training."""
+    """Returns the cross-entropy per token of the validation text, computed as in training."""
     experiment = translator.experiment
     return make_validation(experiment, dev, batch_plan(dev, experiment.data, None))(translator.params)
 
 
 def warn_if_worse(translator: Translator, log: Callable[[str], None]) -> None:
-    """Says so if a mean of checkpoints is worse than the last of them, by the validation text. Nothing if it is none.
+    """Warns if a checkpoint average has a higher validation loss than its last checkpoint.
 
-    Where that text is not there any more, this is said instead.
+    If the validation text is no longer available, the log says so instead. A single checkpoint is not checked.
     """
-    if len(translator.steps) < 2 or "averaged" in translator.meta:  # one that `average` made said it then
+    if len(translator.steps) < 2 or "averaged" in translator.meta:  # `average` has already compared its own
         return
     try:
         dev = held_out(translator.experiment.data, "dev", translator.tokenizer, translator.meta["data"], log=log).tokens
     except UserError as error:
-        log(f"the mean of {len(translator.steps)} checkpoints is not compared with the last of them: {error}")
+        log(f"the average of {len(translator.steps)} checkpoints is not compared with the last of them: {error}")
         return
-    say_if_worse(translator, validation_loss(translator, dev), log)
+    warn_if_higher(translator, validation_loss(translator, dev), log)
 
 
-def say_if_worse(mean: Translator, loss: float, log: Callable[[str], None]) -> None:
-    """Of a mean with this validation loss: a mean helps when a run has settled, and not while its loss falls."""
-    last = mean.meta["dev_loss"]
+def warn_if_higher(average: Translator, loss: float, log: Callable[[str], None]) -> None:
+    """Warns if the validation loss of a checkpoint average is higher than that of its last checkpoint.
+
+    Averaging helps once a run has converged, not while its loss still falls quickly.
+    """
+    last = average.meta["dev_loss"]
     if last is not None and loss > last:
         log(
-            f"warning: the mean of {len(mean.steps)} checkpoints is worse than the last of them (validation loss "
-            f"{loss:.4f} and {last:.4f}): take --checkpoint last, or train on until the loss has settled"
+            f"warning: the average of {len(average.steps)} checkpoints is worse than the last of them (validation loss "
+            f"{loss:.4f} and {last:.4f}): use --checkpoint last, or train until the loss has settled"
         )

@@ -1,1 +1,1 @@
-"""What a model has learned and keeps: attention weights, heads, figures, invariants."""
+"""Inspection of models: attention weights, heads, figures, parameters, invariants."""

@@ -1,6 +1,6 @@
-"""`inspect RUN`: the parameters of a checkpoint, as they lie on the disk, and where they come from.
+"""`inspect RUN`: the parameters of a checkpoint, as they are stored on disk, and their provenance.
 
-No model is built, so a part of the user's own need not be there.
+No model is built, so custom components need not be registered.
 """
 
 from collections.abc import Iterator
@@ -14,25 +14,27 @@ from experiments.workdir import WorkDir
 from transformer.checkpoint import choose, read_arrays, read_meta
 from transformer.config import UserError, counted
 
-SHARED = "shared: it embeds source and target, and transposed it gives the logits (section 3.4)"
+SHARED = "tied: it embeds source and target, and its transpose gives the logits (section 3.4)"
 
 
 def inspect(run: WorkDir, checkpoint: str) -> Iterator[str]:
-    """Lines to print. UserError unless `checkpoint` is one: "last", "best" or a step."""
+    """Yields lines to print. UserError unless `checkpoint` is a single one: "last", "best" or a step."""
     if checkpoint == "average" or "," in checkpoint:
-        raise UserError("`inspect` looks at one checkpoint: last, best or a step; `average` makes one of several")
+        raise UserError(
+            "`inspect` shows one checkpoint: last, best or a step; to inspect an average, save it with `average` first"
+        )
     (step,) = choose(run.checkpoints, checkpoint, keep=1)
     meta, params = read_meta(run.checkpoints, str(step)), read_arrays(run.checkpoints, step)
     yield f"{run.checkpoints / str(step)}"
     yield from tree(params)
     total = [leaf for _, leaf in leaves(params)]
-    yield f"{sum(leaf.size for leaf in total):,} parameters in {len(total)} arrays, {norm(total):.4g} their norm"
+    yield f"{sum(leaf.size for leaf in total):,} parameters in {len(total)} arrays, norm {norm(total):.4g}"
     yield ""
     yield from provenance_of(meta)
 
 
 def tree(params: dict[str, Any]) -> Iterator[str]:
-    """A line for each array, below the parts of the model that it belongs to: shape, count, norm, root mean square."""
+    """Yields a line for each array, indented below its modules: shape, number of parameters, norm, root mean square."""
     yield f"{'':44}{'shape':>18}{'parameters':>14}{'norm':>10}{'rms':>10}"
     yield from _branch(params, 0)
 
@@ -47,28 +49,28 @@ def _branch(node: dict[str, Any], depth: int) -> Iterator[str]:
             yield f"{line}  {SHARED}" if depth == 0 and name == "embedding" else line
             continue
         arrays = [leaf for _, leaf in leaves(below)]
-        if arrays:  # a list of parts that have none
+        if arrays:  # omit modules without parameters
             yield f"{label:44}{'':18}{sum(leaf.size for leaf in arrays):>14,}{norm(arrays):>10.4g}"
             yield from _branch(below, depth + 1)
 
 
 def leaves(params: dict[str, Any]) -> list[tuple[Any, np.ndarray]]:
-    """The arrays of a tree with their paths."""
+    """Returns the arrays of a tree with their paths."""
     return jax.tree_util.tree_leaves_with_path(params)
 
 
 def norm(arrays: list[np.ndarray]) -> float:
-    """The Euclidean norm of all their numbers together."""
+    """Returns the Euclidean norm of all elements of the arrays together."""
     return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
 
 
 def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
-    """Where a checkpoint comes from, by what it says itself."""
+    """Yields lines on the provenance of a checkpoint, by its metadata."""
     experiment, data = meta["experiment"], meta["data"]
     yield f"experiment    {experiment['name']}, seed {experiment['train']['seed']}"
     yield f"step          {meta['step']:,} of {experiment['train']['steps']:,}"
     if "averaged" in meta:
-        yield f"              the mean of the checkpoints {', '.join(map(str, meta['averaged']))}"
+        yield f"              the average of checkpoints {', '.join(map(str, meta['averaged']))}"
     loss = meta["dev_loss"]
     yield f"validation    {'none' if loss is None else f'loss {loss:.4f} per token'}"
     yield f"cost          {minutes(meta['seconds'])} and {counted(meta['target_tokens'], 'target token')}"
@@ -78,6 +80,6 @@ def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
     for role, source in data["sources"].items():
         yield f"              {role}: {source['name']}, {source['sha256'][:16]}"
     yield f"vocabulary    {meta['vocabulary']}"
-    for setting, own in meta.get("parts", {}).items():
-        file = f"{own['file']} {own['sha256'][:16]}" if "file" in own else "a notebook"
-        yield f"own part      {setting} = {own['name']!r}, of {file}"
+    for setting, part in meta.get("parts", {}).items():
+        file = f"{part['file']} {part['sha256'][:16]}" if "file" in part else "a notebook"
+        yield f"custom part   {setting} = {part['name']!r}, from {file}"

@@ -1,6 +1,6 @@
-"""The laws that every variant of the model must keep, measured on a model and on random tokens.
+"""The invariants that every variant of the model must satisfy, measured on a fresh model with random tokens.
 
-A mask that leaks makes a model that looks excellent in training and cannot translate.
+For example, a model whose causal mask leaks has an excellent training loss, and cannot translate.
 """
 
 from typing import NamedTuple
@@ -13,24 +13,24 @@ from jax.typing import ArrayLike
 from transformer.config import BOS, ModelConfig
 from transformer.model import Transformer
 
-FIRST = 4  # what comes before it are the special tokens
+FIRST = 4  # the first ordinary token; the ids below it are special tokens
 
 
 class Invariants(NamedTuple):
-    """The largest error of each law; float32 rounds at about 1e-6."""
+    """The largest violation of each invariant; rounding errors in float32 are about 1e-6."""
 
     causal: float
-    """A token of the target changes no logits up to its own place (section 3.2.3)."""
+    """A target token does not change the logits up to its own position (section 3.2.3)."""
     padding: float
-    """Padding behind a source changes no logits."""
+    """Padding after a source does not change the logits."""
     cached: float
-    """Decoding token by token with a cache gives the logits of training."""
+    """Decoding token by token with a cache gives the same logits as training."""
     rows: float
     """Each row of the attention weights sums to 1."""
 
 
 def measure_invariants(config: ModelConfig) -> Invariants:
-    """Of a fresh model with these settings. Its vocabulary has more than 8 tokens."""
+    """Measures the invariants on a newly initialised model with these settings; vocab_size must be greater than 8."""
     model = Transformer(config, rngs=nnx.Rngs(0))
     forward, step, weights = jax.jit(model.__call__), jax.jit(model.step), jax.jit(model.attention_weights)
     start = jax.jit(lambda source: model.start_cache(source, beam=1, length=7))
@@ -59,5 +59,5 @@ def measure_invariants(config: ModelConfig) -> Invariants:
 
 
 def largest(a: ArrayLike, b: ArrayLike, upto: int | None = None) -> float:
-    """The largest difference [B, T, ...], up to so many places of the target."""
+    """Returns the largest absolute difference of two arrays [B, T, ...], in the first `upto` target positions."""
     return float(np.abs(np.asarray(a) - np.asarray(b))[:, :upto].max())

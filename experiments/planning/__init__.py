@@ -1,1 +1,1 @@
-"""Before a run: what an experiment is, takes and costs."""
+"""Before a run: what an experiment is, what it needs and what it costs."""

@@ -1,35 +1,35 @@
-"""Accelerators that people train on: what their makers state, and what an hour of one costs.
+"""Common accelerators: peak performance and memory by their vendors, and the price per hour.
 
-Prices are what specialised clouds asked for on demand in May 2026, the middle of the range that
-mercatus-ai.com/blog/cloud-gpu-pricing gives; they differ by a factor of two between sellers, and fall.
+Prices are on-demand prices of specialised clouds in May 2026: the middle of the range given by
+mercatus-ai.com/blog/cloud-gpu-pricing. They differ by a factor of two between providers, and are falling.
 """
 
 from typing import NamedTuple
 
 
 class Accelerator(NamedTuple):
-    """One or several devices."""
+    """A machine with one or several devices."""
 
     name: str
     devices: int
     teraflops: float
-    """Peak of one device for dense products, bfloat16 where it has that."""
+    """Peak of one device for dense matrix products, in bfloat16 if the device supports it."""
     gigabytes: float
     """Memory of one device."""
     dollars: float | None
-    """Of one device for an hour; None where no price could be found."""
+    """Price of one device per hour; None if no price could be found."""
     source: str
-    """Of the peak."""
+    """Source of the peak performance."""
     reached: float = 0.4
-    """Part of the peak that whole training steps reach: MLPerf 0.7's big Transformer had 41% on 8 x A100."""
+    """Fraction of the peak that whole training steps reach: MLPerf 0.7's big Transformer had 41% on 8 x A100."""
 
     def hours(self, flops: float) -> float:
-        """To compute so many floating-point operations."""
+        """Returns the hours needed for this many floating-point operations."""
         return flops / (self.devices * self.teraflops * 1e12 * self.reached) / 3600
 
 
 ACCELERATORS = (
-    # What section 5.2 tells: 0.4 s for a step of base are 62,500 tokens/s of 381 MFLOP each on eight.
+    # By section 5.2: 0.4 s for a step of base is 62,500 tokens/s of 381 MFLOP each, on eight devices.
     Accelerator("8 x P100, as base had", 8, 10.6, 16, None, "nvidia.com, P100 datasheet (float32)", 0.28),
     Accelerator("1 x A100 80 GB", 1, 312, 80, 1.30, "nvidia.com, A100 datasheet"),
     Accelerator("8 x A100 80 GB", 8, 312, 80, 1.30, "nvidia.com, A100 datasheet"),

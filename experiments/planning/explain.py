@@ -1,4 +1,4 @@
-"""`explain NAME`: an experiment as the paper's equations, with its own sizes, and in what it differs from the paper."""
+"""`explain NAME`: an experiment as the paper's equations, with its sizes, and how it differs from the paper."""
 
 import ast
 from collections.abc import Iterator
@@ -21,91 +21,91 @@ from transformer.train import Params, init_params
 
 
 def explain(experiment: Experiment) -> Iterator[str]:
-    """Lines to print. Shapes and counts are those of the parameters that a run would have.
+    """Yields lines to print. Shapes and counts are those of the parameters that a run would have.
 
-    UserError for a part that there is not.
+    UserError for a component that is not registered.
     """
     m, corpus, o, t, d = experiment.model, experiment.data, experiment.optimizer, experiment.train, experiment.decode
-    for table in REGISTRIES:  # before a line is printed
-        if table is not CORPORA:
-            table.find(value_of(asdict(experiment), table.setting))
+    for registry in REGISTRIES:  # check all components before printing the first line
+        if registry is not CORPORA:
+            registry.find(value_of(asdict(experiment), registry.setting))
     differing = deviations(experiment)
     params = jax.eval_shape(lambda: init_params(m, 0))
     layer = params["decoder"][0]
     attention, feed_forward = layer["self_attention"], layer["feed_forward"]
-    norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # one of the user's own may have no parameters
+    norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # a custom norm may have no parameters
     L, layers = m.num_layers, counted(m.num_layers, "layer")
 
-    yield f"{experiment.name}, by the sections of the paper"
+    yield f"{experiment.name}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
-    yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} pieces of text"
+    yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
     yield ""
-    yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a last Norm")
+    yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {layers} of self-attention and FFN"
     yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
-    yield from part(experiment, "model.norm_type")
-    yield f"       {count(norm):,} parameters in one{': ' + shapes(norm) if norm else ''}"
+    yield from component(experiment, "model.norm_type")
+    yield f"       {count(norm):,} parameters each{': ' + shapes(norm) if norm else ''}"
     if m.attention == "softmax":
         yield f"3.2.1  Attention(Q, K, V) = softmax(Q K^T / sqrt({m.d_k})) V"
     else:
-        yield from part(experiment, "model.attention", "3.2.1")
+        yield from component(experiment, "model.attention", "3.2.1")
     yield f"3.2.2  MultiHead(x, m) = Concat(head_1, ..., head_{m.num_heads}) W^O"
-    yield "       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each product with a bias"
-    yield f"       {count(attention):,} parameters in one, and there are {3 * L}: {shapes(attention)}"
+    yield "       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each projection with a bias"
+    yield f"       {3 * L} of them, {count(attention):,} parameters each: {shapes(attention)}"
     yield "3.3    FFN(x) = max(0, x W_1 + b_1) W_2 + b_2"
-    yield f"       {count(feed_forward):,} parameters in one, and there are {2 * L}: {shapes(feed_forward)}"
-    yield f"3.4    x = E[w] sqrt({m.d_model}) + PE(position); p(next w) = softmax(x E^T): one E everywhere"
+    yield f"       {2 * L} of them, {count(feed_forward):,} parameters each: {shapes(feed_forward)}"
+    yield f"3.4    x = E[w] sqrt({m.d_model}) + PE(position); p(next w) = softmax(x E^T), with tied embeddings E"
     yield f"       {count(params['embedding']):,} parameters: E {list(params['embedding'].shape)}"
-    yield from part(experiment, "model.positions", "3.5")
+    yield from component(experiment, "model.positions", "3.5")
     yield f"       {count(params.get('positions', {})):,} parameters"
-    yield f"in all {count_parameters(m):,} parameters; products in {m.dtype}"
+    yield f"total  {count_parameters(m):,} parameters; matrix products in {m.dtype}"
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
     yield f"5.2    {counted(t.steps, 'step')}"
-    yield from part(experiment, "optimizer.name", "5.3")
+    yield from component(experiment, "optimizer.name", "5.3")
     if o.name == "adam":
         yield f"       beta_1 = {o.b1}, beta_2 = {o.b2}, epsilon = {o.eps:g}"
-    yield from part(experiment, "optimizer.schedule")
+    yield from component(experiment, "optimizer.schedule")
     if o.schedule == "inverse_sqrt":
         yield f"       warmup {counted(o.warmup_steps, 'step')}, scale {o.scale:g}"
     yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on E[w] + PE(position)"
     wrong = t.label_smoothing / (m.vocab_size - 1)
-    yield f"       eps_ls = {t.label_smoothing}: the right token {1 - t.label_smoothing:g}, each other {wrong:.3g}"
+    yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
     longer = counted(d.extra_length, "token")
-    yield f"6.1    beam of {d.beam}; log P / ((5 + length) / 6)^{d.alpha}; {longer} longer at most"
-    yield f"       parameters: the mean of the last {counted(t.keep, 'checkpoint')}"
+    yield f"6.1    beam of {d.beam}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
+    yield f"       parameters: the average of the last {counted(t.keep, 'checkpoint')}"
     yield ""
-    yield "it differs from the paper:"
+    yield "differences from the paper:"
     for line in differing:
         yield f"  - {line}"
-    for setting, own in custom_parts(experiment).items():
-        yield f"  - {setting} = {own['name']!r} is not of this code: {own.get('file', 'a notebook')}"
+    for setting, part in custom_parts(experiment).items():
+        yield f"  - {setting} = {part['name']!r} is not built in: {part.get('file', 'a notebook')}"
 
 
-def part(experiment: Experiment, setting: str, section: str = "") -> Iterator[str]:
-    """What the part that a setting names says of itself."""
-    table = next(table for table in REGISTRIES if table.setting == setting)
+def component(experiment: Experiment, setting: str, section: str = "") -> Iterator[str]:
+    """Yields the line of the component that a setting selects: the first line of its docstring."""
+    registry = next(registry for registry in REGISTRIES if registry.setting == setting)
     name = value_of(asdict(experiment), setting)
-    yield f"{section:7}{setting} = {name!r}: {(said_by(table, name) or 'no docstring').splitlines()[0]}"
+    yield f"{section:7}{setting} = {name!r}: {(docstring_of(registry, name) or 'no docstring').splitlines()[0]}"
 
 
-def said_by(table: Registry[Any], name: str) -> str:
-    """The docstring of a part, or of the file that put it in: never of the class that it is derived from."""
-    part = table[name]
+def docstring_of(registry: Registry[Any], name: str) -> str:
+    """Returns the docstring of a component, or else of the file that registered it; never that of a base class."""
+    part = registry[name]
     own = part.__dict__.get("__doc__") if isinstance(part, type) else getattr(part, "__doc__", "")
     if isinstance(part, type | FunctionType) and own:
         return cleandoc(own)
-    file = table.origins.get(name, {}).get("file")
+    file = registry.origins.get(name, {}).get("file")
     return ast.get_docstring(ast.parse(Path(file).read_text(encoding="utf-8"))) or "" if file else ""
 
 
 def count(params: Params) -> int:
-    """Numbers in a tree of arrays or shapes."""
+    """Returns the number of elements in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def shapes(params: dict[str, Any]) -> str:
-    """ "query [512, 8, 64], key ...": the arrays of more than one axis; the others are biases and scales."""
+    """Formats the shapes of all arrays with more than one axis (not biases and scales): "query [512, 8, 64], ..."."""
     found = jax.tree_util.tree_leaves_with_path(params)
     large = [(path, leaf) for path, leaf in found if leaf.ndim > 1 and path[-1].key != "bias"] or found
     return ", ".join(f"{path[0].key} {list(leaf.shape)}" for path, leaf in large)

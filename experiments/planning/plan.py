@@ -1,4 +1,4 @@
-"""`plan NAME`: what a run will be and cost, before it starts."""
+"""`plan NAME`: the size, time and cost of a run, before it starts."""
 
 import statistics
 import time
@@ -23,35 +23,35 @@ from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
-# WMT14's sentences: 19.6 epochs in 100,000 steps of about 25,000 tokens a side (section 5) make 28 tokens a sentence.
+# Tokens per sentence of WMT14: 100,000 steps of about 25,000 tokens a side (section 5) are 19.6 epochs.
 MEAN_LENGTH = 28
-SPREAD = 0.6  # of the logarithm of the length; newstest2013 has 0.59
-RATIO = 0.18  # spread of the logarithm of target / source; newstest2013's too
+SPREAD = 0.6  # standard deviation of log(length); newstest2013 has 0.59
+RATIO = 0.18  # standard deviation of log(target length / source length), as of newstest2013
 MEASURED_STEPS = 3
-SHORT = 0.1  # hours: not worth a table of what they cost
-FULL_STEP_SECONDS = 10.0  # a step that would take longer is measured on some of its rows
+SHORT = 0.1  # hours; for a shorter run no table of times and prices is printed
+FULL_STEP_SECONDS = 10.0  # a step that would take longer is measured on some of its rows only
 
 
 class Text(NamedTuple):
-    """What the batches will be made of."""
+    """The training corpus as batches."""
 
     plan: BatchPlan
     description: str
     data: PreparedData | None
-    """None while the lengths are assumed."""
+    """None if the lengths are assumed."""
 
 
 def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = print) -> Iterator[str]:
-    """Lines to print. With `measure`, every shape is compiled and some steps are run on this device.
+    """Yields lines to print. With `measure`, the step is compiled and a few steps are timed on this device.
 
-    UserError for a corpus that cannot be prepared, and for parts that cannot be used.
+    UserError for a corpus that cannot be prepared, and for components that fail the preflight checks.
     """
     preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)
     yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
-    yield f"parameters    {total:,}, of them {embedding:,} in the one tied matrix; products in {model.dtype}"
+    yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matrix products in {model.dtype}"
     language = target_language(experiment.data)
     missing = check_tokenizer(language)
     if missing:
@@ -65,35 +65,35 @@ def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = pri
     tokens = shape.rows * (shape.source + shape.target) / 2 * text.plan.fill()
     yield f"batches       {counted(shape.rows, 'row')} of {shape.source} source and {shape.target} target tokens"
     yield (
-        f"steps         {steps:,}, of {tokens:,.0f} tokens a side on the average: {steps * tokens:.2e} in all, "
+        f"steps         {steps:,}, of {tokens:,.0f} tokens a side on average: {steps * tokens:.2e} in total, "
         f"{steps / len(text.plan):.1f} epochs of {counted(len(text.plan), 'batch', 'batches')}; "
-        f"{text.plan.fill():.1%} of the slots filled"
+        f"{text.plan.fill():.1%} of the token slots are filled"
     )
     per_step = flops_per_step(model, shape)
-    yield f"operations    {per_step:.3g} a step, {steps * per_step:.3g} in all, padding included"
-    yield "compilations  1 training step, 1 validation step, 1 sample"
+    yield f"operations    {per_step:.3g} per step, {steps * per_step:.3g} in total, including padding"
+    yield "compilations  1 training step, 1 validation step, 1 sample translation"
     yield "learning rate " + ", ".join(
         f"{float(learning_rate(step, experiment)):.2e} at step {step:,}"
         for step in curve_points(experiment.optimizer.warmup_steps, steps)
     )
-    yield from elsewhere(steps * per_step)
+    yield from estimates(steps * per_step)
     if measure:
         yield from measured(experiment, shape, per_step)
     splits = text.data.manifest["splits"] if text.data else None
     if splits and (advised := list(advice(experiment, splits, len(text.plan)))):
         yield "advice:"
         yield from (f"  - {line}" for line in advised)
-    yield "this run differs from the paper:"
+    yield "differences from the paper:"
     yield from (f"  - {line}" for line in deviations(experiment, splits))
 
 
-def elsewhere(flops: float) -> Iterator[str]:
-    """What so many operations take on accelerators that people rent; one line where that is nothing to plan for."""
+def estimates(flops: float) -> Iterator[str]:
+    """Yields the time and price of this many operations on common accelerators; a single line if it is short."""
     hours = [accelerator.hours(flops) for accelerator in ACCELERATORS]
     if max(hours) < SHORT:
-        yield f"elsewhere     less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
+        yield f"estimate      less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
         return
-    yield "hours elsewhere, estimated (experiments/planning/accelerators.py has the sources):"
+    yield "estimated hours on common accelerators (sources: experiments/planning/accelerators.py):"
     for accelerator, needed in zip(ACCELERATORS, hours, strict=True):
         cost = needed * accelerator.devices * accelerator.dollars if accelerator.dollars else None
         price = "" if cost is None else f", about ${cost:,.0f}" if cost >= 1 else ", less than $1"
@@ -101,26 +101,31 @@ def elsewhere(flops: float) -> Iterator[str]:
 
 
 def text_of(config: DataConfig, seed: int) -> Text:
-    """The batches of the prepared text; WMT14 that is not prepared here is not downloaded, but assumed."""
+    """Prepares a corpus and plans its batches. WMT14 is not downloaded for this: if it is not prepared, lengths are
+    assumed."""
     corpus = find_corpus(config)
     path = find_prepared(config)
     if path is None and isinstance(corpus, WMT14):
         pairs = PAIRS[corpus.name]
         lengths = assumed_lengths(pairs, config.max_length)
         shape = make_shape(*lengths, config.batch_tokens)
-        told = f"{pairs:,} pairs of {MEAN_LENGTH} tokens a side on the average, assumed: it is not prepared here"
-        return Text(BatchPlan(*lengths, shape, seed), f"{corpus.name}, {told}", None)
+        facts = f"{pairs:,} pairs of {MEAN_LENGTH} tokens a side on average, assumed since it is not prepared here"
+        return Text(BatchPlan(*lengths, shape, seed), f"{corpus.name}, {facts}", None)
     data = open_prepared(path) if path else prepare(config, log=lambda line: None)
     counts = data.manifest["splits"]["train"]
-    told = (
+    facts = (
         f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
         f"tokens, vocabulary of {data.tokenizer.size:,}"
     )
-    return Text(batch_plan(data.train, config, seed), f"{data.path}: {told}", data)
+    return Text(batch_plan(data.train, config, seed), f"{data.path}: {facts}", data)
 
 
 def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:
-    """Tokens of each side, int64 [pairs]: log-normal, and so is their ratio."""
+    """Returns random lengths of sources and targets in tokens, int64 [pairs] each; they and their ratio are log-normal.
+
+    Args:
+        most: the longest length.
+    """
     chance = np.random.default_rng(0)
     source = chance.normal(np.log(MEAN_LENGTH) - SPREAD**2 / 2, SPREAD, pairs)
     target = source + chance.normal(0, RATIO, pairs)
@@ -132,22 +137,22 @@ def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:
 
 
 def curve_points(warmup: int, steps: int) -> list[int]:
-    """The steps that show the curve: its rise, its peak and its fall."""
+    """Returns the steps at which to show the learning rate: its warm-up, peak and decay."""
     return sorted({min(step, steps) for step in (1, warmup // 2, warmup, 2 * warmup, 8 * warmup, steps) if step})
 
 
 def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str]:
-    """The memory and the time of a step, which has `flops` operations, on this device."""
+    """Yields the memory and the time of a step on this device; `flops` is its number of operations."""
     device, there, count = jax.devices()[0], device_memory(), jax.device_count()
     mesh = make_mesh(experiment.mesh, experiment.model)
     needed = memory_of(compile_anyway(experiment, shape, mesh))
-    yield f"this machine  {count} x {device.device_kind}, of {there / 1e9:.1f} GB; a step takes {needed / 1e9:.2f} GB"
+    yield f"this machine  {count} x {device.device_kind} with {there / 1e9:.1f} GB; a step needs {needed / 1e9:.2f} GB"
     if needed > there:
-        yield "  IT DOES NOT FIT: a smaller --data.batch-tokens or a larger --train.accumulate takes less"
+        yield "  IT DOES NOT FIT: use a smaller --data.batch-tokens or a larger --train.accumulate"
         return
 
     def seconds_of(rows: int) -> float:
-        """Of one step: the median of MEASURED_STEPS after one to warm up."""
+        """Returns the time of a step with this many rows: the median of MEASURED_STEPS, after a warm-up step."""
         some = shape._replace(rows=rows)
         compiled = compile_anyway(experiment, some, mesh)
         batch = put_rows(full_batch(some), mesh, padded_rows(rows, mesh, experiment.train.accumulate))
@@ -159,7 +164,7 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:])
 
-    # A full step of base takes minutes on a CPU: some rows tell enough.
+    # A full step of base takes minutes on a CPU, so measure some of its rows first.
     part = min(shape.rows, 8 * experiment.train.accumulate * count)
     seconds = seconds_of(part)
     if part < shape.rows and seconds * shape.rows / part < FULL_STEP_SECONDS:
@@ -168,16 +173,16 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
     yield (
         f"  measured: {seconds:.3g} s for {part} of the {counted(shape.rows, 'row')}, "
         f"{flops / whole / 1e12:.3g} TFLOP/s, {shape.rows * shape.target / whole:,.0f} target token slots/s: "
-        f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, validation not counted"
+        f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, without validation"
     )
 
 
 def flops_per_step(model: ModelConfig, shape: Shape) -> float:
-    """Operations of a step, padding and the attention between sentences of a row included, as they are computed."""
+    """Returns the operations of a step as computed: including padding, and attention across sentences of a row."""
     return float(shape.rows * train_flops(model, shape.source, shape.target))
 
 
 def full_batch(shape: Shape) -> Batch:
-    """A batch of this shape in which every slot holds a token."""
+    """Returns a batch of this shape in which every slot holds a token."""
     rows, source, target = shape
     return {"source": np.full((rows, source), UNK, np.int32), "target": np.full((rows, target), UNK, np.int32)}

@@ -1,4 +1,4 @@
-"""The published experiments, by name; and in what any other one differs from the paper.
+"""The published experiments by name, and how any other experiment differs from the paper.
 
 A preset that reproduces a published number never changes: a new idea gets a new name.
 """
@@ -20,7 +20,7 @@ EXPERIMENTS: Registry[Experiment] = Registry(
 
 
 def find(name: str) -> Experiment:
-    """The experiment of that name. UserError shows the nearest names there are."""
+    """Returns the experiment with this name. UserError lists similar names."""
     if name not in EXPERIMENTS:
         nearest = get_close_matches(name, EXPERIMENTS, n=3) or sorted(EXPERIMENTS)
         raise UserError(f"unknown experiment {name!r}; did you mean: {', '.join(nearest)}?")

@@ -1,9 +1,9 @@
-"""`make demo`: the whole way from text to score on the embedded corpus, in minutes on a laptop's CPU.
+"""`make demo`: train, translate and score on the embedded corpus, in minutes on a laptop's CPU.
 
     python -m experiments demo
 
-It expects a BLEU of 90 or more, which is a statement about a small artificial grammar (data/grammar/)
-and says nothing about translating real text.
+The expected BLEU is 90 or more. This is a property of the corpus, a small artificial grammar (data/grammar/), and says
+nothing about translating real text.
 """
 
 from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,6 +1,6 @@
-"""In what a run differs from the paper: every setting, the amount of text, and what all of our runs do another way.
+"""The differences between a run and the paper: settings, amount of data, and what this code always does differently.
 
-Each with the section of the paper that it differs from.
+Each difference names the section of the paper.
 """
 
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ from transformer.config import Experiment, ModelConfig, counted
 # Sentence pairs in the paper's training text (section 5.1).
 PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
 
-# Settings that the paper has nothing to say about, or that do not touch the result.
+# Settings that the paper does not specify, or that do not affect the result.
 _SILENT = (
     "name",
     "note",
@@ -36,7 +36,7 @@ _SILENT = (
 )
 
 
-# The section that has something to say about a setting: of the longest name that its own begins with.
+# The paper's section on a setting. The longest name that is a prefix of the setting's name applies.
 _SECTIONS = {
     "model.num_layers": "3.1",
     "model.d_model": "3.1",
@@ -60,12 +60,12 @@ _SECTIONS = {
 
 
 def section_of(setting: str) -> str:
-    """The paper's section on a setting, as in "3.2.2"."""
+    """Returns the number of the paper's section on a setting, such as "3.2.2"."""
     return _SECTIONS[max((name for name in _SECTIONS if setting.startswith(name)), key=len)]
 
 
 def head_widths(model: ModelConfig) -> list[str]:
-    """Sentences on widths of heads that do not follow from the model's, as in the paper d_k = d_v = d_model / h."""
+    """Describes head widths that differ from the paper's d_k = d_v = d_model / h."""
     width = model.d_model / model.num_heads
     return [
         f"model.{name}: {value}, where d_model / h is {model.d_model} / {model.num_heads} = {width:g} (3.2.2)"
@@ -75,10 +75,13 @@ def head_widths(model: ModelConfig) -> list[str]:
 
 
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
-    """Sentences, the settings first. `splits` are the counts in the manifest of the prepared data, where there is one.
+    """Returns a list of sentences, one per difference; those of settings come first.
 
-    The experiment is held against the paper's model that it resembles most, base or big, of its own languages where the
-    paper has them.
+    The experiment is compared with the most similar model of the paper, base or big, for the same language pair if the
+    paper has it.
+
+    Args:
+        splits: the counts in the manifest of the prepared data, if it is prepared.
     """
     languages = languages_of(experiment.data)
     pair = "-".join(map(primary, languages or ()))
@@ -95,29 +98,32 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     ]
     lines += head_widths(experiment.model)
     if f"wmt14-{pair}" not in PAIRS:
-        lines.append(f"languages: {languages or 'not said'}; the paper's: en-de and en-fr (5.1)")
+        lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")
     rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
-    lines.append(f"{rows:,} rows in the embedding for {pieces:,} pieces; the paper's sizes fit 40,960 for 37,000 (3.4)")
+    lines.append(
+        f"{rows:,} rows in the embedding for {pieces:,} pieces; "
+        f"the paper's parameter counts fit 40,960 for 37,000 (3.4)"
+    )
     if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
-        lines.append("the vocabulary is of byte-pair encoding; the paper's English-French one is of word-pieces (5.1)")
+        lines.append("the vocabulary uses byte-pair encoding; the paper's English-French one uses word-pieces (5.1)")
     if splits:
         train, pairs = splits["train"], PAIRS[paper.data.corpus]
         kept, too_long = counted(train["kept"], "training pair"), counted(train["too_long"], "pair")
         lines.append(f"{kept}, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
         if train["too_long"]:
-            lines.append(f"{too_long} of more than {experiment.data.max_length} tokens a side left out (5.1)")
+            lines.append(f"{too_long} of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     else:
         if experiment.data.train_pairs:
-            lines.append(f"{counted(experiment.data.train_pairs, 'training pair')} at most (5.1)")
+            lines.append(f"at most {counted(experiment.data.train_pairs, 'training pair')} (5.1)")
         lines.append(f"pairs of more than {experiment.data.max_length} tokens a side are left out (5.1)")
     return [
         *lines,
-        f"batches of at most {experiment.data.batch_tokens:,} token slots a side, of sentences of any length; "
-        f"the paper's: about 25,000 tokens, of sentences of about one length (5.1)",
+        f"batches of at most {experiment.data.batch_tokens:,} token slots a side, with sentences of all lengths; "
+        f"the paper's: about 25,000 tokens, with sentences of similar length (5.1)",
         f"checkpoints every {counted(experiment.train.eval_every, 'step')}; the paper: every 10 minutes (6.1)",
-        "the vocabulary is sentencepiece's, learned on at most 2,000,000 lines; the paper's code had its own (5.1)",
+        "the vocabulary is learned by sentencepiece on at most 2,000,000 lines; the authors' code had its own (5.1)",
         "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)",
         "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)",
         "smoothing gives eps / (V - 1) to each wrong token, as in the authors' code; the paper does not say (5.4)",
-        "decoding starts from a token of its own, where the authors' code has a zero vector (3.4)",
+        "decoding starts from a BOS token; the authors' code has a zero vector (3.4)",
     ]

@@ -1,12 +1,12 @@
-"""English-French on Europarl alone: about 5% of the text that the paper trained on, and of another kind than its test.
+"""English-French on Europarl only: about 5% of the paper's training data, and of another domain than its test set.
 
     python -m experiments train europarl-en-fr \
         --data.train-src europarl-v7.fr-en.en --data.train-tgt europarl-v7.fr-en.fr \
         --data.dev-src newstest2013.en --data.dev-tgt newstest2013.fr \
         --data.test-src newstest2014.en --data.test-tgt newstest2014.fr
 
-For a machine that has no room or no time for all of WMT14. `europarl-en-fr` is the paper's base model;
-`europarl-en-fr-small` is what a CPU can train in an hour or two, and sees a small part of the text once.
+For a machine without the disk space or the time for all of WMT14. `europarl-en-fr` is the paper's base model;
+`europarl-en-fr-small` trains on a CPU in an hour or two, on a small fraction of the corpus, less than one epoch.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ EXPERIMENTS = (
         data=DataConfig(corpus="files", languages="en-fr", vocab_size=32_000),
         train=TrainConfig(steps=30_000, eval_every=1500, keep=5),
     ),
-    # Less than an epoch: nothing repeats, so nothing is dropped out; pre-norm, which learns from the first steps on.
+    # Less than one epoch: no pair repeats, so there is no dropout. Pre-norm, since it learns from the first steps.
     Experiment(
         "europarl-en-fr-small",
         note=NOTE,

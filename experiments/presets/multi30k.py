@@ -3,17 +3,17 @@
     python -m experiments train multi30k-tiny
     python -m experiments evaluate multi30k-tiny
 
-Scored on test_2016_flickr, 1,000 lines, cased and detokenised. What each preset reached, on which hardware
-and in how many hours, stands in experiments/results/.
+Scored on test_2016_flickr, 1,000 lines, cased and detokenised. The score, hardware and hours of each preset are in
+experiments/results/.
 """
 
 from dataclasses import replace
 
 from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
-# Made for a CPU: 40 minutes on two cores. Small batches, since on a CPU an update costs little beside its
-# tokens; pre-norm, since it learns from the first epoch on, where post-norm spends three on warming up (perplexity per
-# token on the validation text after 800 steps: 20 and 52).
+# Designed for a CPU: 40 minutes on two cores. Small batches, since on a CPU an update costs little compared with
+# processing its tokens. Pre-norm, since it learns from the first epoch, while post-norm spends three warming up
+# (validation perplexity per token after 800 steps: 20 and 52).
 TINY = Experiment(
     "multi30k-tiny",
     model=ModelConfig(
@@ -24,7 +24,7 @@ TINY = Experiment(
     train=TrainConfig(steps=10_000, eval_every=400, keep=6),
 )
 
-# The best that this family has to give on 29k pairs: a wider model, trained for long against strong dropout.
+# The best of this family on 29k pairs: a wider model, trained for longer with strong dropout.
 MULTI30K = replace(
     TINY,
     name="multi30k",

@@ -1,10 +1,10 @@
-"""The paper's models (section 3, Table 3) and its published numbers, each row of Tables 2 and 3 a change of base.
+"""The paper's models (section 3, Table 3) and published numbers; each row of Tables 2 and 3 is a change of base.
 
     python -m experiments train base --data.train-src ... --data.train-tgt ... --data.dev-src ... --data.dev-tgt ...
 
-trains the base model on text of your own. The published parameter counts of Table 3 come out with an
-embedding of 40,960 rows, which is what the authors' code made for a vocabulary of 37,000 pieces; big alone has 218 M
-then, and its published 213 M would be 35,900 rows.
+trains the base model on your own corpus. An embedding of 40,960 rows, as the authors' code builds for a vocabulary of
+37,000 pieces, gives the published parameter counts of Table 3. The exception is big: it has 218 M then, and its
+published 213 M would correspond to 35,900 rows.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ BIG = replace(BASE, d_model=1024, d_ff=4096, num_heads=16, dropout=0.3)
 EXPERIMENTS = (
     Experiment("base", model=BASE, data=DataConfig(corpus="files")),
     Experiment("big", model=BIG, data=DataConfig(corpus="files"), train=TrainConfig(steps=300_000)),
-    # For a first try on text of your own: trains on a laptop, wants 10,000 pairs or more.
+    # For a first try on your own corpus: trains on a laptop, needs 10,000 pairs or more.
     Experiment(
         "small",
         model=ModelConfig(vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64),
@@ -34,7 +34,7 @@ Change = Callable[[Experiment], Experiment]
 class Row(NamedTuple):
     """A row of Table 3: newstest2013, perplexity per word-piece, BLEU by the paper's protocol, millions of parameters.
 
-    `change` turns any base into the row, in the paper's proportions: at the paper's size the numbers are the paper's.
+    `change` turns any base into this row in the paper's proportions; for the paper's base it gives the paper's sizes.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Row(NamedTuple):
 
 
 def model(**changes: Callable[[ModelConfig], Any]) -> Change:
-    """A change of model fields, each computed from base's model."""
+    """Returns a change of model fields, each computed from the base's model."""
     return lambda base: replace(
         base, model=replace(base.model, **{name: value(base.model) for name, value in changes.items()})
     )
 
 
 def heads(times: float) -> Change:
-    """Row A: more or fewer heads, and as much narrower or wider ones, so that the cost stays."""
+    """Row A: `times` as many heads, each narrower by the same factor, so that the cost is constant."""
     return model(
         num_heads=lambda m: int(m.num_heads * times), d_k=lambda m: int(m.d_k / times), d_v=lambda m: int(m.d_v / times)
     )
@@ -67,7 +67,7 @@ def width(times: float) -> Change:
 
 
 def layers(thirds: int) -> Change:
-    """Row C: so many thirds of base's layers, and one at least."""
+    """Row C: this many thirds of the base's layers, but at least one."""
     return model(num_layers=lambda m: max(1, m.num_layers * thirds // 3))
 
 
@@ -79,8 +79,8 @@ def smoothing(value: float) -> Change:
 def big(base: Experiment) -> Experiment:
     """The last row: twice as wide, twice the heads, three times the steps, dropout 0.3.
 
-    It averages 20 checkpoints where base averages 5 (section 6.1), at 10-minute intervals of steps that take 2.5 times
-    as long.
+    It averages 20 checkpoints where base averages 5 (section 6.1). Both write one every 10 minutes, and a step of big
+    takes 2.5 times as long.
     """
     bigger = model(
         d_model=lambda m: 2 * m.d_model,
@@ -125,16 +125,16 @@ TABLE3 = (
 
 
 class System(NamedTuple):
-    """A line of Table 2 by others: BLEU on newstest2014 and training FLOPs, None where the paper has none."""
+    """A row of Table 2 by other authors: BLEU on newstest2014 and training FLOPs, None if the paper gives none."""
 
     name: str
     bleu: tuple[float | None, float | None]
-    """EN-DE, EN-FR."""
+    """EN-DE and EN-FR."""
     flops: tuple[float | None, float | None]
 
 
 class Model(NamedTuple):
-    """A number of Table 2 that this code can make: `change` turns a pair's base into it."""
+    """A row of Table 2 that this code can reproduce: `change` turns the base of a language pair into it."""
 
     name: str
     pair: str
@@ -142,7 +142,7 @@ class Model(NamedTuple):
     bleu: float
     """By the paper's protocol."""
     flops: float
-    """As the paper has it: hours x GPUs x their sustained rate, an upper bound of what was computed."""
+    """By the paper's estimate: hours x GPUs x their sustained rate, an upper bound of what was computed."""
 
 
 SYSTEMS = (
@@ -156,7 +156,7 @@ SYSTEMS = (
     System("ConvS2S, ensemble", (26.36, 41.29), (7.7e19, 1.2e21)),
 )
 
-# Of EN-FR big the table says 41.8 and the text of section 6.1 says 41.0.
+# For EN-FR big, the table says 41.8 and section 6.1 says 41.0.
 TABLE2 = (
     Model("base", "en-de", lambda base: base, 27.3, 3.3e18),
     Model("base", "en-fr", lambda base: base, 38.1, 3.3e18),

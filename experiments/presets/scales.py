@@ -1,8 +1,8 @@
-"""How large the paper's tables are run: for each language pair the base that the rows of a table change.
+"""The scales at which the paper's tables can be run: for each language pair, the base that the rows of a table change.
 
-"smoke" shows that all of it works, in minutes on a CPU: both pairs are the embedded English-German grammar. "small" is
-an honest experiment on Multi30k, hours on a CPU: does what the paper found hold for a model a hundred times smaller?
-Neither gives the paper's numbers.
+"smoke" checks that everything works, in minutes on a CPU; both pairs use the embedded English-German grammar. "small"
+is a real experiment on Multi30k, in hours on a CPU: do the paper's findings hold for a model a hundred times smaller?
+Neither reproduces the paper's numbers.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ from dataclasses import replace
 from experiments.presets.wmt14 import EN_DE_BASE, EN_FR_BASE
 from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
-# The paper's proportions: d_ff = 4 d_model, 8 heads, 3 layers so that thirds of them are whole.
+# The paper's proportions: d_ff = 4 d_model, 8 heads; 3 layers, so that thirds of them are integers.
 SMALL = Experiment(
     "small-en-de-base",
     model=ModelConfig(vocab_size=2000, num_layers=3, d_model=64, d_ff=256, d_k=8, d_v=8),

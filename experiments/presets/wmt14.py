@@ -1,7 +1,7 @@
 """WMT14, Table 2: one preset for each of the paper's four numbers on newstest2014. They never change.
 
     make train-wmt                              # wmt14-en-de-base: download, train, average, score, Table 2's row
-    python -m experiments plan wmt14-en-de-big           # what it will cost on this machine, before it starts
+    python -m experiments plan wmt14-en-de-big           # its time and memory on this machine, before it starts
     python -m experiments train wmt14-en-de-big
     python -m experiments evaluate wmt14-en-de-big
 
@@ -12,13 +12,13 @@
 | wmt14-en-fr-base   | 38.1         | not known           | 100,000 | 2e9           | 12 hours             |
 | wmt14-en-fr-big    | 41.8         | not known           | 300,000 | 6e9           | 3.5 days             |
 
-The paper's BLEU is of tokenised text with split compounds: BLEU-split in a record. What other codebases measured of
-one output both ways gives the range in 13a; for French nobody has published both. Hours on other accelerators, with
-their sources, are what `plan` prints.
+The paper's BLEU is computed on tokenised text with split compounds: BLEU-split in a record. The expected range in 13a
+comes from other codebases that scored the same output both ways; for French nobody has published both. `plan` prints
+the hours on other accelerators and their sources.
 
-Products are bfloat16 (parameters, softmax, norms and loss are float32), which the paper's P100 did not have.
-The paper averages checkpoints of 10-minute intervals, the last 5 of base and the last 20 of big: on its machine
-1,500 and 600 steps.
+Matrix products are in bfloat16, which the paper's P100 did not support; parameters, softmax, norms and loss are in
+float32. The paper averages checkpoints written every 10 minutes, the last 5 of base and the last 20 of big; on its
+machine, 10 minutes are 1,500 and 600 steps.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ EN_DE_BASE = Experiment(
     train=TrainConfig(steps=100_000, eval_every=1500, keep=5),
 )
 
-# The paper's vocabulary of English-French has 32,000 pieces.
+# The paper's English-French vocabulary has 32,000 pieces.
 EN_FR_BASE = replace(
     EN_DE_BASE,
     name="wmt14-en-fr-base",

@@ -1,8 +1,8 @@
-"""Table 1: what a layer costs, from the paper's formulas and measured side by side.
+"""Table 1: the cost of a layer by the paper's formulas, next to counts and measurements.
 
-The four kinds of layer, each at its barest, from [n, d] to [n, d]. Counted in the traced program: the multiplications
-of its matrix products, and how many of its steps must wait for each other. Found with a NaN: how many layers it
-takes until the last position sees the first. Measured: seconds, whose growth with n is fitted.
+The four kinds of layer are implemented in their simplest form, from [n, d] to [n, d]. Counted in the traced program:
+the multiplications of its matrix products, and the number of its sequential operations. Found by propagating a NaN: the
+number of layers until the last position depends on the first. Measured: seconds, with a fit of their growth with n.
 """
 
 import math
@@ -20,16 +20,16 @@ from jax import Array
 from experiments.evaluation.records import origin, write_record
 from transformer.attention import scaled_dot_product_attention
 
-K = 3  # the convolution's width
-R = 32  # the restricted attention's neighbourhood
+K = 3  # kernel width of the convolution
+R = 32  # neighbourhood of restricted attention
 LENGTHS = (64, 128, 256, 512, 1024, 2048)
 
 Layer = Callable[[Array, Array], Array]
 
 
 def self_attention(x: Array, w: Array) -> Array:
-    """Of x with itself, one head as wide as the model."""
-    head = x[None, None]  # [B, N, T, H] of one sentence and one head
+    """Self-attention of x [n, d], with one head as wide as the model."""
+    head = x[None, None]  # [B, N, T, H] with one sentence and one head
     return scaled_dot_product_attention(head, head.swapaxes(2, 3), head, jnp.ones((1, 1, 1, len(x)), bool))[0][0, 0]
 
 
@@ -44,30 +44,30 @@ def recurrent(x: Array, w: Array) -> Array:
 
 
 def convolutional(x: Array, w: Array, dilation: int = 1) -> Array:
-    """K positions wide, to the left of each, as a decoder needs it."""
+    """A causal convolution of K positions, as a decoder needs it."""
     padding = ((dilation * (K - 1), 0),)
     dimensions = ("NWC", "WIO", "NWC")
     return jax.lax.conv_general_dilated(x[None], w, (1,), padding, (), (dilation,), dimensions)[0]
 
 
 def restricted(x: Array, w: Array) -> Array:
-    """Attention of each position to itself and the R - 1 before it."""
+    """Restricted self-attention: each position attends to itself and the R - 1 positions before it."""
     n, d = x.shape
-    places = jnp.arange(n)[:, None] - jnp.arange(R)
-    near = x[jnp.maximum(places, 0)]
+    positions = jnp.arange(n)[:, None] - jnp.arange(R)
+    near = x[jnp.maximum(positions, 0)]
     scores = jnp.einsum("nd,nrd->nr", x, near) / d**0.5
-    weights = jax.nn.softmax(jnp.where(places >= 0, scores, -jnp.inf), axis=-1)
+    weights = jax.nn.softmax(jnp.where(positions >= 0, scores, -jnp.inf), axis=-1)
     return jnp.einsum("nr,nrd->nd", weights, near)
 
 
 class Kind(NamedTuple):
-    """A line of Table 1: the paper's three columns as text and as functions of (n, d)."""
+    """A row of Table 1: the paper's three columns as text, and the first also as a function of (n, d)."""
 
     name: str
     layer: Layer
     cost: str
     multiplications: Callable[[int, int], float]
-    """Leading term, with the factor that the layer above has."""
+    """The leading term, with the constant factor of the layer above."""
     sequential: str
     path: str
 
@@ -81,12 +81,12 @@ KINDS = (
 
 
 def table1_record(results: Path) -> Path:
-    """Where the measurements stand."""
+    """Returns the path of the record with the measurements."""
     return results / "table1" / "measured.json"
 
 
 def fill_table1(results: Path, log: Callable[[str], None], lengths: Sequence[int] = LENGTHS, d: int = 512) -> None:
-    """Counts and measures every kind of layer at these lengths and width, unless that was done before."""
+    """Counts and measures every kind of layer at these lengths and width, unless a record exists already."""
     if table1_record(results).exists():
         return
     rows = []
@@ -108,15 +108,15 @@ def fill_table1(results: Path, log: Callable[[str], None], lengths: Sequence[int
 
 
 class Count(NamedTuple):
-    """Of a traced program."""
+    """The cost of a traced program."""
 
     multiplications: int
     sequential: int
-    """The longest chain of loop steps; 1 where nothing loops."""
+    """Length of the longest chain of loop steps; 1 without a loop."""
 
 
 def count(layer: Layer, n: int, d: int) -> Count:
-    """Counts in the traced layer, without running it."""
+    """Counts the operations of a layer by tracing it, without running it."""
     x, w = jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((K, d, d), jnp.float32)
     return _count(jax.make_jaxpr(layer)(x, w).jaxpr)
 
@@ -133,17 +133,17 @@ def _count(jaxpr: Any) -> Count:
             multiplications += math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
         times = equation.params.get("length", 1) if name == "scan" else 1
         for inner in (value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")):
-            part = _count(inner)
-            multiplications += times * part.multiplications
-            sequential = max(sequential, times * part.sequential)
+            nested = _count(inner)
+            multiplications += times * nested.multiplications
+            sequential = max(sequential, times * nested.sequential)
     return Count(multiplications, sequential)
 
 
 def path_length(layer: Layer, n: int, sequential: int) -> int:
-    """The longest way of a signal from the first position to the last: layers it takes, times steps in each.
+    """Returns the path length of a signal from the first position to the last: number of layers times steps in each.
 
-    Not a number at the first position makes all that depends on it not a number. Convolutions are stacked with
-    dilations 1, K, K^2, ..., as in the paper's logarithm.
+    A NaN at the first position makes everything that depends on it NaN. Convolutions are stacked with dilations 1, K,
+    K^2, ..., which gives the paper's logarithm.
     """
     x, w = jnp.zeros((n, 4)).at[0].set(jnp.nan), jnp.ones((K, 4, 4))
     layers = 0
@@ -154,7 +154,7 @@ def path_length(layer: Layer, n: int, sequential: int) -> int:
 
 
 def seconds_of(layer: Layer, n: int, d: int, repeats: int = 5) -> float:
-    """Median time of the compiled layer."""
+    """Returns the median time of the compiled layer in seconds."""
     x = jax.random.normal(jax.random.key(0), (n, d), jnp.float32)
     w = jax.random.normal(jax.random.key(1), (K, d, d), jnp.float32) / d**0.5
     compiled = jax.jit(layer).lower(x, w).compile()

@@ -1,8 +1,8 @@
-"""`table 2`, `table 3`: train and score what is missing of a table of the paper, each number with a record behind it.
+"""`table 2`, `table 3`: train and score the missing rows of a table of the paper; every number has a record.
 
-Records stand in experiments/results/tableN-SCALE/, one for each row and seed; `experiments.tables.render` makes the
-table from them. A training run is found by its experiment's name under runs/, so that the base of Table 3 is the base
-of Table 2, and a run of `train` is used where there is one.
+Records are in experiments/results/tableN-SCALE/, one for each row and seed, and `experiments.tables.render` builds the
+table from them. Training runs are in runs/, under the name of their experiment. The base of Table 3 therefore is the
+base of Table 2, and an existing run of `train` is used.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Number = Literal[2, 3]
 
 
 class Protocol(NamedTuple):
-    """How the numbers of a table are made from trained models (section 6)."""
+    """How the numbers of a table are computed from trained models (section 6)."""
 
     checkpoint: str
     split: SplitName
@@ -37,25 +37,25 @@ PROTOCOLS: dict[Number, Protocol] = {2: Protocol("average", "test"), 3: Protocol
 
 
 def experiments_of(table: Number, scale: str) -> dict[str, Experiment]:
-    """The experiments of a table by the names of their records, each made from the base that the scale has."""
+    """Returns the experiments of a table by the names of their records, as changes of the base of the scale."""
     if table == 2:
         return {f"{model.pair}-{model.name}": varied(scale, model.pair, model.name, model.change) for model in TABLE2}
     return {row.name: varied(scale, "en-de", row.name, row.change) for row in TABLE3}
 
 
 def varied(scale: str, pair: str, name: str, change: Change) -> Experiment:
-    """A base after a change: "wmt14-en-de-base" becomes "wmt14-en-de-big"."""
+    """Applies a change to the base of a scale, and names the result: "wmt14-en-de-base" becomes "wmt14-en-de-big"."""
     base = SCALES[scale][pair]
     return replace(change(base), name=base.name.removesuffix("base") + name)
 
 
 def folder_of(table: Number, scale: str, results: Path) -> Path:
-    """Where the records of a table stand."""
+    """Returns the folder of a table's records."""
     return results / f"table{table}-{scale}"
 
 
 def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, results: Path, log: Log) -> None:
-    """Trains and scores each of `rows` that has no record yet; goes on with what was interrupted."""
+    """Trains and scores each of `rows` that has no record yet; resumes interrupted runs."""
     checkpoint, split = PROTOCOLS[table]
     for seed in range(seeds):
         for name, experiment in experiments_of(table, scale).items():
@@ -74,18 +74,22 @@ def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, res
 
 
 def check_finished(run: WorkDir, experiment: Experiment) -> None:
-    """UserError if a run is there and done, but not as the table wants it."""
+    """Raises UserError if a finished run exists whose settings are not those of the table."""
     steps = saved_steps(run.checkpoints)
-    if steps and steps[-1] >= experiment.train.steps and not run.is_mean():
+    if steps and steps[-1] >= experiment.train.steps and not run.is_average():
         meta = read_meta(run.checkpoints, str(steps[-1]))
         if differing := settings_differing(meta["experiment"], experiment):
-            raise UserError(f"{run.path} was trained with another {', '.join(differing)} than the table: move it away")
+            raise UserError(
+                f"{run.path} was trained with other settings than those of the table ({', '.join(differing)}): "
+                f"move it away"
+            )
 
 
 def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Record]]:
-    """The records there are, by row.
+    """Reads the existing records of a table, by row.
 
-    UserError for one that was edited, that is not of its row and seed, or not made as the others of its corpus.
+    UserError for a record that was edited, that does not belong to its row and seed, or that was scored by another
+    protocol than the others of its corpus.
     """
     experiments = experiments_of(table, scale)
     found: dict[str, list[Record]] = {}
@@ -94,45 +98,47 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
         record = read_evaluation(path)
         name, _, seed = path.stem.rpartition("-seed")
         if name not in experiments or not seed.isdecimal():
-            raise UserError(f"{path}: table {table} has no row and seed of that name")
+            raise UserError(f"{path}: table {table} has no row and seed with this name")
         check_record(table, path, record, experiments[name], int(seed))
         this = protocol_of(record)
         first, where = protocols.setdefault(record["settings"]["data"]["corpus"], (this, path))
         if this != first:
-            raise UserError(f"{path} and {where} were not scored by the same protocol: one table cannot hold both")
+            raise UserError(f"{path} and {where} were not scored by the same protocol: a table cannot contain both")
         found.setdefault(name, []).append(record)
     return found
 
 
 def check_record(table: Number, path: Path, record: Record, experiment: Experiment, seed: int) -> None:
-    """UserError unless this is a record of the experiment and the seed, made by the protocol of the table."""
+    """Raises UserError unless a record is of this experiment and seed, and was made by the protocol of the table."""
     if differing := settings_differing(record["settings"], experiment):
         raise UserError(f"{path} is not a record of {experiment.name}: it differs in {', '.join(differing)}")
     if (found := record["settings"]["train"]["seed"]) != seed:
         raise UserError(f"{path} is a record of seed {found}, not of seed {seed}")
-    wanted = PROTOCOLS[table]
-    count = experiment.train.keep if wanted.checkpoint == "average" else 1
+    protocol = PROTOCOLS[table]
+    count = experiment.train.keep if protocol.checkpoint == "average" else 1
     decode = asdict(experiment.decode)
     facts = {
-        "split": (record["split"], wanted.split),
+        "split": (record["split"], protocol.split),
         "steps": (record["steps"], experiment.train.steps),
         "checkpoints": (len(record["checkpoints"]), count),
-        "selection": (record.get("selection", wanted.checkpoint), wanted.checkpoint),  # older records do not say
+        "selection": (record.get("selection", protocol.checkpoint), protocol.checkpoint),  # absent in older records
         **{name: (record["settings"]["decode"][name], decode[name]) for name in ("beam", "alpha", "extra_length")},
     }
-    for name, (has, wants) in facts.items():
-        if has != wants:
-            raise UserError(f"{path} was not made as table {table} is: {name} {has}, not {wants}")
+    for name, (found, expected) in facts.items():
+        if found != expected:
+            raise UserError(
+                f"{path} does not follow the protocol of table {table}: {name} is {found}, not {expected}; move it away"
+            )
 
 
-def settings_differing(told: dict[str, Any], experiment: Experiment) -> list[str]:
-    """The settings in which a run is not this experiment, but for those that its result does not depend on."""
-    own = ("seed", "log_every", "eval_sentences", "max_bad_steps")
-    harmless = ("decode.", "mesh", "note", *(f"train.{name}" for name in own))
-    return [name for name in differences(told, asdict(experiment)) if not name.startswith(harmless)]
+def settings_differing(settings: dict[str, Any], experiment: Experiment) -> list[str]:
+    """Returns the settings in which a run differs from an experiment, except those that do not affect its result."""
+    train = ("seed", "log_every", "eval_sentences", "max_bad_steps")
+    harmless = ("decode.", "mesh", "note", *(f"train.{name}" for name in train))
+    return [name for name in differences(settings, asdict(experiment)) if not name.startswith(harmless)]
 
 
 def protocol_of(record: Record) -> list[Any]:
-    """What must be equal for two numbers to stand in one column, besides what `check_record` looks at."""
+    """Returns what must be equal for two numbers in one column, in addition to what `check_record` checks."""
     signatures = [score["signature"] for score in record["scores"]]
     return [record["corpus"], record["sources"], record["vocabulary"], signatures]

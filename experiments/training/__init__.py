@@ -1,1 +1,1 @@
-"""The training loop, what it shows while it runs, and what guards it."""
+"""The training loop, its progress display, and its safeguards."""

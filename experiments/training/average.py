@@ -1,6 +1,7 @@
-"""`average RUN`: the mean of several checkpoints (section 6.1), written as a run of its own.
+"""`average RUN`: the average of several checkpoints (section 6.1), saved as a new run.
 
-`translate` and `evaluate` take the mean by themselves; this is to keep it, to hand it on, and to see what it gained.
+`translate` and `evaluate` average checkpoints on the fly. This command saves the average, for example to share it, and
+shows what averaging gains.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from data.folders import atomic_folder, remove_abandoned
 from data.held_out import held_out
-from experiments.evaluation.validation import say_if_worse, validation_loss
+from experiments.evaluation.validation import validation_loss, warn_if_higher
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoint, read_meta, save_averaged
@@ -16,28 +17,32 @@ from transformer.config import UserError
 
 
 def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str], None]) -> Path:
-    """Writes the mean of the checkpoints that `checkpoint` names (as in Translator.load) -> the new run's path.
+    """Saves the average of checkpoints as a new run, and returns its path.
 
-    UserError if anything stands in `output` already, or the checkpoints have no mean.
+    Args:
+        checkpoint: the checkpoints to average, as in Translator.load.
+
+    Raises:
+        UserError: `output` already exists and is not empty, or the checkpoints cannot be averaged.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists: choose another --output")
-    if run.is_mean():
-        raise UserError(f"{run.path} is a mean already")
-    mean = Translator.load(run.path, checkpoint, log)
-    experiment = mean.experiment
-    dev = held_out(experiment.data, "dev", mean.tokenizer, mean.meta["data"], log=log).tokens
-    for step in mean.steps:
+    if run.is_average():
+        raise UserError(f"{run.path} is already an average: name the run that it was made from")
+    average = Translator.load(run.path, checkpoint, log)
+    experiment = average.experiment
+    dev = held_out(experiment.data, "dev", average.tokenizer, average.meta["data"], log=log).tokens
+    for step in average.steps:
         before = read_meta(run.checkpoints, str(step))["dev_loss"]
         log(f"step {step}: {'not validated' if before is None else f'validation loss {before:.4f}'}")
-    loss = validation_loss(mean, dev)
-    log(f"mean of {len(mean.steps)}: validation loss {loss:.4f}")
-    say_if_worse(mean, loss, log)
-    meta = mean.meta | {"dev_loss": loss, "selection": mean.selection}
+    loss = validation_loss(average, dev)
+    log(f"average of {len(average.steps)}: validation loss {loss:.4f}")
+    warn_if_higher(average, loss, log)
+    meta = average.meta | {"dev_loss": loss, "selection": average.selection}
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(output.parent)
     with atomic_folder(output) as folder:
         new = WorkDir(folder)
-        with new.claim(experiment, mean.tokenizer):
-            save_averaged(new.checkpoints, Checkpoint(mean.params, meta, mean.steps))
+        with new.claim(experiment, average.tokenizer):
+            save_averaged(new.checkpoints, Checkpoint(average.params, meta, average.steps))
     return output

@@ -1,4 +1,4 @@
-"""`train NAME`: the training run, read from top to bottom."""
+"""`train NAME`: a training run, from top to bottom."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ from experiments.evaluation.records import commit
 from experiments.evaluation.validation import make_validation
 from experiments.history import SAMPLE, minutes, perplexity
 from experiments.presets.deviations import head_widths
-from experiments.registry import Made, check_made_of, check_parts, custom_parts, made_of
+from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
 from experiments.streams import visible
-from experiments.training.memory import check_room, compile_step
+from experiments.training.memory import check_disk_space, compile_step
 from experiments.training.preemption import Preempted, Preemption
 from experiments.training.preflight import preflight
 from experiments.training.progress import Meter, Progress, View
@@ -48,59 +48,63 @@ from transformer.train import Params, TrainState, abstract_model
 
 Log = Callable[[str], None]
 
-SAMPLES = 2
+SAMPLES = 2  # sample translations that each validation logs
 
 
 def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequence[View] = ()) -> WorkDir:
-    """Trains, or goes on where an earlier process of the same run stopped. Returns the work directory.
+    """Trains, or resumes where an earlier process of the same run stopped. Returns the work directory.
 
-    TensorBoard's events are written always; `views` show the same rows elsewhere (experiments/training/views.py). Of
-    several processes (transformer/processes.py) each calls this with the same arguments; the first one logs.
+    If there are several processes (transformer/processes.py), all of them call this with the same arguments, and only
+    the first one logs.
+
+    Args:
+        views: where to show the metrics, in addition to TensorBoard (experiments/training/views.py).
 
     Raises:
-        UserError: bad data, a work directory of another run, no room on the disk, or too many
-            non-finite steps in a row.
-        Preempted: SIGTERM came, and the state is saved.
+        UserError: bad data, a work directory of another run, not enough disk space, or too many non-finite steps in a
+            row.
+        Preempted: SIGTERM was received, and the state has been saved.
     """
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
-    experiment, changed = run.going_on(experiment)
+    experiment, changes = run.resumed(experiment)
     preflight(experiment, log)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     for line in head_widths(experiment.model):
         log(f"note: {line}")
     hashes = {setting: part.get("sha256", "") for setting, part in custom_parts(experiment).items()}
-    made = made_of(model := abstract_model(experiment.model))
-    hashes |= {place: each.get("sha256", each["class"]) for place, each in made.items()}
+    origins = origins_of(model := abstract_model(experiment.model))
+    hashes |= {path: origin.get("sha256", origin["class"]) for path, origin in origins.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
     known = run.newest_meta().get("data", {}).get("sources")
     prepared = partial(prepare, experiment.data, log=log, known=known)
-    data = checked(on_first_process(prepared) or prepared())
+    data = on_first_process(prepared) or prepared()
+    data.check()
     check_same(text=data.hash)
     train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
-    # Before the first step: what BLEU needs and is not here would end the run at its first validation.
+    # Check before the first step: a missing tokenizer of BLEU would end the run at its first validation.
     if wrong := check_language(data.text("dev", "target"), target_language(experiment.data)):
         log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
         if lock := on_first_process(lambda: run.claim(experiment, data.tokenizer, data.manifest)):
             open_now.enter_context(lock)
-        check_made_of(run.newest_meta(), model, log)
+        check_origins(run.newest_meta(), model, log)
         checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
         open_now.callback(checkpoints.close)
         restored, meta = checkpoints.restore_state(template) or (None, {})
         start, end = int(restored.step) if restored else 0, experiment.train.steps
-        run.check_text(meta.get("data"), data.manifest)  # of an older one, where the newest cannot be read
+        run.check_text(meta.get("data"), data.manifest)  # again, since an older checkpoint may have been restored
         check_rates(experiment, meta, log)
-        on_first_process(lambda: check_room(run, template, experiment.train))
+        on_first_process(lambda: check_disk_space(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
-        if changed:
-            log(f"from here on: {', '.join(changed)}")
+        if changes:
+            log(f"changed settings: {', '.join(changes)}")
         if start >= end:
             return run
 
@@ -108,7 +112,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         train_step = compile_step(experiment, train_plan.shape, mesh)
         state = restored or init_on(mesh, experiment)
         validate = make_validation(experiment, data.dev, dev_plan, mesh)
-        translator = greedy_translator(experiment, data, {})  # the parameters come with each validation
+        translator = greedy_translator(experiment, data, {})  # each validation sets the current parameters
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
         meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
@@ -133,45 +137,39 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                         log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
                         if not math.isfinite(dev_loss):
                             raise UserError(
-                                f"stopped at step {step}: the validation loss is {dev_loss}; {last(checkpoints)}"
+                                f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                             )
                         with meter.saving():
-                            checkpoints.save(state, provenance(experiment, data, made, step, dev_loss, meter))
+                            checkpoints.save(state, provenance(experiment, data, origins, step, dev_loss, meter))
                         params = replicated(mesh, state.params)
                         if is_first():
-                            translate_some(translator, data, params, step, progress)
+                            sample_translations(translator, data, params, step, progress)
                 if preemption.after(step) and step < end:
                     with meter.paused():
-                        if not due:  # and no validation: there may not be the time for it
-                            checkpoints.save(state, provenance(experiment, data, made, step, None, meter))
+                        if not due:  # save without validating: there may not be enough time
+                            checkpoints.save(state, provenance(experiment, data, origins, step, None, meter))
                         checkpoints.wait()
-                    raise Preempted(f"preempted: saved after step {step}; the same command goes on from there")
+                    raise Preempted(f"preempted: saved after step {step}; the same command resumes from there")
         except KeyboardInterrupt:
-            log(f"interrupted; {last(checkpoints)}")
+            log(f"interrupted; {last_saved(checkpoints)}")
             raise
     return run
 
 
-def checked(data: PreparedData) -> PreparedData:
-    """The same. UserError if a token file is not what it was when it was written."""
-    data.check()
-    return data
-
-
 def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:
-    """Warns of settings that may change when a run goes on, as train.steps, where the schedule reads them."""
+    """Warns if a resumed run has another learning rate: its schedule may depend on a setting that may change."""
     if not meta:
         return
     before = Experiment.from_dict(meta["experiment"])
     old, new = (float(learning_rate(meta["step"], settings)) for settings in (before, experiment))
     if old != new:
-        log(f"warning: the learning rate jumps from {old:.3g} to {new:.3g} here: the schedule reads what was changed")
+        log(f"warning: the learning rate jumps from {old:.3g} to {new:.3g}: the schedule depends on a changed setting")
 
 
 def describe(
     experiment: Experiment, data: PreparedData, train: BatchPlan, mesh: Mesh, state: TrainState, log: Log
 ) -> None:
-    """What is about to run, before anything slow happens."""
+    """Logs what is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
     log(f"data {data.path}: {counted(len(data.train), 'training pair')}, vocabulary of {data.tokenizer.size:,}")
     log(
@@ -180,16 +178,16 @@ def describe(
     )
     rows, source, target = train.shape
     log(f"batches of {counted(rows, 'row')} of {source} source and {target} target tokens")
-    log("compilations: 1 training step, 1 validation step, 1 sample")
+    log("compilations: 1 training step, 1 validation step, 1 sample translation")
     sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     log(
         f"{jax.device_count()} {jax.devices()[0].device_kind} as {sizes}: {bytes_per_device(state) / 1e6:,.1f} MB of "
-        f"parameters and optimizer state on each, of {total_bytes(state) / 1e6:,.1f} MB"
+        f"parameters and optimizer state on each, {total_bytes(state) / 1e6:,.1f} MB in total"
     )
 
 
 def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, start: int) -> None:
-    """One line of numbers since the last one."""
+    """Logs and records the metrics since the previous report."""
     numbers = meter.read()
     left = (experiment.train.steps - step) * meter.process_seconds() / (step - start)
     progress.write(step, seconds=meter.seconds(), target_tokens=meter.target_tokens, seconds_left=left, **numbers)
@@ -206,33 +204,38 @@ def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, 
 
 
 def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpoints: Checkpoints) -> None:
-    """Gives up when nothing but non-finite steps has come for a while. The last good checkpoint stays."""
+    """Raises UserError after too many non-finite steps in a row. The last good checkpoint is kept."""
     bad = int(state.bad_steps)
     if bad >= experiment.train.max_bad_steps:
         raise UserError(
             f"stopped at step {step}, after {counted(bad, 'skipped step')} with a non-finite gradient or update; "
-            f"{last(checkpoints)}"
+            f"{last_saved(checkpoints)}"
         )
 
 
-def last(checkpoints: Checkpoints) -> str:
-    """What is left of a run that stops."""
+def last_saved(checkpoints: Checkpoints) -> str:
+    """Describes the last checkpoint of a run that stops."""
     steps = checkpoints.steps()
     return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
 def greedy_translator(experiment: Experiment, data: PreparedData, params: Params) -> Translator:
-    """For what `translate_some` translates, at once. Building a model takes a second: it is built once a run."""
+    """Returns a translator for `sample_translations`, with greedy search and one batch.
+
+    Building the model takes a second, so the translator is created once per run.
+    """
     decode = replace(experiment.decode, beam=1, batch_size=experiment.train.eval_sentences)
     return Translator(params, replace(experiment, decode=decode), data.tokenizer, log=lambda _: None)
 
 
-def translate_some(translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress) -> None:
-    """Greedy translations of the first validation sentences: their BLEU, and samples."""
+def sample_translations(
+    translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress
+) -> None:
+    """Translates the first validation sentences greedily, and logs their BLEU and some samples."""
     translator.params, experiment = params, translator.experiment
     count = experiment.train.eval_sentences
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
-    outputs = translator.translate(sources, bad_lines="skip")  # a long line is no reason to end a run
+    outputs = translator.translate(sources, bad_lines="skip")  # a long line should not end the run
     value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
     progress.log(f"step {step}: BLEU {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
     progress.write(step, dev_bleu=value)
@@ -243,13 +246,13 @@ def translate_some(translator: Translator, data: PreparedData, params: Params, s
 
 
 def provenance(
-    experiment: Experiment, data: PreparedData, made: Made, step: int, dev_loss: float | None, meter: Meter
+    experiment: Experiment, data: PreparedData, origins: ModelOrigins, step: int, dev_loss: float | None, meter: Meter
 ) -> dict[str, Any]:
-    """What a checkpoint says about itself: enough to load it without anything else, and for the record."""
+    """Returns the metadata of a checkpoint: everything needed to load it on its own, and to write records."""
     return {
         "experiment": asdict(experiment),
         "parts": custom_parts(experiment),
-        "made_of": made,
+        "made_of": origins,
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
         "commit": commit(),

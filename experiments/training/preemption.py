@@ -1,4 +1,4 @@
-"""A scheduler that takes the machine back sends SIGTERM: a run saves where it is, and ends with a code that says so."""
+"""Preemption: a scheduler that reclaims the machine sends SIGTERM; the run saves its state and exits with code 143."""
 
 import signal
 import threading
@@ -11,27 +11,27 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Preempted(BaseException):
-    """SIGTERM came. Not an Exception, as KeyboardInterrupt is none: nothing that handles errors may swallow it."""
+    """Raised after SIGTERM. Like KeyboardInterrupt it is not an Exception, so that no error handler swallows it."""
 
 
 asked = threading.Event()
-"""Set when SIGTERM came where there is nothing to save."""
+"""Set when SIGTERM was received while there was nothing to save."""
 
 
 def preempt(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM, wherever there is nothing to save."""
-    asked.set()  # a library that the signal finds at work may swallow what is raised in it
+    """The handler of SIGTERM while there is nothing to save."""
+    asked.set()  # if the signal arrives inside a library, the library may swallow the exception
     raise Preempted("stopped by SIGTERM")
 
 
 class Preemption:
-    """Inside of it SIGTERM interrupts nothing: it is asked for after each step."""
+    """Context manager in which SIGTERM interrupts nothing; the loop checks for it after each step."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> "Preemption":
-        # With several processes JAX's runtime listens, and has all of them stop after the same step.
+        # With several processes, JAX's runtime handles the signal and makes all of them stop after the same step.
         if self.listens():
             self.before = signal.signal(signal.SIGTERM, self._remember), signal.getsignal(signal.SIGINT)
         return self
@@ -42,7 +42,7 @@ class Preemption:
                 signal.signal(number, handler)
 
     def listens(self) -> bool:
-        """Whether the signal comes here. (A notebook may train in another thread, which gets none.)"""
+        """Returns whether this process handles the signal. A thread (of a notebook, say) cannot receive signals."""
         return jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -50,5 +50,5 @@ class Preemption:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the state is about to be saved
 
     def after(self, step: int) -> bool:
-        """Whether to stop after this step. All processes have to ask after each."""
+        """Returns whether to stop after this step. All processes must call this after every step."""
         return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else self.asked

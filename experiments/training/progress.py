@@ -1,4 +1,4 @@
-"""What a run says about itself: rows of metrics.jsonl, which every view shows, and lines."""
+"""Progress of a run: rows of metrics.jsonl, which every view shows, and log lines."""
 
 import json
 import math
@@ -23,17 +23,17 @@ class View(Protocol):
     """Shows a run while it trains (experiments/training/views.py)."""
 
     def write(self, row: Row) -> None:
-        """Shows one more row."""
+        """Shows a new row."""
 
     def close(self) -> None:
-        """The run has ended, for now."""
+        """Ends the view, when training ends or is interrupted."""
 
 
 class Progress:
     """Writes rows to metrics.jsonl and to every view, and lines to the log.
 
-    After a resume from step n, what an earlier process wrote about later steps is dropped: those steps
-    are done again. Of several processes the first one writes.
+    When a run resumes from step n, rows of later steps are dropped, since those steps run again. If there are several
+    processes, only the first one writes.
     """
 
     def __init__(self, run: WorkDir, step: int, log: Callable[[str], None], views: Sequence[View] = ()):
@@ -45,10 +45,10 @@ class Progress:
         self.file = run.metrics.open("a", encoding="utf-8")
 
     def write(self, step: int, **values: float | str | None) -> None:
-        """One row."""
+        """Writes a row with these values."""
         if not self.writes:
             return
-        # JSON has neither NaN nor infinity.
+        # JSON has no NaN and no infinity.
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -60,7 +60,7 @@ class Progress:
             view.write(row)
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Closes the file and all views."""
         if self.writes:
             self.file.close()
             for view in self.views:
@@ -68,11 +68,11 @@ class Progress:
 
 
 class Meter:
-    """Loss and speed since the last reading, and what the whole run has cost so far.
+    """Measures loss and speed since the last reading, and the time and tokens of the whole run.
 
     Args:
-        seconds: what earlier processes of this run took.
-        target_tokens: what they trained on.
+        seconds: training time of earlier processes of this run.
+        target_tokens: number of target tokens that they trained on.
     """
 
     def __init__(self, seconds: float, target_tokens: int):
@@ -80,20 +80,20 @@ class Meter:
         self.start = time.monotonic()
         self.running: Metrics | None = None
         self.recent: deque[float] = deque(maxlen=100)
-        """Seconds of the latest steps."""
+        """Durations of the latest steps, in seconds."""
         self.step_since: float | None = None
-        """When the device began with the step it is at; None before the first, and while paused."""
+        """When the device started its current step; None before the first step, and while paused."""
         self.at_data = False
         self.reset()
 
     def reset(self) -> None:
-        """Starts a new reading now."""
+        """Starts a new reading."""
         self.since, self.tokens, self.steps = time.monotonic(), 0, 0
         self.data_seconds = self.checkpoint_seconds = 0.0
         self.total: Metrics | None = None
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same, and the time that the loop waits for them is measured."""
+        """Yields the same batches, and measures how long the loop waits for them."""
         while True:
             start = time.monotonic()
             self.step_since, self.at_data = start if self.step_since is None else self.step_since, True
@@ -106,7 +106,7 @@ class Meter:
             yield batch
 
     def add(self, metrics: Metrics, tokens: int) -> None:
-        """Counts a step in. Waits for the step before it, so that the device always has one more to do, and no more."""
+        """Adds a step, and waits for the previous one, so that the device always has exactly one more step queued."""
         self.total = metrics if self.total is None else self.total + metrics
         self.tokens += tokens
         self.target_tokens += tokens
@@ -123,14 +123,18 @@ class Meter:
         self.step_since = now
 
     def read(self) -> dict[str, float | None]:
-        """Loss per token, target tokens per second and skipped steps since the last reading, and where time went."""
+        """Returns the metrics since the last reading, and starts a new one.
+
+        These are the loss per token, target tokens per second, the number of skipped steps, and times in seconds: of
+        the median step, of waiting for data per step, and of saving checkpoints.
+        """
         assert self.total is not None, "nothing to read"
         loss, tokens, skipped = (float(value) for value in self.total)  # waits for the device
         if self.running is not None:
             self.running = None
             self._step_done()
         numbers = {
-            # Every step of the reading skipped: there is no loss.
+            # There is no loss if every step was skipped.
             "loss": loss / tokens if tokens else None,
             "tokens_per_second": self.tokens / (time.monotonic() - self.since),
             "skipped": skipped,
@@ -143,7 +147,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves what is done inside (a validation, say) out of the reading."""
+        """Excludes the time spent inside, for example on a validation, from the reading."""
         if self.running is not None:
             jax.block_until_ready(self.running)
             self.running = None
@@ -154,15 +158,15 @@ class Meter:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """The loop stands still for a checkpoint inside; what is written in the background does not count."""
+        """Measures the time during which saving a checkpoint blocks the loop, without writing in the background."""
         start = time.monotonic()
         yield
         self.checkpoint_seconds += time.monotonic() - start
 
     def process_seconds(self) -> float:
-        """Since this process began to train."""
+        """Returns the seconds since this process started to train."""
         return time.monotonic() - self.start
 
     def seconds(self) -> float:
-        """Since the very first start; pauses between processes are not counted."""
+        """Returns the training time of the whole run in seconds, without pauses between processes."""
         return self.before + self.process_seconds()

@@ -17,7 +17,7 @@ from experiments.cli.main import main
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.metrics import METRICS, Translated, score
 from experiments.evaluation.records import read_evaluation
-from experiments.registry import REGISTRIES, check_made_of, custom_parts, load_parts_files, made_of, run_file
+from experiments.registry import REGISTRIES, check_origins, custom_parts, load_parts_files, origins_of, run_file
 from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -270,23 +270,23 @@ def plain(length):
 )
 def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, value):
     model = abstract_model(micro.model)
-    before = made_of(model)
+    before = origins_of(model)
     assert all(each.keys() == {"class"} and each["class"].startswith("transformer.") for each in before.values())
     monkeypatch.setattr("transformer.model.causal_mask", value)
     monkeypatch.setattr("transformer.attention.MultiHeadAttention.project", value)
-    found = {place: each for place, each in made_of(model).items() if before.get(place) != each}
+    found = {place: each for place, each in origins_of(model).items() if before.get(place) != each}
     if value is Positions:  # of this code itself
         assert not found
         return
     assert list(found) == ["transformer.attention.MultiHeadAttention.project", "transformer.model.causal_mask"]
     assert all(each["file"] == __file__ for each in found.values())
-    check_made_of({}, model, print)  # one from before this was noted
-    check_made_of({"made_of": before | found}, model, print)
+    check_origins({}, model, print)  # one from before this was noted
+    check_origins({"made_of": before | found}, model, print)
     with pytest.raises(UserError, match=r"the original as transformer.* now: start again without"):
-        check_made_of({"made_of": before}, model, print)
+        check_origins({"made_of": before}, model, print)
     monkeypatch.undo()
     with pytest.raises(UserError, match=f"now: --parts {__file__}"):
-        check_made_of({"made_of": before | found}, model, print)
+        check_origins({"made_of": before | found}, model, print)
 
 
 @pytest.mark.parametrize(

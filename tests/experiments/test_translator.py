@@ -65,7 +65,7 @@ def test_n_best_gives_different_texts_finished_ones_first(translator, ending, se
         keys = [(not one.finished, -one.score) for one in best]
         assert keys == sorted(keys)
     assert [best[:3] for best in found] == wide.n_best(sources, 3)
-    with pytest.raises(UserError, match="5 best of a beam of 4"):
+    with pytest.raises(UserError, match="an n-best list of 5 does not fit a beam of 4"):
         translator.n_best(sentences[:1], 5)
 
 
@@ -102,9 +102,9 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
 def test_pieces_that_cannot_be_scored_are_refused(translator):
     for pieces, message in (
         (["nopiece"], "'nopiece' is not a piece of the vocabulary"),
-        (["<pad>"], "only </s>, at the end"),
-        (["</s>", "e"], "only </s>, at the end"),
-        ([3], "no list of pieces"),
+        (["<pad>"], "</s> at the end"),
+        (["</s>", "e"], "</s> at the end"),
+        ([3], "not a list of pieces"),
         (Translation("e", -1.0, ("e",)), "give its .pieces"),
     ):
         with pytest.raises(UserError, match=f"target line 2.*{message}"):
@@ -121,13 +121,13 @@ def test_what_is_no_list_of_sentences_is_refused(translator, given):
     if given != [["a"]]:
         calls.append(lambda given: translator.score(["a"], given))
     for call in calls:
-        with pytest.raises(UserError, match=r"list of sentences is wanted|line [12] is no text"):
+        with pytest.raises(UserError, match=r"expected a list of sentences|line [12] is not a string"):
             call(given)
     if not isinstance(given, str):
-        with pytest.raises(UserError, match="is no text"):
+        with pytest.raises(UserError, match="is not a string"):
             translator.attention(given)
         if given is not None:
-            with pytest.raises(UserError, match=r"is no text|list of pieces|not a piece"):
+            with pytest.raises(UserError, match=r"is not a string|list of pieces|not a piece"):
                 translator.attention("a", given)
 
 
@@ -152,7 +152,8 @@ def test_characters_without_a_piece_are_named_line_by_line_and_then_counted(tran
     said: list[str] = []
     quick = Translator(translator.params, translator.experiment, translator.tokenizer, log=said.append)
     quick.read(["A dog.", "A café \u200b.", *["你"] * 9], "line")
-    assert said[0] == f"warning: line 2 has what the vocabulary cannot spell, and reads as <unk>: 'é', {chr(0x200B)!r}"
+    unknown = f"'é', {chr(0x200B)!r}"
+    assert said[0] == f"warning: line 2 has characters that are not in the vocabulary and read as <unk>: {unknown}"
     assert len(said) == 6 and said[-1] == "warning: and 5 more of this kind"
     said.clear()
     quick.score(["A dog.", "你"], ["你", "Haus"], first=7)
@@ -200,7 +201,7 @@ def test_a_line_longer_than_the_training_lines_translates_with_a_warning(run):
     translator = Translator.load(run.path, log=warnings.append)
     long = "the man sees the dog and " * 12
     assert len(translator.translate([long])) == 1
-    assert any("warning: line 1 has" in line and "trained on 40" in line for line in warnings)
+    assert any("warning: line 1 has" in line and "trained on at most 40" in line for line in warnings)
     warnings.clear()
     translator.attention("dog " * 50)
     assert sum("warning: line 1 has" in line for line in warnings) == 1
@@ -210,7 +211,7 @@ def test_a_sentence_that_is_too_long_is_refused_or_skipped_by_number(translator)
     said: list[str] = []
     quick = Translator(translator.params, translator.experiment, translator.tokenizer, log=said.append)
     assert quick.max_tokens == MAX_TOKENS
-    with pytest.raises(UserError, match=rf"line 2 has \d+ tokens; {MAX_TOKENS} is the most"):
+    with pytest.raises(UserError, match=rf"line 2 has \d+ tokens; the limit is {MAX_TOKENS}"):
         quick.translate(["short", "word " * MAX_TOKENS])
     quick.max_tokens = 12
     lines = ["A dog.", "word " * 12, "A man."]
@@ -221,7 +222,7 @@ def test_a_sentence_that_is_too_long_is_refused_or_skipped_by_number(translator)
     for pair in ((lines, ["Haus."] * 3), (["Haus."] * 3, lines)):
         scores = quick.score(*pair, bad_lines="skip")
         assert np.isnan(scores).tolist() == [False, True, False]
-        with pytest.raises(UserError, match=r"line 2 has \d+ tokens; 12 is"):
+        with pytest.raises(UserError, match=r"line 2 has \d+ tokens; the limit is 12"):
             quick.score(*pair)
 
 

@@ -189,7 +189,7 @@ def test_when_one_process_is_killed_the_others_stop_and_say_who(victim, tmp_path
     who = (
         rf"stopped sending heartbeats\):\s+{lost}\n|Task {lost} heartbeat timeout"
         if lost
-        else "lost touch|coordination"
+        else "lost contact|coordination"
     )
     assert all(re.search(who, output) for output in outputs), outputs
     count(f"one of {processes} processes killed: the others stopped, and said who")

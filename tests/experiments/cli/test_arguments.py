@@ -72,7 +72,7 @@ def test_a_file_of_no_settings_is_refused(here, content, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["demo", "--config"], "--config wants a JSON file"),
+        (["demo", "--config"], "--config needs a JSON file"),
         (["demo", "--config", "nothing.json"], "no such file"),
         (["demo", "--config", "a", "--config", "b"], "given twice"),
         (["runs/nothing"], "no run at runs/nothing"),

@@ -66,7 +66,7 @@ def test_scores_of_other_tokens_are_not_compared(evaluated, tmp_path):
         record["scores"][0]["signature"] = record["scores"][0]["signature"].replace("tok:13a", "tok:zh")
 
     other, _ = edited(evaluated[0], tmp_path / "other", change)
-    with pytest.raises(UserError, match=r"BLEU of other tokens \(zh and 13a\)"):
+    with pytest.raises(UserError, match=r"BLEU of different tokenizers \(zh and 13a\)"):
         next(compare([str(evaluated[0])], [str(other.path)], "test"))
 
 
@@ -74,7 +74,7 @@ def test_seeds_are_compared_pair_by_pair(evaluated, tmp_path):
     a, b = map(str, evaluated)
     with pytest.raises(UserError, match="have the same seed"):
         next(compare([a, a], [b, b], "test"))
-    with pytest.raises(UserError, match="not of one system: the choice of checkpoints differ"):
+    with pytest.raises(UserError, match="not runs of one system: they differ in the selection of checkpoints"):
         next(compare([a, b], [b, a], "test"))
     other, record = edited(b, tmp_path / "other", lambda record: record["settings"]["train"].update(seed=1))
     record["selection"] = "40"
@@ -85,7 +85,7 @@ def test_seeds_are_compared_pair_by_pair(evaluated, tmp_path):
     assert "±" in lines[-1] and "n = 2 seeds" in lines[-1]
     record["settings"]["model"]["dropout"] = 0.7
     write_record(other.evaluation / "test.json", record)
-    with pytest.raises(UserError, match=r"not of one system: model\.dropout differ"):
+    with pytest.raises(UserError, match=r"not runs of one system: they differ in model\.dropout"):
         next(compare([a, c], [c, a], "test"))
     with pytest.raises(UserError, match="2 runs of one system and 1 of the other"):
         next(compare([a, b], [b], "test"))

@@ -42,7 +42,7 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     assert record["test_set"] == "news, en-de" and record["language"] == "de"
     assert {facts["name"] for facts in record["sources"].values()} == set(map(str, news))
     assert "BLEU-split" in {score["name"] for score in record["scores"]}
-    assert "mean of checkpoints 20, 30, 40 (average), news, en-de" in said
+    assert "average of checkpoints 20, 30, 40 (average), news, en-de" in said
 
 
 def test_a_record_says_what_it_was_scored_by(run, news):
@@ -79,11 +79,11 @@ def test_flags_choose_the_text(run, news):
     assert (dev.name, dev.languages) == ("dev", ("en", "zh-Hans"))
     assert dev.sources == own_split(translator, "dev", quiet).sources
     assert chosen(translator, Evaluating(test_src=news[0], test_tgt=news[1])).label == "news"
-    with pytest.raises(UserError, match="two sides"):
+    with pytest.raises(UserError, match="needs both sides"):
         chosen(translator, Evaluating(test_src=news[0]))
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="give only one of them"):
         chosen(translator, Evaluating(test_set="dev", test_src=news[0], test_tgt=news[1]))
-    with pytest.raises(UserError, match=r"say which with --data\.languages"):
+    with pytest.raises(UserError, match=r"give them with --data\.languages"):
         chosen(translator, Evaluating(test_set="wmt17"))
 
 
@@ -96,7 +96,7 @@ def test_sets_of_sacrebleu_are_found_by_name(run, tmp_path, monkeypatch):
     assert (found.name, found.label) == ("wmt14-full", "wmt14/full, en-de")
     assert (found.sources, found.references) == (["A dog."], ["Ein Hund."])
     assert not any(str(tmp_path) in facts["name"] for facts in found.files.values())  # a record is read elsewhere
-    with pytest.raises(UserError, match="no test set 'unheard-of' of en-de"):
+    with pytest.raises(UserError, match="no test set 'unheard-of' for en-de"):
         find_test_set("unheard-of", translator, EN_DE, quiet)
 
 

@@ -27,10 +27,9 @@ def test_an_experiment_can_be_explained_and_the_parts_add_up(name):
     experiment = find(name)
     said = "\n".join(explain(experiment))
     total = count_parameters(experiment.model)
-    assert f"in all {total:,} parameters" in said
+    assert f"total  {total:,} parameters" in said
     each = {
-        words: int(count.replace(",", ""))
-        for count, words in re.findall(r"([\d,]+) parameters(?: in one)?(?:, and there are (?:\d+))?: (\w+)", said)
+        words: int(count.replace(",", "")) for count, words in re.findall(r"([\d,]+) parameters(?: each)?: (\w+)", said)
     }
     layers = experiment.model.num_layers
     norms = each["bias"] * (5 * layers + 2 * (experiment.model.norm == "pre"))
@@ -40,8 +39,8 @@ def test_an_experiment_can_be_explained_and_the_parts_add_up(name):
 
 def test_what_differs_is_named_with_its_section(micro):
     said = list(explain(replace(micro, model=replace(micro.model, norm="pre"))))
-    assert any("x + f(Norm(x)), and a last Norm" in line for line in said)
-    differing = said[said.index("it differs from the paper:") + 1 :]
+    assert any("x + f(Norm(x)), and a final Norm" in line for line in said)
+    differing = said[said.index("differences from the paper:") + 1 :]
     assert any("model.norm: pre; the paper's" in line for line in differing)
     assert all(re.search(r"\(\d(\.\d)+\)$", line) for line in differing)
 
@@ -50,7 +49,7 @@ def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
     with tables_restored():
         run_file(EXAMPLES / "rotary.py")
         said = "\n".join(explain(replace(micro, model=replace(micro.model, positions="rotary"))))
-        assert "model.positions = 'rotary'" in said and "is not of this code" in said and "rotary.py" in said
+        assert "model.positions = 'rotary'" in said and "is not built in" in said and "rotary.py" in said
 
 
 def test_an_unknown_part_lists_what_there_is(micro):
@@ -63,10 +62,10 @@ def test_the_tree_holds_what_the_checkpoint_holds(run, micro):
     params = Translator.load(run.path, "last").params
     assert f"{count_parameters(micro.model):,} parameters" in "\n".join(said)
     embedding = next(line for line in said if line.startswith("embedding"))
-    assert "220 x 32" in embedding and "shared" in embedding
+    assert "220 x 32" in embedding and "tied" in embedding
     norm = np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]).astype(np.float64))
-    total = next(line for line in said if "their norm" in line)
-    assert float(re.search(r"([\d.]+) their norm", total)[1]) == pytest.approx(norm, rel=1e-3)
+    total = next(line for line in said if " arrays, norm " in line)
+    assert float(re.search(r"arrays, norm ([\d.]+)", total)[1]) == pytest.approx(norm, rel=1e-3)
     assert sum(line.strip().startswith("kernel") for line in said) == 4 * 3 + 2 * 2
     assert any(line.startswith("step          40 of 40") for line in said)
 
@@ -113,4 +112,4 @@ def test_a_checkpoint_that_needs_a_part_is_inspected_without_it(micro, tmp_path)
         changed = replace(micro, model=replace(micro.model, positions="rotary"), train=replace(micro.train, steps=2))
         run = train(changed, tmp_path / "run", lambda line: None)
     said = list(inspect(run, "last"))
-    assert any(line.startswith("own part") and "rotary.py" in line for line in said)
+    assert any(line.startswith("custom part") and "rotary.py" in line for line in said)

@@ -1,4 +1,4 @@
-"""The mean of checkpoints, as a run of its own."""
+"""Checkpoint averages, saved as a new run."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_the_mean_is_a_run_that_translates_as_the_checkpoints_averaged(run, tmp_
         assert mean.selection == {"one": "average", "two": "40,20,30"}[name]
         jax.tree.map(np.testing.assert_array_equal, mean.params, expected.params)
     told = [line.split(": validation loss ") for line in lines if not line.startswith("warning")]
-    assert [what for what, *_ in told] == ["step 20", "step 30", "step 40", "mean of 3"]
+    assert [what for what, *_ in told] == ["step 20", "step 30", "step 40", "average of 3"]
     losses = [float(loss) for _, loss in told]
     assert losses[3] != losses[2] and abs(losses[3] - losses[2]) < 1
 
@@ -63,7 +63,7 @@ def test_what_has_no_mean_is_refused(run, tmp_path):
     (mine / "config.json").write_text("precious")
     with pytest.raises(UserError, match="choose another --output"):
         average_run(run, "average", mine, quiet)
-    with pytest.raises(UserError, match=r"config\.json is not the settings of a run"):
+    with pytest.raises(UserError, match=r"config\.json does not hold the settings of a run"):
         train(run_experiment(run), mine, quiet)
     assert (mine / "config.json").read_text() == "precious"
 
@@ -76,7 +76,7 @@ def test_a_mean_that_is_worse_than_the_last_checkpoint_is_said(run, tmp_path, mo
     """While a run learns fast: of the first and the last checkpoint. A good mean, and no mean, pass without a word."""
     lines = []
     average_run(run, "20,40", tmp_path / "new", lines.append)
-    worse = r"warning: the mean of 2 checkpoints is worse than the last of them .*--checkpoint last"
+    worse = r"warning: the average of 2 checkpoints is worse than the last of them .*--checkpoint last"
     assert len([line for line in lines if re.match(worse, line)]) == 1
     mean, said = Translator.load(run.path, "20,40"), []
     warn_if_worse(mean, said.append)
@@ -96,17 +96,17 @@ def test_a_mean_that_is_worse_than_the_last_checkpoint_is_said(run, tmp_path, mo
 def test_there_is_nothing_to_go_on_training_from(run, tmp_path):
     mean = WorkDir(average_run(run, "average", tmp_path / "mean", quiet))
     before = sorted(path for path in mean.path.rglob("*"))
-    with pytest.raises(UserError, match="is a mean of checkpoints"):
+    with pytest.raises(UserError, match="holds a checkpoint average"):
         train(run_experiment(run), mean.path, quiet)
     assert sorted(path for path in mean.path.rglob("*") if path.name != ".lock") == [
         path for path in before if path.name != ".lock"
     ]
-    with pytest.raises(UserError, match="is a mean already"):
+    with pytest.raises(UserError, match="is already an average"):
         average_run(mean, "average", tmp_path / "again", quiet)
     mixed = WorkDir(tmp_path / "mixed")
     shutil.copytree(run.path, mixed.path)
     shutil.copytree(mean.checkpoints / "40", mixed.checkpoints / "50")
-    with pytest.raises(UserError, match="checkpoint 50 is a mean already"):
+    with pytest.raises(UserError, match="checkpoint 50 is already an average"):
         Translator.load(mixed.path, "average")
 
 
@@ -121,6 +121,6 @@ def test_a_checkpoint_of_another_experiment_is_refused(run, tmp_path, what):
     else:
         meta["experiment"]["model"]["dropout"] = 0.5
     path.write_text(json.dumps(signed(meta)))
-    with pytest.raises(UserError, match=rf"checkpoint 30 is not of the experiment of checkpoint 40 .*{what}"):
+    with pytest.raises(UserError, match=rf"checkpoint 30 is from a different experiment than checkpoint 40 .*{what}"):
         average_run(mixed, "average", tmp_path / "new", quiet)
     assert Translator.load(mixed.path, "last").steps == [40]

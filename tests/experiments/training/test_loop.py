@@ -75,7 +75,7 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
 
 def test_a_run_goes_on_in_its_languages_and_says_what_changes(micro, tmp_path, monkeypatch):
     asked: list[str | None] = []
-    monkeypatch.setattr("experiments.train.bleu", lambda language: asked.append(language) or bleu(language))
+    monkeypatch.setattr("experiments.training.loop.bleu", lambda language: asked.append(language) or bleu(language))
 
     def go_on(steps, languages):
         lines: list[str] = []
@@ -83,13 +83,13 @@ def test_a_run_goes_on_in_its_languages_and_says_what_changes(micro, tmp_path, m
         run = train(replace(micro, data=data, train=settings), tmp_path / "run", lines.append)
         trained = Translator.load(run.path, "last").meta["experiment"]["data"]
         assert trained["languages"] == run.settings()["data"]["languages"]
-        return asked[-1], [line for line in lines if line.startswith("from here on")]
+        return asked[-1], [line for line in lines if line.startswith("changed settings")]
 
     assert go_on(1, "en-fr") == ("fr", [])
-    assert go_on(2, None) == ("fr", ["from here on: train.steps 2 (was 1)"])
-    changed = "from here on: data.languages en-zh (was en-fr), train.steps 3 (was 2)"
+    assert go_on(2, None) == ("fr", ["changed settings: train.steps 2 (was 1)"])
+    changed = "changed settings: data.languages en-zh (was en-fr), train.steps 3 (was 2)"
     assert go_on(3, "en-zh") == ("zh", [changed])
-    assert go_on(4, None) == ("zh", ["from here on: train.steps 4 (was 3)"])
+    assert go_on(4, None) == ("zh", ["changed settings: train.steps 4 (was 3)"])
 
 
 def checkpoint_in_the_making(workdir: Path) -> bool:
@@ -171,13 +171,13 @@ def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro
 
 def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(UserError, match=r"no room in .* for \d+ checkpoints: .* MB are needed"):
+    with pytest.raises(UserError, match=r"not enough disk space in .* for \d+ checkpoints: .* MB are needed"):
         train(micro, tmp_path / "run", lambda line: None)
 
 
 def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypatch):
     quick = replace(micro, train=replace(micro.train, steps=1))
-    with monkeypatch.context() as small_disk, pytest.raises(UserError, match="no room"):
+    with monkeypatch.context() as small_disk, pytest.raises(UserError, match="not enough disk space"):
         small_disk.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
         train(quick, tmp_path / "run", lambda line: None)
     smaller = replace(quick, data=replace(quick.data, batch_tokens=256))

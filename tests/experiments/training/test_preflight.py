@@ -55,14 +55,14 @@ def noisy(experiment):
 
 BAD = {
     "leaking": ("model", "attention", ATTENTIONS, Leaking, "a later token of the target"),
-    "by length": ("model", "positions", POSITIONS, ByLength, "padding behind a source"),
+    "by length": ("model", "positions", POSITIONS, ByLength, "padding after a source"),
     "narrow": ("model", "positions", POSITIONS, Narrow, "TypeError|ValueError"),
     "no class": ("model", "positions", POSITIONS, None, "TypeError"),
-    "running": ("model", "norm_type", NORMS, Running, "no nnx.Param"),
+    "running": ("model", "norm_type", NORMS, Running, "not an nnx.Param"),
     "if": ("optimizer", "schedule", SCHEDULES, lambda s, e: 1.0 if s < 5 else 0.5, "TracerBoolConversionError"),
     "negative": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: -0.1, "rate of step 1 is -0.1"),
     "nan": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: float("nan"), "step 1 is nan"),
-    "several": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: jnp.ones(1), "one number"),
+    "several": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: jnp.ones(1), "a single number"),
     "uphill": ("optimizer", "name", OPTIMIZERS, lambda experiment: optax.adam(1e-3), "uphill"),
     "noisy": ("optimizer", "name", OPTIMIZERS, noisy, "random key"),
 }
