@@ -76,7 +76,7 @@ def raw_lines(file: BinaryIO, name: Path | str) -> Iterator[bytes]:
             check_ends(name, newlines, returns)
         if len(raw.rstrip(b"\r\n")) > LONGEST_LINE:
             number = newlines + (not ended)
-            raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long for a sentence")
+            raise UserError(f"{name}, line {number} has more than {LONGEST_LINE:,} bytes: too long to be a sentence")
         yield raw
     check_ends(name, newlines, returns)
 

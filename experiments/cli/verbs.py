@@ -33,8 +33,9 @@ from experiments.cli.flags import (
 )
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
-from experiments.evaluation.metrics import check_language, check_tokenizer, scores_told, target_language
+from experiments.evaluation.metrics import scores_told, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
+from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
 from experiments.inspection.figures import draw_attention, draw_curves
@@ -72,12 +73,12 @@ def run_prepare(arguments: Arguments) -> None:
     given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.experiment.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
-    language = target_language(given.experiment.data)
-    missing = check_tokenizer(language)
+    task = task_of(given.experiment.data)
+    missing = task.missing(given.experiment.data)
     if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data)
-    if not missing and (wrong := check_language(data.text("dev", "target"), language)):
+    if not missing and (wrong := task.warning(data.text("dev", "target"), target_language(given.experiment.data))):
         print(f"warning: {wrong}")
     print(f"{counted(len(data.train), 'training pair')} in {data.path}")
 

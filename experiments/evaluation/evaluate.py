@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from data.corpora import SplitName
 from data.dataset import check_unknown
-from experiments.evaluation.metrics import Score, Translated, check_language, score
+from experiments.evaluation.metrics import Score, Translated
 from experiments.evaluation.records import make_record, outputs_of, write_record
+from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, own_split
 from experiments.evaluation.validation import warn_if_worse
 from experiments.sentences import SKIPPED
@@ -40,7 +41,8 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None
-    if wrong := check_language(references, language):
+    task = task_of(translator.experiment.data)
+    if wrong := task.warning(references, language):
         log(f"warning: {wrong}")
     check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
     warn_if_worse(translator, log)
@@ -60,7 +62,7 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         content = "".join(line + "\n" for line in lines).encode()
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    scores, failed = score(Translated(sources, outputs, references, language))
+    scores, failed = task.score(Translated(sources, outputs, references, language))
     scored, steps = translator.experiment, translator.steps
     record = make_record(translator.meta, scores, test_set, translator.selection, steps, scored, seconds)
     write_record(path, record | {"texts": texts, "skipped": skipped})

@@ -11,7 +11,8 @@ import numpy as np
 from data.batching import Batch, BatchPlan, Int64, Shape, batch_plan, make_shape
 from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
-from experiments.evaluation.metrics import check_language, check_tokenizer, target_language
+from experiments.evaluation.metrics import target_language
+from experiments.evaluation.task import task_of
 from experiments.planning.accelerators import ACCELERATORS
 from experiments.planning.advice import advice
 from experiments.presets.deviations import PAIRS, deviations
@@ -52,12 +53,16 @@ def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = pri
     total = count_parameters(model)
     yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matrix products in {model.dtype}"
-    language = target_language(experiment.data)
-    missing = check_tokenizer(language)
+    task = task_of(experiment.data)
+    missing = task.missing(experiment.data)
     if missing:
         yield f"warning: {missing}"
     text = text_of(experiment.data, experiment.train.seed)
-    if text.data and not missing and (wrong := check_language(text.data.text("dev", "target"), language)):
+    if (
+        text.data
+        and not missing
+        and (wrong := task.warning(text.data.text("dev", "target"), target_language(experiment.data)))
+    ):
         yield f"warning: {wrong}"
     yield f"text          {text.description}"
 

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from data.batching import Batches, BatchPlan, batch_plan, stream
 from data.dataset import PreparedData, prepare
-from experiments.evaluation.metrics import bleu, check_language, target_language
+from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
+from experiments.evaluation.task import task_of
 from experiments.evaluation.validation import make_validation
-from experiments.history import SAMPLE, minutes, perplexity
+from experiments.history import minutes, perplexity
 from experiments.presets.deviations import head_widths
 from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
 from experiments.streams import visible
@@ -88,7 +89,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
     # Check before the first step: a missing tokenizer of BLEU would end the run at its first validation.
-    if wrong := check_language(data.text("dev", "target"), target_language(experiment.data)):
+    if wrong := task_of(experiment.data).warning(data.text("dev", "target"), target_language(experiment.data)):
         log(f"warning: {wrong}")
 
     with ExitStack() as open_now:
@@ -236,11 +237,12 @@ def sample_translations(
     count = experiment.train.eval_sentences
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = translator.translate(sources, bad_lines="skip")  # a long line should not end the run
-    value = bleu(target_language(experiment.data)).corpus_score(outputs, [references]).score
-    progress.log(f"step {step}: BLEU {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
-    progress.write(step, dev_bleu=value)
+    task = task_of(experiment.data)
+    value = task.validate(outputs, references, experiment.data)
+    progress.log(f"step {step}: {task.metric} {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
+    progress.write(step, **{f"dev_{task.metric.lower()}": value})
     for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
-        sample = dict(zip(SAMPLE, texts, strict=True))
+        sample = task.sample(*texts)
         progress.write(step, **sample)
         progress.log("\n".join(f"  {name:9}  {visible(text)}" for name, text in sample.items()))
 

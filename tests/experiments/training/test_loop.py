@@ -75,7 +75,7 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
 
 def test_a_run_goes_on_in_its_languages_and_says_what_changes(micro, tmp_path, monkeypatch):
     asked: list[str | None] = []
-    monkeypatch.setattr("experiments.training.loop.bleu", lambda language: asked.append(language) or bleu(language))
+    monkeypatch.setattr("experiments.evaluation.task.bleu", lambda language: asked.append(language) or bleu(language))
 
     def go_on(steps, languages):
         lines: list[str] = []
