@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter, 2019): Adam, and each matrix shrinks a little at every step."""
+"""AdamW (Loshchilov and Hutter, 2019): Adam with weight decay, applied to matrices but not to vectors."""
 
 import jax
 import optax

@@ -1,6 +1,6 @@
-"""Attention with linear biases (Press et al., 2022): a key counts for less, the further it stands from the query.
+"""Attention with linear biases, ALiBi (Press et al., 2022): attention to a key decreases with its distance.
 
-Each head has a slope of its own. Here both directions count, for the encoder looks both ways.
+Each head has its own slope. The distance counts in both directions, because the encoder attends in both directions.
 """
 
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Query-key normalisation (Henry et al., 2020): a score is the cosine of query and key, times a learned number."""
+"""Query-key normalization (Henry et al., 2020): a score is the cosine of query and key, times a learned scale."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,7 +16,7 @@ class CosineAttention(MultiHeadAttention):
         self.scale = nnx.Param(jnp.full((config.num_heads, 1, 1), 10.0))
 
     def attend(self, queries, keys, values, context):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
-        scale = self.scale[...] * queries.shape[-1] ** 0.5  # which equation 1 divides by
+        scale = self.scale[...] * queries.shape[-1] ** 0.5  # undoes the division by sqrt(d_k) in equation 1
         queries, keys = (unit(queries, 3) * scale).astype(queries.dtype), unit(keys, 2).astype(keys.dtype)
         return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 

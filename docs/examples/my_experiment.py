@@ -1,4 +1,4 @@
-"""A preset of one's own: base at a size for a laptop, on the embedded corpus."""
+"""A custom preset: a narrower version of `demo`, on the generated corpus."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang and Sennrich, 2019): layer normalisation without the mean."""
+"""RMSNorm (Zhang and Sennrich, 2019): layer normalization without subtracting the mean."""
 
 import jax.numpy as jnp
 from flax import nnx

@@ -1,6 +1,6 @@
-"""Rotary positions (Su et al., 2021): queries and keys are turned by angles that grow with their position.
+"""Rotary position embeddings (Su et al., 2021): queries and keys are rotated by angles proportional to their position.
 
-The product of a query and a key then depends on how far apart they stand, and not on where.
+The dot product of a query and a key then depends on the distance between their positions, not on the positions.
 """
 
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""A corpus of one file, `pairs.tsv` in the directory of the command: a sentence, a tab, its translation.
+"""A corpus of one file, `pairs.tsv` in the current directory: each line is a sentence, a tab and its translation.
 
-Of every hundred lines the last but one is for validation, and the last for the test.
+Of every hundred lines, the second to last is used for validation and the last for testing.
 """
 
 from itertools import islice
@@ -19,8 +19,8 @@ class TabbedCorpus:
         return {"all": Source(str(self.file), sha256_of(self.file))}
 
     def pairs(self, split, count, downloads, log):
-        places = {"train": range(98), "dev": range(98, 99), "test": range(99, 100)}[split]
-        lines = (line for number, line in enumerate(read_lines(self.file)) if number % 100 in places)
+        numbers = {"train": range(98), "dev": range(98, 99), "test": range(99, 100)}[split]
+        lines = (line for number, line in enumerate(read_lines(self.file)) if number % 100 in numbers)
         return islice((line.partition("\t")[::2] for line in lines), count)
 
 

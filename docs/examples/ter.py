@@ -1,4 +1,4 @@
-"""Translation edit rate (Snover et al., 2006), by sacrebleu. The lower, the better."""
+"""Translation edit rate, TER (Snover et al., 2006), computed by sacreBLEU. Lower is better."""
 
 from sacrebleu.metrics import TER
 

@@ -13,11 +13,11 @@
 # ---
 
 # %% [markdown]
-# # 1. The paper, beside its code
+# # 1. The paper, next to its code
 #
-# "Attention Is All You Need" (Vaswani et al., 2017), section by section: an equation, the code that computes it, and a
-# picture of what it does. The code is not copied here. It is printed from the library, without its docstrings, and the
-# pictures call it.
+# This notebook goes through "Attention Is All You Need" (Vaswani et al., 2017) section by section: an equation, the
+# code that computes it, and a picture of what it does. The code is not copied here: it is printed from the library,
+# without its docstrings, and the pictures are computed with it.
 #
 # **Needs** no download, no GPU and no trained model. **Takes** a minute on two cores of a CPU. In Colab, write the
 # address of this repository into the next cell; elsewhere leave it empty.
@@ -75,7 +75,7 @@ plt.rcParams |= {"figure.dpi": 80, "figure.constrained_layout.use": True, "axes.
 
 
 def show(*things):
-    """The code of functions and classes of the library, without docstrings."""
+    """Shows the source code of functions and classes of the library, without docstrings."""
     blocks = []
     for thing in things:
         code = textwrap.dedent(inspect.getsource(thing))
@@ -90,24 +90,38 @@ def show(*things):
 
 
 # %% [markdown]
-# One alphabet of shapes runs through all of the code: B batch, S source, T target, N heads, K width of a head's queries
-# and keys, H of its values, D $= d_{model}$, F $= d_{ff}$, V vocabulary.
+# The model translates a sentence in two parts. The *encoder* reads the source sentence and turns each of its tokens
+# into a vector. The *decoder* writes the target sentence token by token, and looks at these vectors and at what it has
+# written so far. A *token* is a word or a piece of a word, and the model knows it by its number in the vocabulary (its
+# id).
+#
+# All code uses the same letters for the dimensions of arrays: B batch (number of rows), S source length, T target
+# length, N heads, K width of a head's queries and keys, H width of its values, D $= d_{model}$ (width of the vectors
+# between layers), F $= d_{ff}$ (inner width of the feed-forward network), V vocabulary size. The sections below explain
+# what heads, queries, keys and values are.
 #
 # ## 3.1 Encoder and decoder stacks
 #
-# An encoder layer has two sub-layers, self-attention and a feed-forward network; a decoder layer has a third between
-# them, attention over the encoder's output. Around each stands a residual connection and then a layer normalisation:
+# Encoder and decoder are stacks of layers, and a layer consists of *sub-layers*. An encoder layer has two:
+# self-attention, which lets each position collect information from the other positions (section 3.2), and a
+# feed-forward network, which transforms each position on its own (section 3.3). A decoder layer has a third one between
+# them, attention to the encoder's output.
+#
+# Around each sub-layer there is a *residual connection*: the input $x$ is added to the sub-layer's output. *Layer
+# normalization* then shifts and scales each vector to mean 0 and variance 1:
 #
 # $$\mathrm{LayerNorm}(x + \mathrm{Sublayer}(x))$$
+#
+# In the code, `context` contains the masks (section 3.2.3), and `key` is a random key for dropout (section 5.4).
 
 # %%
 show(Residual.__call__, EncoderLayer.__call__)
 
 # %% [markdown]
-# What the norm does. Left: the entries of a vector that is far from mean 0 and variance 1, before and after. Right: the
-# spread of the vectors that go from layer to layer, in an encoder of 12 layers before any training. After each layer of
-# the paper's ("post") it is 1. Where the norm stands inside the residual branch ("pre", which is not the paper's),
-# every layer adds to the sum, and the sum grows.
+# The effect of the norm. Left: the entries of a vector that is far from mean 0 and variance 1, before and after
+# normalization. Right: the standard deviation of the vectors between the layers of an encoder with 12 layers, before
+# any training. With the paper's arrangement ("post": normalize after adding) it is 1 after every layer. If the norm is
+# inside the residual branch instead ("pre", which is not the paper's), every layer adds to the sum, and the sum grows.
 
 # %%
 small = ModelConfig(vocab_size=1000, num_layers=12, d_model=128, d_ff=512, num_heads=4, d_k=32, d_v=32, dropout=0.0)
@@ -144,18 +158,24 @@ plt.show()
 # %% [markdown]
 # ## 3.2.1 Scaled dot-product attention
 #
+# Attention lets a position read from others. The position has a vector, its *query*; each position that can be read has
+# a *key* and a *value*. The dot product of query and key is a *score*: it says how well they match. The softmax turns
+# the scores of a query into *attention weights*, which are positive and sum to 1, and the output is the average of the
+# values with these weights. For all queries at once, as the rows of matrices:
+#
 # $$\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V \qquad (1)$$
 
 # %%
 show(scaled_dot_product_attention)
 
 # %% [markdown]
-# Five keys in a plane, and three queries. Each key has a value, here one number. A query's weights are large where the
-# key points its way, and its output is the mean of the values by these weights.
+# Left: five keys and three queries in a plane. Each key has a value, here a single number. Middle: the attention
+# weights. A query's weight is large for a key that points in the same direction, and its output is the weighted average
+# of the values.
 #
-# The third picture is the reason for $\sqrt{d_k}$ that the paper gives in a footnote: the product of two random vectors
-# of width $d_k$ has variance $d_k$. So without the division the softmax of wide heads would put all weight on one key,
-# where its gradient is next to nothing.
+# Right: why the scores are divided by $\sqrt{d_k}$ (the reason is in a footnote of the paper). The dot product of two
+# random vectors of width $d_k$ has variance $d_k$. Without the division, the softmax of a wide head would put all
+# weight on one key, and its gradient would be close to zero.
 
 # %%
 angles = np.radians([20, 60, 130, 200, 290])
@@ -195,19 +215,24 @@ plt.show()
 # %% [markdown]
 # ## 3.2.2 Multi-head attention
 #
+# One attention computes one average. A layer has several, called *heads*: each head $i$ projects the vectors to its own
+# queries, keys and values with learned matrices $W_i^Q$, $W_i^K$ and $W_i^V$, and the outputs of all heads are
+# concatenated and projected once more, with $W^O$:
+#
 # $$\mathrm{MultiHead}(Q, K, V) = \mathrm{Concat}(\mathrm{head}_1, \ldots, \mathrm{head}_h)\,W^O, \qquad
 # \mathrm{head}_i = \mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)$$
 #
-# The heads' matrices are stored side by side, with the head as an axis of its own. So nothing is ever split, and one
-# einsum computes all heads:
+# The matrices of all heads are stored in one array, with the head as an axis. Therefore nothing has to be split, and
+# one einsum (a matrix product over named axes) computes all heads:
 
 # %%
 show(MultiHeadAttention.__init__, MultiHeadAttention.__call__)
 
 # %% [markdown]
-# "Concatenate, then multiply by $W^O$" is the same as "multiply each head by its own rows of $W^O$, then add". So a
-# layer's output is a sum of one contribution from each head, and a head can be taken out by leaving out its term:
-# notebook 3 does that. Here are the four terms of a layer, and how far their sum is from what the layer returns:
+# "Concatenate, then multiply by $W^O$" is the same as "multiply each head by its own rows of $W^O$, then add". A
+# layer's output is therefore a sum with one term for each head, and a head can be removed by leaving out its term;
+# notebook 3 does that. The next cell computes the four terms of a layer, and compares their sum with the output of the
+# layer:
 
 # %%
 attention = MultiHeadAttention(small, rngs=nnx.Rngs(0))
@@ -219,18 +244,24 @@ terms = jnp.einsum("BNTH,NHD->NBTD", heads, attention.output.kernel[...])
 print("largest difference:", float(jnp.abs(terms.sum(axis=0) + attention.output.bias[...] - whole).max()))
 
 # %% [markdown]
-# ## 3.2.3 Masks: who may look where
+# ## 3.2.3 Masks: which positions may attend to which
 #
-# No position looks at padding. In the decoder no position looks ahead, so that training on whole sentences is the same
-# as making them word by word. And since several sentences share a row here (so that batches hold hardly any padding),
-# no position looks from one sentence into another.
+# A *mask* forbids attention from a query to some of the keys. There are three:
+#
+# - **Padding.** Rows of a batch have the same length, and unused places at the end are filled with padding. No position
+#   attends to padding.
+# - **Causal.** In the decoder, no position attends to later ones. The model can then be trained on whole sentences at
+#   once, and still learns to write them token by token.
+# - **Packing.** Here several sentences are packed into one row, so that batches contain hardly any padding. No position
+#   attends to another sentence.
 
 # %%
 show(padding_mask, causal_mask, same_sentence, segments)
 
 # %% [markdown]
-# A row of nine tokens: a sentence of three, one of four, and two of padding. Yellow is where a query (row) may look at
-# a key (column). (What padding looks at does not matter: nothing looks at it, and it has no loss.)
+# An example: a row of nine tokens with a sentence of three, a sentence of four, and two of padding. A yellow cell means
+# that the query (row) may attend to the key (column). (What padding attends to does not matter, because nothing attends
+# to padding and padding has no loss.)
 
 # %%
 row = jnp.array([[11, 12, 2, 21, 22, 23, 2, 0, 0]])  # 2 ends a sentence, 0 is padding
@@ -258,15 +289,19 @@ plt.show()
 # %% [markdown]
 # ## 3.3 Position-wise feed-forward networks
 #
+# The second kind of sub-layer is a network with one hidden layer and ReLU, $\max(0, \cdot)$, that is applied to each
+# position separately:
+#
 # $$\mathrm{FFN}(x) = \max(0,\, xW_1 + b_1)\,W_2 + b_2 \qquad (2)$$
 
 # %%
 show(FeedForward.__call__)
 
 # %% [markdown]
-# Each inner unit is a ramp that begins somewhere, and the output is a sum of ramps: a function with as many kinks as
-# $d_{ff}$ allows. Here with one number in and one out, random weights and random biases. In the model it is applied to
-# each position alike: exchanging positions exchanges the outputs, and nothing else.
+# Each hidden unit is a ramp that starts at some point, and the output is a sum of ramps: a piecewise linear function
+# with at most $d_{ff}$ kinks. The pictures show it for one input and one output, with random weights and biases. In the
+# model, the same network is applied to every position: exchanging positions exchanges the outputs, and changes nothing
+# else.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 2.8), sharex=True)
@@ -290,15 +325,18 @@ print(
 # %% [markdown]
 # ## 3.4 Embeddings and softmax
 #
-# One matrix $E$ of V rows serves three times: for source and target tokens, where a row is multiplied by
-# $\sqrt{d_{model}}$, and before the softmax, where the logits are $xE^T$.
+# The model's first step looks up an *embedding* for each token id: one row of a learned matrix. Its last step computes
+# *logits*, one number for each word of the vocabulary; the softmax of the logits is the model's probability for the
+# next token. One matrix $E$ with V rows is used three times (*tied embeddings*): for source tokens and for target
+# tokens, where a row is multiplied by $\sqrt{d_{model}}$, and for the logits, which are $xE^T$.
 
 # %%
 show(Transformer.embed, Transformer.logits)
 
 # %% [markdown]
-# Why the factor: the rows begin with a length of about 1, so that the logits are neither large nor small. Multiplied,
-# each entry is about 1, as large as those of the position vectors that are added to them:
+# Why multiply by $\sqrt{d_{model}}$? The rows of $E$ are initialized with a length of about 1, so that the logits are
+# neither large nor small. After the multiplication each entry is about 1 in size, like the entries of the position
+# vectors that are added next:
 
 # %%
 model = Transformer(small, rngs=nnx.Rngs(0))
@@ -322,6 +360,9 @@ table(
 # %% [markdown]
 # ## 3.5 Positional encoding
 #
+# Attention does not depend on the order of the positions. To tell the model the order, a vector that depends on the
+# position is added to each embedding. Its entries are sines and cosines of different wavelengths:
+#
 # $$PE_{(pos,\,2i)} = \sin\left(pos / 10000^{2i/d_{model}}\right), \qquad
 # PE_{(pos,\,2i+1)} = \cos\left(pos / 10000^{2i/d_{model}}\right)$$
 
@@ -329,11 +370,12 @@ table(
 show(SinusoidalPositions.__call__)
 
 # %% [markdown]
-# Left: the vectors of 100 positions; sines and cosines take turns along the width. Middle: the product of two of them
-# depends on their distance alone and is largest for near ones, though it does not fall with every step: the model can
-# see who is near. Right: the paper's reason for sinusoids: "for any fixed offset $k$, $PE_{pos+k}$ can be represented
-# as a linear function of $PE_{pos}$". A pair of sine and cosine is a point on a circle, and $k$ positions further it is
-# turned by the same angle, wherever it was.
+# Left: the vectors of 100 positions; sines and cosines alternate along the width. Middle: the dot product of two of
+# these vectors depends only on the distance of their positions. It is largest for nearby positions, although it does
+# not decrease with every step, so the model can recognize neighbors. Right: the paper's reason for sinusoids, "for any
+# fixed offset $k$, $PE_{pos+k}$ can be represented as a linear function of $PE_{pos}$". A sine and cosine of the same
+# wavelength are a point on a circle, and moving on by $k$ positions rotates the point by the same angle, wherever it
+# was.
 
 # %%
 D = 128
@@ -361,7 +403,8 @@ right.set(title=f"{k} positions further", ylim=(-1.4, 1.4))
 plt.show()
 
 # %% [markdown]
-# The matrix that turns every pair by its angle, for $k = 4$, takes each of the 96 positions to the one four further:
+# A matrix that rotates every such pair by its angle for $k = 4$ maps each of the 96 position vectors to the one four
+# positions later:
 
 # %%
 rates = 1 / 10_000 ** (np.arange(0, D, 2) / D)
@@ -373,6 +416,9 @@ print("largest difference:", float(np.abs(vectors[:-k] @ shift.T - vectors[k:]).
 
 # %% [markdown]
 # ## 5.3 Optimizer
+#
+# The learning rate changes from step to step. It first rises linearly (*warmup*), and then falls with the inverse
+# square root of the step number:
 #
 # $$lrate = d_{model}^{-0.5} \cdot \min\left(step\_num^{-0.5},\; step\_num \cdot warmup\_steps^{-1.5}\right) \quad (3)$$
 
@@ -397,18 +443,20 @@ for axis in (left, right):
 plt.show()
 
 # %% [markdown]
-# A longer warmup does not only rise longer: its peak is lower, since all curves meet on $step^{-0.5}$.
+# A longer warmup takes longer to rise, and it also has a lower peak, because all curves meet on $step^{-0.5}$.
 #
-# **Adam** ($\beta_1 = 0.9$, $\beta_2 = 0.98$, $\epsilon = 10^{-9}$) divides a mean of recent gradients by the root of
-# a mean of their squares. Its step, before it is multiplied by the learning rate, hardly depends on how large
-# gradients are, but on how much they agree. Left: gradients of mean 1, with more and more noise. Right: what $\beta_2$
-# does when all gradients become ten times as large at step 500. For a moment the steps are too long, and the mean of
-# squares has to catch up: with 0.98 after about a hundred steps, with the usual 0.999 after more than a thousand.
+# **Adam** is the optimizer ($\beta_1 = 0.9$, $\beta_2 = 0.98$, $\epsilon = 10^{-9}$). It divides a moving average of
+# the gradients by the square root of a moving average of their squares. Before the multiplication by the learning rate,
+# the result hardly depends on how large the gradients are, but on how well recent gradients agree.
+#
+# Left: gradients with mean 1 and increasing noise. Right: the effect of $\beta_2$ when all gradients become ten times
+# as large at step 500. For a while the steps are too long, until the average of the squares has caught up: after about
+# a hundred steps with 0.98, and after more than a thousand with the usual 0.999.
 
 
 # %%
 def directions(gradients, b2=0.98):
-    """What Adam makes of a sequence of gradients of one parameter."""
+    """The updates that Adam computes from a sequence of gradients of one parameter."""
     optimizer = make_optimizer(replace(base, optimizer=OptimizerConfig(b2=b2)))
 
     def step(state, gradient):
@@ -434,8 +482,9 @@ plt.show()
 # %% [markdown]
 # ## 5.4 Regularization: dropout
 #
-# On the output of each sub-layer, and on embedding + position, $P_{drop} = 0.1$. What is kept is scaled up, so that the
-# mean stays:
+# During training, *dropout* sets random entries to zero, each with probability $P_{drop} = 0.1$. It is applied to the
+# output of each sub-layer, and to the sum of embedding and position vector. The remaining entries are scaled up, so
+# that the mean stays the same:
 
 # %%
 show(dropout)
@@ -453,22 +502,25 @@ plt.show()
 # %% [markdown]
 # ## 5.4 Regularization: label smoothing
 #
-# The target of a token is not the one-hot $\delta_{v,y}$, but
+# The loss is the cross-entropy between a target distribution $q$ and the model's distribution $p$ over the vocabulary.
+# Without smoothing, the target is one-hot: the correct token $y$ has probability 1. *Label smoothing* gives a little of
+# that probability to all other tokens:
 #
 # $$q_v = \begin{cases} 1 - \epsilon & v = y \\ \epsilon / (V - 1) & v \ne y \end{cases}
 # \qquad\qquad L = -\sum_v q_v \log p_v$$
 #
 # with $\epsilon_{ls} = 0.1$. This is the convention of the authors' code. PyTorch and fairseq give $\epsilon / V$ to
-# all V tokens, the right one too, which is not the same number under the same name.
+# all V tokens, including the correct one, so the same $\epsilon$ means something slightly different there.
 
 # %%
 show(cross_entropy)
 
 # %% [markdown]
-# Left: both conventions, with a vocabulary of 5 so that they can be told apart. Right: the loss over the probability
-# that a model gives to the right token, when it gives the rest evenly to the others (V = 37,000). With smoothing it is
-# lowest at $1 - \epsilon$ and rises again: a model is punished for being too sure. And it does not reach 0: the entropy
-# of the target is a floor, so a training loss under one $\epsilon$ says nothing beside a loss under another.
+# Left: both conventions, for a vocabulary of 5, so that the difference is visible. Right: the loss as a function of the
+# probability that a model gives to the correct token, if it spreads the rest evenly over the other tokens (V = 37,000).
+# With smoothing, the loss is lowest at $1 - \epsilon$ and rises again after that: a model is penalized for being too
+# confident. It never reaches 0, because the entropy of the target distribution is a lower bound. Therefore training
+# losses with different $\epsilon$ cannot be compared.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4))
@@ -510,27 +562,30 @@ plt.show()
 # %% [markdown]
 # ## 6.1 Beam search and the length penalty
 #
-# Of all translations $y$ the one is wanted with the highest
+# To translate, the model needs a search over possible translations $y$ of the source $x$. *Greedy search* takes the
+# most likely token at each step. *Beam search* keeps several partial translations (*hypotheses*), here four: at each
+# step it extends every hypothesis by every token and keeps the best ones. The best translation is the one with the
+# highest
 #
 # $$\frac{\log P(y \mid x)}{lp(y)}, \qquad lp(y) = \left(\frac{5 + |y|}{6}\right)^{\alpha}$$
 #
-# with a beam of 4 and $\alpha = 0.6$. The search extends every hypothesis by every token, and keeps the best few. Its
-# inner step, and the penalty:
+# where $|y|$ is the length and $lp$ the *length penalty* with $\alpha = 0.6$. The penalty and the inner step of the
+# search:
 
 # %%
 show(length_penalty, candidates)
 
 # %% [markdown]
-# The search takes any model that has a `step`. So to see it work, here is one that fits in a table: the probability of
-# each word depends on the word before alone. Greedy search takes the likelier first word, "a", and then has only
-# unlikely ways to go on; a beam keeps "the" as well.
+# The search works with any model that has a `step` method. To see it at work, here is a model that fits into a table:
+# the probability of each word depends only on the word before it. Greedy search takes the more likely first word, "a",
+# after which no continuation is likely. A beam of 2 also keeps "the", and finds a better sentence.
 
 
 # %%
 class NoCache(NamedTuple):
-    """This model keeps nothing."""
+    """The cache of a model that needs none."""
 
-    def grow(self, room):
+    def grow(self, capacity):
         return self
 
 
@@ -577,9 +632,10 @@ table(
 )
 
 # %% [markdown]
-# **What $\alpha$ does.** In the next table every word is followed by another with probability 0.9, and by the end with
-# 0.1. A product of probabilities falls with every factor, so without a penalty the shortest sentence wins. The larger
-# $\alpha$, the longer the winner: lines are the scores of all lengths, dots what `beam_search` finds.
+# **The effect of $\alpha$.** In the next model, every word is followed by another word with probability 0.9, and by the
+# end of the sentence with probability 0.1. A product of probabilities decreases with every factor, so without a length
+# penalty the shortest sentence wins. The larger $\alpha$ is, the longer is the winner. Lines show the scores of all
+# lengths, dots what `beam_search` finds.
 
 # %%
 words = [f"w{n}" for n in range(1, 13)]
@@ -610,9 +666,9 @@ plt.show()
 # %% [markdown]
 # ## Table 3: parameters
 #
-# Counted part by part, without making any of them. The paper says 65 million for base and 213 million for big. Base
-# comes out with an embedding of 40,960 rows, which is what the authors' code made for its vocabulary of about 37,000;
-# big would be 213 with about 35,900 rows.
+# The number of parameters of each component, counted without allocating any of them. The paper states 65 million for
+# the base model and 213 million for the big one. The base model matches with an embedding of 40,960 rows, which is what
+# the authors' code created for their vocabulary of about 37,000. The big model would match with about 35,900 rows.
 
 
 # %%
@@ -652,7 +708,7 @@ totals = [f"**{sum(counts.values()):.2f}**" for counts in (base_parts, big_parts
 table(["million parameters", "base", "big"], [*rows, ["**all**", *totals], ["the paper", "65", "213"]])
 
 # %% [markdown]
-# The other rows of Table 3 for which the paper gives a count:
+# The other rows of Table 3 for which the paper states the number of parameters:
 
 # %%
 published = [row for row in TABLE3 if row.parameters and row.name != "base"]
@@ -662,4 +718,4 @@ table(
 )
 
 # %% [markdown]
-# Next: notebook 2 trains such a model, 3 looks inside it.
+# Next: notebook 2 trains such a model, and notebook 3 looks inside it.

@@ -15,11 +15,12 @@
 # %% [markdown]
 # # 2. Train a model and watch it
 #
-# From text to a scored translation, in a notebook: a small Transformer learns the embedded English-German corpus, its
-# curves move while it learns, it is stopped and goes on as if nothing had happened, it translates, and it is scored.
+# This notebook goes from text to a scored translation. It trains a small Transformer on generated English-German
+# sentences and shows the training curves as they grow. Then it interrupts a run and resumes it, translates, and scores
+# the translations.
 #
-# **Needs** no download and no GPU. **Takes** six minutes on two cores of a CPU that are free, at 0.18 seconds a step.
-# In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
+# **Needs** no download and no GPU. **Takes** six minutes on two cores of a CPU that are otherwise idle, at 0.18 seconds
+# per step. In Colab, write the address of this repository into the next cell; elsewhere leave it empty.
 
 # %%
 ADDRESS = ""
@@ -56,9 +57,10 @@ from transformer.model import count_parameters
 # %% [markdown]
 # ## The experiment
 #
-# Everything that decides the result of a run is one tree of frozen dataclasses, an `Experiment`. `find` gives one by
-# name; a variant is a `dataclasses.replace`. The preset `demo` has the architecture of the paper, at a size for a
-# laptop. Only its validations come more often here, for a smoother curve: that does not touch the numbers.
+# All settings that determine the result of a run are in an `Experiment`, a tree of frozen dataclasses. `find` returns
+# one by its name (a *preset*), and `dataclasses.replace` makes a variant of it. The preset `demo` has the paper's
+# architecture, at a size for a laptop. The variant here only validates more often, for smoother curves; this does not
+# change the result. The table compares it with the paper's base model:
 
 # %%
 demo = find("demo")
@@ -75,9 +77,14 @@ table(["", "`demo`", "`wmt14-en-de-base`"], rows)
 # %% [markdown]
 # ## Train it
 #
-# `train` is what `python -m experiments train demo` calls. It prepares the data (a vocabulary of 1,000 pieces that both
-# languages share, and files of token ids), compiles one training step, and runs it. `views` are where the run is shown;
-# `Notebook` draws the curves below the cell, in place. What `train` says goes into a list here, to be read afterwards.
+# `train` is what `python -m experiments train demo` calls. It prepares the data: a vocabulary of 1,000 *subword pieces*
+# (words and parts of words) that both languages share, and files with the sentences as ids of pieces (*tokens*). Then
+# it compiles one training step, and runs it. A *step* computes the gradient of the loss on one batch of sentences and
+# updates the parameters. From time to time there is a *validation*: the loss is computed on sentences that are not used
+# for training, and the parameters are saved in a *checkpoint*.
+#
+# `views` are the places where the progress is shown; `Notebook` draws the curves below the cell. The lines that `train`
+# logs are collected in a list here, to be printed afterwards.
 
 # %%
 run = WorkDir(Path("runs/demo"))
@@ -85,19 +92,20 @@ lines = []
 run = train(experiment, run.path, log=lines.append, views=[Notebook(run)])
 
 # %% [markdown]
-# - **Loss.** The two are not to be compared with each other: the training loss is against the smoothed target of
-#   section 5.4, whose own entropy is the dashed line under it (notebook 1), and the validation loss is not smoothed.
-# - **BLEU** is of greedy translations of the first 64 validation sentences. Of so few it jumps.
-# - **Speed** has no dents at the validations, which are left out of it. Those that are here come from other programs.
+# - **Loss.** The two curves cannot be compared with each other. The training loss uses the smoothed target of section
+#   5.4, whose entropy is a lower bound (notebook 1); the validation loss is not smoothed.
+# - **BLEU** measures how many word sequences a translation shares with a reference translation, from 0 to 100. This
+#   curve is from greedy translations of the first 64 validation sentences. With so few sentences it fluctuates.
+# - **Speed** does not include the validations. Dips in it come from other programs.
 #
-# What `train` said first, and last:
+# The first and last lines that `train` logged:
 
 # %%
 print(*lines[:9], "...", *lines[-7:], sep="\n")
 
 # %% [markdown]
-# At each validation the same two sentences are translated. So one sees what the model learns first: common words, then
-# word order and agreement, then the rare words.
+# Each validation translates the same two sentences. They show what the model learns first: common words, then word
+# order and agreement, then rare words.
 
 # %%
 written = read_metrics(run.metrics)
@@ -110,15 +118,16 @@ for row in of_one:
 print(f"{'reference':>10}  {of_one[-1]['reference']}")
 
 # %% [markdown]
-# ## Stop it, and go on
+# ## Stop and resume
 #
-# The stop button of a notebook, Ctrl-C in a terminal, `kill -9`, a power cut: the same call goes on from the newest
-# checkpoint, and ends with the same bits as a run that was never stopped. For the batch, the dropout and the learning
-# rate of a step are functions of the seed and the number of the step, and of nothing that a process remembers.
+# A run can be interrupted by the stop button of the notebook, by Ctrl-C in a terminal, by `kill -9` or by a power
+# failure. The same call resumes it from the newest checkpoint, and the final parameters are bitwise the same as those
+# of a run that was never interrupted. This works because the batch, the dropout and the learning rate of a step are
+# functions of the seed and the step number, and of no other state of the process.
 #
-# To see it, two short runs: one goes straight through 60 steps; the other is stopped at step 50, has a checkpoint of
-# step 40, and is started again. The view below presses the stop button by itself. Dropout is on, since a run without
-# any randomness would prove less.
+# To show this, two short runs follow. One runs through all 60 steps. The other is interrupted at step 50, when its last
+# checkpoint is from step 40, and is started again. The view below presses the stop button. Dropout is on, because a run
+# without any randomness would prove less.
 
 
 # %%
@@ -159,13 +168,14 @@ print(f"{same} of {len(arrays)} arrays have the same bits, {sum(a.size for a, _ 
 assert same == len(arrays)
 
 # %% [markdown]
-# A run may also be made longer: the same call with more `train.steps` goes on. Other settings cannot change within a
-# run, and `train` says which one differs.
+# A run can also be extended: the same call with a larger `train.steps` resumes it. Settings that would change the steps
+# already done cannot be changed, and `train` names the one that differs.
 #
 # ## Translate
 #
-# `experiments.load` takes a run by its path, or by its name under `runs/`. As in section 6.1 it averages the newest
-# checkpoints (here three), and searches with a beam of 4 and a length penalty of 0.6.
+# `experiments.load` takes a run by its path, or by its name under `runs/`. As in section 6.1 of the paper, it averages
+# the parameters of the newest checkpoints (here three). It translates by *beam search*, which keeps the four best
+# partial translations at each step, with a length penalty of 0.6 (notebook 1 shows both).
 
 # %%
 translator = experiments.load("runs/demo", log=lambda line: None)
@@ -180,10 +190,10 @@ for sentence, translation in zip(sentences, translator.translate(sentences), str
     print(f"{sentence}\n    {translation}")
 
 # %% [markdown]
-# The last one has words that the corpus does not have. The model does not say so: it makes a sentence of words that it
-# knows.
+# The last sentence contains words that do not occur in the corpus. The model gives no sign of that: it produces a
+# sentence from words that it knows.
 #
-# The four best of a beam, each with its score $\log P(y|x) \,/\, ((5 + |y|) / 6)^{0.6}$:
+# The four best translations of a beam, each with its score $\log P(y|x) \,/\, ((5 + |y|) / 6)^{0.6}$:
 
 # %%
 best = translator.n_best(sentences[:1], 4)[0]
@@ -192,12 +202,12 @@ table(["score", "translation"], [[f"{one.score:.3f}", one.text] for one in best]
 # %% [markdown]
 # ## Score it
 #
-# `evaluate` translates the test set, leaves the text and a record in the work directory, and scores with sacreBLEU. A
-# BLEU means nothing without its protocol, so each score has its signature. `BLEU` is the one to publish, `BLEU-split`
-# follows the paper's protocol.
+# `evaluate` translates the test set, scores it with sacreBLEU, and writes the texts and a *record* (a JSON file with
+# the scores and all settings) into the run's directory. There are several ways to compute BLEU, so each score has a
+# signature that states how it was computed. `BLEU` is the one to publish; `BLEU-split` follows the paper's protocol.
 #
-# The corpus is made by a small grammar in which each sentence has one right translation. A BLEU above 90 says that the
-# model and its training work, and nothing about translating real text.
+# The corpus is generated by a small grammar in which each sentence has exactly one correct translation. A BLEU above 90
+# therefore shows that the model and its training work, and says nothing about translating real text.
 
 # %%
 result = evaluate(run, translator, "test", lambda line: None)
@@ -211,9 +221,10 @@ for i in wrong[:5]:
     print(f"source     {result.sources[i]}\noutput     {result.outputs[i]}\nreference  {result.references[i]}\n")
 
 # %% [markdown]
-# ## The same rows elsewhere
+# ## Other ways to follow a run
 #
-# A run writes its rows to `metrics.jsonl`, and every view shows these rows: so all show the same numbers.
+# A run writes its measurements to `metrics.jsonl`, one row at a time. All views show these rows, so they all show the
+# same numbers:
 
 # %%
 for row in written[:2] + written[-4:-2]:
@@ -221,23 +232,23 @@ for row in written[:2] + written[-4:-2]:
 
 # %% [markdown]
 # - **In a notebook:** `views=[Notebook(run)]`, as above.
-# - **On one screen of a terminal:** `python -m experiments train demo`; a run of another process, this
-#   notebook's too: `python -m experiments watch demo`.
-# - **TensorBoard:** its events are always written. After `pip install tensorboard`, which this code does not need:
+# - **In a terminal:** `python -m experiments train demo` shows one screen. For a run of another process, including this
+#   notebook, `python -m experiments watch demo` shows the same screen.
+# - **TensorBoard:** event files are always written. After `pip install tensorboard` (this code does not need it), run
 #   `tensorboard --logdir runs`, or in a notebook `%load_ext tensorboard` and then `%tensorboard --logdir runs`.
 # - **Weights & Biases:** `python -m experiments train demo --wandb PROJECT`, or in a notebook
-#   `views=[WeightsAndBiases(run, experiment, "PROJECT")]`, of `experiments.training.views`.
-# - **Anything else** can read `runs/demo/metrics.jsonl`: one JSON object a line.
+#   `views=[WeightsAndBiases(run, experiment, "PROJECT")]` from `experiments.training.views`.
+# - **Your own tools** can read `runs/demo/metrics.jsonl`, which has one JSON object per line.
 #
-# Where there is no terminal, `watch` prints the last numbers once:
+# Without a terminal, `watch` prints the latest numbers once:
 
 # %%
 watch = [sys.executable, "-m", "experiments", "watch", "demo"]
 print(subprocess.run(watch, capture_output=True, text=True, check=True).stdout)
 
 # %% [markdown]
-# The record of a score says what the run was made of: all settings, hashes of text and vocabulary, hardware, versions,
-# the commit. `deviations` lists in what a run differs from the paper's.
+# The record of a score states how the run was made: all settings, the hashes of text and vocabulary, the hardware, the
+# package versions and the commit. `deviations` lists how a run differs from the paper's.
 
 # %%
 record = json.loads(result.record.read_text())
@@ -247,4 +258,4 @@ table(["", ""], [[name, record[name]] for name in ("steps", "checkpoints", "targ
 print(*deviations(experiment), sep="\n")
 
 # %% [markdown]
-# Notebook 3 looks inside this model.
+# Next: notebook 3 looks inside this model.

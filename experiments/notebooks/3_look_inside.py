@@ -15,11 +15,12 @@
 # %% [markdown]
 # # 3. Look inside
 #
-# What the attention heads of a trained model do: their weights on one sentence, where each of them looks over a whole
-# text, what is lost without it, and the figures of the paper's appendix made for a model of our own.
+# This notebook examines what the attention heads of a trained model do (notebook 1 explains attention and heads). It
+# shows their weights on one sentence, where each head attends on average over a whole text, how much worse the model
+# translates without it, and the figures of the paper's appendix, made with this model.
 #
-# **Needs** the run of notebook 2; where it is not there, it is trained first. No GPU. **Takes** one to two minutes on
-# two cores of a CPU, when the run is there. In Colab, write the address of this repository into the next cell;
+# **Needs** the run of notebook 2; if it does not exist, it is trained first. No GPU. **Takes** one to two minutes on
+# two cores of a CPU, if the run exists. In Colab, write the address of this repository into the next cell;
 # elsewhere leave it empty.
 
 # %%
@@ -76,14 +77,15 @@ print(f"{len(sources):,} validation sentences; the first one:\n  {sources[0]}\n 
 # %% [markdown]
 # ## The weights of one sentence
 #
-# A model has three kinds of attention: of the encoder over the source, of the decoder over what it has written so far,
-# and of the decoder over the source. `translator.attention` gives all of their weights for a sentence and its
-# translation. Here pieces are merged to words: a word is looked at as much as all its pieces are, and looks as they do
-# on average.
+# The model has three kinds of attention: encoder self-attention (the source attends to the source), decoder
+# self-attention (the translation attends to what has been written so far), and cross-attention (the translation attends
+# to the source). `translator.attention` returns the weights of all of them for a sentence and its translation. The
+# model works on subword pieces; here they are merged into words: the weight on a word is the sum over its pieces, and
+# the weights from a word are the average over its pieces.
 #
-# In each map the rows are the queries, who look, and the columns are the keys, which are looked at. Every row sums
-# to 1. In the decoder, the row of a word is the step that predicts it, and the columns are shifted by one: `<s>`, then
-# the words before.
+# In each map, rows are queries (the positions that attend) and columns are keys (the positions that are attended to).
+# Every row sums to 1. In the decoder, the row of a word is the step that predicts it, and the columns are shifted by
+# one: the start token `<s>`, then the words before.
 
 # %%
 sentence = "Because this aunt bought his chair, it is white."
@@ -105,14 +107,14 @@ attention_maps(attention, "cross")
 plt.show()
 
 # %% [markdown]
-# In the second layer the attention over the source is nearly a word alignment. It leaves the diagonal where German has
-# another order: in the first clause its verb comes last.
+# In the second layer, the cross-attention is nearly a word alignment. It leaves the diagonal where German has a
+# different word order: in the first clause, the German verb is at the end.
 #
 # ## A page to explore
 #
-# Twenty-four maps side by side are hard to read, and a base model has 144. `python -m experiments attention RUN TEXT`
-# writes one page without any network access in it, to point at words, choose heads and read exact weights. The same
-# from Python:
+# Twenty-four maps next to each other are hard to read, and a base model has 144.
+# `python -m experiments attention RUN TEXT` writes one HTML page, which needs no network, in which you can point at
+# words, select heads and read exact weights. The same from Python:
 
 # %%
 page = run / "figures" / "attention.html"
@@ -122,18 +124,20 @@ print(f"{page.stat().st_size / 1e3:,.0f} kB")
 print(f"open {page} in a browser (in Colab: download it from the files on the left)")
 
 # %% [markdown]
-# ## What each head looks at
+# ## What each head attends to
 #
-# One sentence may be an accident. Over all validation sentences and their reference translations, for each head:
+# One sentence may not be typical. The following numbers are averages over all validation sentences and their reference
+# translations, for each head:
 #
-# - **entropy** of its weights in bits, on average over the queries: 0 for a head that always looks at one place;
-# - **distance** between query and key in positions, on average;
-# - the **shares** of its weight that go to the position before the query's, to its own, to the one after it, and to the
-#   end of the sentence (in the decoder there is no end yet, but a first token `<s>`). In the decoder's self-attention
-#   "same" is the piece that was written last.
+# - **entropy** of its weights in bits, averaged over the queries. It is 0 for a head that puts all weight on one
+#   position, and higher the more the weight is spread;
+# - **distance** between query and key in positions, weighted by attention;
+# - **shares** of its weight that go to the position before the query, to the query's own position, to the one after it,
+#   and to the end of the sentence (for the decoder: to the start token `<s>`, because there is no end yet). In decoder
+#   self-attention, "same" is the piece that was written last.
 #
-# A head that has no use for the words of a sentence still has to put its weight somewhere, for its weights sum to 1. It
-# often puts it where it does no harm: on the end of the sentence, on `<s>`, or on a full stop.
+# The weights of a head sum to 1, so a head that finds nothing relevant still has to put its weight somewhere. Often
+# that is a position where it does no harm: the end of the sentence, `<s>`, or a full stop.
 
 # %%
 found = looks(translator, sources, references)
@@ -176,11 +180,12 @@ figure.colorbar(image, ax=right, label="share of the weight")
 plt.show()
 
 # %% [markdown]
-# ## What is lost without a head
+# ## Removing heads
 #
-# Where a head looks does not say whether the model needs it. So each head in turn is removed: its rows of $W^O$ are set
-# to zero in a copy of the parameters, and its term in the sum of section 3.2.2 is gone (notebook 1). Nothing is trained
-# again. Each of these models translates the same sentences, by greedy search.
+# Where a head attends does not say whether the model needs it. An *ablation* measures that: each head in turn is
+# removed, by setting its rows of $W^O$ to zero in a copy of the parameters, so that its term in the sum of section
+# 3.2.2 disappears (notebook 1). Nothing is retrained. Each of these models then translates the same sentences by greedy
+# search.
 
 # %%
 COUNT = 200
@@ -196,10 +201,10 @@ whole = outputs_of(translator.params)
 ablated = {head: outputs_of(without(translator.params, head)) for head in every}
 
 # %% [markdown]
-# With so few sentences a difference may be chance. So the test sentences are drawn anew, a thousand times, with
-# replacement, and both systems are scored on each drawing (paired bootstrap resampling, sacreBLEU's). The bars of error
-# are the 95% intervals, *p* says how likely a difference as large is by chance. With so many comparisons, one in twenty
-# would be below 0.05 by chance alone: `*` marks those below 0.05 / 24.
+# With so few sentences, a difference may be due to chance. *Paired bootstrap resampling* (from sacreBLEU) estimates
+# this: it draws a thousand new test sets from the sentences, with replacement, and scores both systems on each. The
+# error bars are 95% intervals, and *p* is the probability of a difference this large by chance. With many comparisons,
+# one in twenty would be below 0.05 by chance alone, so `*` marks only those below 0.05 / 24.
 
 # %%
 systems = [("whole", whole), *((str(head), lines) for head, lines in ablated.items())]
@@ -231,7 +236,7 @@ for head, r, row in by_loss:
 table(["without", "BLEU", "difference", "p", "entropy", "distance"], rows)
 
 # %% [markdown]
-# The sentences that the costliest head gets wrong show what it was for:
+# The sentences that become wrong without the most important head show what it does:
 
 # %%
 worst = by_loss[0][0]
@@ -241,7 +246,7 @@ for i in changed[:4]:
     print(f"source   {sources[i]}\nwhole    {whole[i]}\nwithout  {ablated[worst][i]}\n")
 
 # %% [markdown]
-# All heads of one kind and layer at once:
+# All heads of one kind and layer removed at once:
 
 # %%
 rows = []
@@ -255,12 +260,12 @@ table(["without", "BLEU"], rows)
 # %% [markdown]
 # ## The appendix of the paper: long-distance dependencies
 #
-# The paper's last figures show heads of its encoder's layer 5 that follow a dependency over many words, that find what
-# "its" refers to, and that seem to have to do with the structure of a sentence. Here are such pictures of our encoder:
-# a word to the left looks at the words to the right, and the darker a line, the larger the weight.
+# The paper's last figures show heads in encoder layer 5 that follow a dependency over many words, that find what "its"
+# refers to, and that seem to reflect the structure of a sentence. Here are similar pictures of our encoder. Lines lead
+# from a word on the left to the words on the right that it attends to; the darker the line, the larger the weight.
 #
-# "gave ... back" is one verb in two places, which German translates with one word, *zurückgegeben*; and "is" stands far
-# from its subject. Here are the lines of these three words.
+# "gave ... back" is one verb in two places, which German translates with one word, *zurückgegeben*; and "is" is far
+# from its subject. The pictures show the lines of these three words.
 
 # %%
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#AA4499"]  # of the heads, told apart with any kind of colour vision
@@ -289,12 +294,12 @@ for (layer, number), axis in np.ndenumerate(axes):
 plt.show()
 
 # %% [markdown]
-# A picture of one sentence is an anecdote. But the grammar makes as many sentences as one likes, and says what depends
-# on what. So here is the same over sentences of its validation part, which the model was not trained on: where a verb
-# and its particle stand three words apart or more, how much of the weight of the one goes to the other?
+# A picture of one sentence is only an anecdote. But the grammar can generate any number of sentences and knows their
+# structure, so the same can be measured on many sentences that the model was not trained on. In sentences where a verb
+# and its particle are at least three words apart, how much of the weight of one goes to the other?
 #
-# There are two such verbs. "give" alone is another verb than "give ... back", so that its translation depends on the
-# particle. "throw" has no use without "away" in this grammar.
+# There are two such verbs. "give" without the particle is a different verb than "give ... back", so its translation
+# depends on the particle. "throw" occurs only with "away" in this grammar, so the particle tells nothing new.
 
 # %%
 drawn = list(pairs("dev", 3000, seed=1))
@@ -352,14 +357,15 @@ for forms, particle in ((("give", "gives", "gave"), "back"), (("throw", "throws"
 table_of(shares)
 
 # %% [markdown]
-# In the run that is saved here, head 4 of the first layer puts all of the weight of "give" on "back", wherever it
-# stands, and little of "throw" on "away": it looks where there is something to find out.
+# In the run that is saved here, head 4 of the first layer puts all of the weight of "give" on "back", wherever it is,
+# and little of the weight of "throw" on "away": it attends where there is something to find out.
 #
 # ## Anaphora
 #
-# In "the aunt sells the lamp because **it** is old" the word "it" is the lamp, and German needs to know: *sie* for
-# *die Lampe*, *es* for *das Fahrrad*, *er* for *der Hut*. So some head may have to fetch the gender. How much of the
-# weight of "it" goes to the noun before the conjunction?
+# An *anaphor* is a word that refers back to another one. In "the aunt sells the lamp because **it** is old", the word
+# "it" refers to the lamp. To translate it, the model needs the gender of the German noun: *sie* for *die Lampe*, *es*
+# for *das Fahrrad*, *er* for *der Hut*. Some head may have to fetch that gender. How much of the weight of "it" goes to
+# the noun before the conjunction?
 
 # %%
 CONJUNCTIONS = {"because", "although", "if"}
@@ -382,7 +388,8 @@ it_on_noun = mean_shares([(english, *places_of(english)) for english, _ in with_
 table_of({"“it” on its noun": it_on_noun})
 
 # %% [markdown]
-# The head with the largest share, on sentences that differ in one noun only. Its German gender decides the pronoun:
+# The head with the largest share, on sentences that differ in only one noun, whose German gender determines the
+# pronoun:
 
 # %%
 mean = it_on_noun[0]
@@ -395,8 +402,8 @@ for axis, thing in zip(axes, ("lamp", "chair", "book"), strict=True):
 plt.show()
 
 # %% [markdown]
-# Does the model need that head for the pronoun? Without each head of the encoder, how many of these sentences have
-# other pronouns than their reference?
+# Does the model need that head for the pronoun? For each encoder head that is removed, the table counts the sentences
+# whose pronouns differ from those of the reference.
 
 # %%
 PRONOUNS = {"er", "sie", "es", "ihn"}
@@ -424,7 +431,8 @@ table(["", f"wrong, of {len(with_it)}", "share of “it” on its noun"], rows)
 # %% [markdown]
 # ## Structure
 #
-# The paper's last figure: two heads of one layer, all words, which "seem to have learned to perform different tasks".
+# The paper's last figure shows the weights of all words in two heads of one layer, which "seem to have learned to
+# perform different tasks". Here are all heads of our last encoder layer.
 
 # %%
 figure, axes = plt.subplots(1, config.num_heads, figsize=(15, 4))
@@ -434,22 +442,22 @@ for number, axis in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# In the run that is saved here, head 4 of the second layer goes from the words of "the old man" and "the woman" to
-# their nouns (those of "the tired children" less clearly), from "whom" to the noun before it, and from "it" to the noun
-# that it stands for. It is also the head of the encoder whose loss costs most, and the one without which pronouns go
-# wrong: in the two tables above. Here three observations say the same. That is rare: most of the other heads have no
-# such short description.
+# In the run that is saved here, head 4 of the second layer attends from the words of "the old man" and "the woman" to
+# their nouns (less clearly for "the tired children"), from "whom" to the noun before it, and, in the section above,
+# from "it" to the noun that it refers to. The two ablations above agree: removing this head costs more BLEU than
+# removing any other encoder head, and makes the pronouns wrong. Such agreement of three observations is rare: most of
+# the other heads have no such short description.
 #
 # ## What these pictures show, and what they do not
 #
-# - A weight says from where a head takes something, not what it takes, nor whether anybody uses it. In the second layer
-#   what stands at a word's place is no longer that word alone: it is a sum of what the first layer put there. So "it
-#   looks at the lamp" is about places.
-# - The ablation measures use, but one head at a time, and without training again. Two heads that do the same can each
-#   be removed without a loss; a head can also be costly because what it adds is in every later sum, and not because of
-#   where it looks.
-# - A picture that was chosen because it looks right proves nothing. The shares above are means over all sentences of
-#   their kind; the drawn sentences are there to show what the numbers mean.
-# - This model has 2 layers and has learned an artificial grammar of a few hundred words. The paper's figures are of a
-#   model of 6 layers on real text. What its heads do says nothing about that one, but the code is the same:
-#   `experiments.load` takes any run.
+# - An attention weight says from which position a head takes something. It does not say what it takes, or whether it is
+#   used. In the second layer, the vector at a word's position no longer represents that word alone: it is a sum that
+#   includes what the first layer added. So "it attends to the lamp" is a statement about positions.
+# - An ablation measures use, but of one head at a time, and without retraining. If two heads do the same, each can be
+#   removed without a loss. And removing a head can be costly because its output is part of every later sum, and not
+#   because of where it attends.
+# - A picture that was chosen because it looks right proves nothing. The shares above are means over all sentences of a
+#   kind; the pictures of single sentences only illustrate the numbers.
+# - This model has 2 layers and has learned an artificial grammar with a few hundred words. The paper's figures are from
+#   a model with 6 layers on real text. What the heads do here says nothing about those, but the same code works for
+#   both: `experiments.load` loads any run.

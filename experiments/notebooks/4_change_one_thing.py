@@ -15,13 +15,14 @@
 # %% [markdown]
 # # 4. Change one thing
 #
-# Two changes to the model, each a class of a few lines: rotary positions for the paper's sinusoids, and query-key
-# normalisation for its scaled dot products. First the laws that a change must not break, then a small experiment with
-# three seeds of each, and at the end what it shows and what it does not.
+# This notebook makes two changes to the model, each a class of a few lines: rotary position embeddings instead of the
+# paper's sinusoids, and query-key normalization instead of its scaled dot products (notebook 1 explains both of the
+# paper's). It first checks invariants, properties that no change may break. Then it runs a small experiment with three
+# seeds per system, and ends with what this does and does not show.
 #
 # **Needs** no download and no GPU. **Takes** nine minutes on a laptop's CPU. In Colab, write the address of this
-# repository into the next cell; elsewhere leave it empty. It writes below `./runs`, and what is there already is not
-# trained again.
+# repository into the next cell; elsewhere leave it empty. It writes to `./runs`, and does not repeat training
+# runs that are already there.
 
 # %%
 ADDRESS = ""
@@ -52,10 +53,10 @@ from flax import nnx
 from experiments import Translator, find
 from experiments.evaluation.compare import compare
 from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.intervals import interval
 from experiments.evaluation.records import read_evaluation
 from experiments.history import read_metrics
 from experiments.inspection.invariants import measure_invariants
-from experiments.tables.render import interval
 from experiments.training.loop import train
 from experiments.training.views import table
 from transformer import ModelConfig, UserError
@@ -66,35 +67,39 @@ from transformer.positions import POSITIONS, Positions
 # %% [markdown]
 # ## Another position encoding
 #
-# The paper adds a vector to each embedding (section 3.5). Rotary positions (Su et al., 2021) add nothing: they turn
-# each query and each key, pair of numbers by pair of numbers, by an angle that grows with its position,
+# The paper adds a position vector to each embedding (section 3.5). Rotary position embeddings (Su et al., 2021) add
+# nothing. Instead they rotate each query and each key: the entries are grouped into pairs, and each pair is rotated by
+# an angle that is proportional to the position. With $R_m$ the rotation at position $m$,
 #
 # $$q_m = R_m q, \quad k_n = R_n k, \qquad q_m^\top k_n = q^\top R_{n-m}\, k,$$
 #
-# so that a score depends on how far apart two tokens stand, and not on where. A position encoding of this code is a
-# class with three methods, of which it overrides those it needs: `__call__` (a vector to add), `rotate` (queries and
-# keys) and `bias` (scores). It rotates the queries and keys of self-attention only: across two languages a distance
-# says little.
+# so an attention score depends on the distance between two tokens, and not on their absolute positions.
+#
+# In this code, a position encoding is a subclass of `Positions` that overrides one or more of three methods: `__call__`
+# (a vector that is added to the embedding), `rotate` (applied to queries and keys) and `bias` (added to the scores).
+# `rotate` is used only in self-attention: in cross-attention, query and key are positions in two different languages,
+# and their distance means little.
 
 
 # %%
 class Rotary(Positions):
-    """Turns pairs of a head's numbers by position / 10000^(i / half), the paper's wavelengths."""
+    """Rotates pairs of entries by position / 10000^(i / half), the wavelengths of the paper."""
 
     def rotate(self, x, positions):  # [B, N, T, K], [B, T]
         half = x.shape[-1] // 2
         frequencies = 10_000.0 ** (-jnp.arange(half) / half)
         angles = positions[:, None, :, None] * frequencies
         a, b = x[..., :half], x[..., half:]
-        turned = [a * jnp.cos(angles) - b * jnp.sin(angles), a * jnp.sin(angles) + b * jnp.cos(angles)]
-        return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+        rotated = [a * jnp.cos(angles) - b * jnp.sin(angles), a * jnp.sin(angles) + b * jnp.cos(angles)]
+        return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
 POSITIONS["rotary"] = Rotary
 
 # %% [markdown]
-# From here on `ModelConfig(positions="rotary")` builds it. Its law, in numbers: one query and one key at all pairs of
-# positions. Along each diagonal, where the distance is the same, the product is the same.
+# The last line registers the class: from now on, `ModelConfig(positions="rotary")` uses it. The next cell checks the
+# property numerically. It places the same query and the same key at all pairs of positions. Along each diagonal the
+# distance is the same, and so is the dot product.
 
 # %%
 query, key = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 32)).astype(np.float32)
@@ -118,18 +123,19 @@ print(f"largest spread along a diagonal: {max(np.ptp(d) for d in of_distance):.1
 # %% [markdown]
 # ## Another attention
 #
-# The paper divides $QK^\top$ by $\sqrt{d_k}$, since products of long vectors are large and a softmax of large numbers
-# learns slowly (section 3.2.1). Query-key normalisation (Henry et al., 2020) makes every query and key a unit vector: a
-# score is then a cosine, times a number $g$ that each head learns,
+# The paper divides $QK^\top$ by $\sqrt{d_k}$, because dot products of long vectors are large, and a softmax of large
+# numbers learns slowly (section 3.2.1). Query-key normalization (Henry et al., 2020) scales every query and key to
+# length 1. A score is then a cosine, times a number $g$ that each head learns:
 #
 # $$\mathrm{softmax}\left(g \, \frac{q^\top k}{\lVert q \rVert \lVert k \rVert}\right) V.$$
 #
-# A kind of attention is a class that overrides `attend`. Masks, heads, projections and the cache stay as they are.
+# A new kind of attention is a subclass of `MultiHeadAttention` that overrides `attend`. Masks, heads, projections and
+# the decoding cache stay the same.
 
 
 # %%
 class CosineAttention(MultiHeadAttention):
-    """Scores are cosines of queries and keys, times a learned number for each head, 10 to begin with."""
+    """Scores are cosines of queries and keys, times a learned number for each head, initially 10."""
 
     def __init__(self, config, *, rngs):
         super().__init__(config, rngs=rngs)
@@ -139,7 +145,7 @@ class CosineAttention(MultiHeadAttention):
         def unit(x, axis):
             return x / jnp.sqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-6)
 
-        scale = self.scale[...] * queries.shape[-1] ** 0.5  # which equation 1 divides by
+        scale = self.scale[...] * queries.shape[-1] ** 0.5  # undoes the division in equation 1
         queries, keys = (unit(queries, 3) * scale).astype(queries.dtype), unit(keys, 2).astype(keys.dtype)
         return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 
@@ -147,24 +153,26 @@ class CosineAttention(MultiHeadAttention):
 ATTENTIONS["cosine"] = CosineAttention
 
 # %% [markdown]
-# ## Do the laws still hold?
+# ## Check the invariants
 #
-# A mask that leaks makes a model that looks excellent in training and is useless afterwards. So before any training,
-# four laws that every variant must keep, on a random model and random tokens:
+# If a mask leaks, positions see tokens that they should predict: the model looks excellent in training and is useless
+# afterwards. Therefore, before any training, check four invariants that every variant must satisfy. They are measured
+# on a randomly initialized model and random tokens:
 #
-# - **causal**: what stands at position $t$ of the target changes no logits at positions up to $t$;
-# - **padding**: padding behind a source changes no logits;
-# - **cached = full**: decoding token by token with a cache gives the logits of training;
+# - **causal**: the token at position $t$ of the target changes no logits at positions up to $t$;
+# - **padding**: padding after a source changes no logits;
+# - **cached = full**: decoding token by token, with a cache of earlier keys and values, gives the same logits as
+#   training, which computes all positions at once;
 # - **rows**: each row of the attention weights sums to 1.
 #
-# `experiments/inspection/invariants.py` has them, and `train` tries them before its first step where a part is not of
-# this code. The numbers are the largest differences found; float32 rounds at about 1e-6. To see that they can fail,
-# there is a third kind of attention, which forgets the mask.
+# `experiments/inspection/invariants.py` measures them, and `train` checks them before its first step if a component is
+# not built in. The numbers are the largest differences found; float32 rounding is about 1e-6. To show that the check
+# can fail, a third kind of attention ignores the mask.
 
 
 # %%
 class LeakingAttention(MultiHeadAttention):
-    """What must never happen: every query looks at every key."""
+    """A bug on purpose: every query attends to every key."""
 
     def attend(self, queries, keys, values, context):
         return scaled_dot_product_attention(queries, keys, values, jnp.array(True))
@@ -190,10 +198,11 @@ table(
 # %% [markdown]
 # ## The experiment
 #
-# Three systems that differ in one setting each, three seeds of each, the same text in the same order for each seed. The
-# size is chosen so that the whole takes minutes and no system is perfect at the end: 300 steps on 20,000 pairs of the
-# embedded corpus, at which a difference in the speed of learning shows. Two things are not the paper's: the norm stands
-# before each sub-layer (pre-norm learns from the first steps on), and search is greedy, to save minutes.
+# Three systems differ in one setting each, and each is trained with three seeds. For a given seed, all systems see the
+# same text in the same order. The size is chosen so that everything takes minutes and no system is perfect at the end:
+# 300 steps on 20,000 pairs of the generated corpus, where differences in the speed of learning are visible. Two things
+# differ from the paper: the norm is before each sub-layer (*pre-norm*, which learns from the first steps on), and
+# translations come from greedy search, to save time.
 
 # %%
 STEPS, SEEDS = 300, range(3)
@@ -222,7 +231,7 @@ def path_of(name, seed):
 
 
 def nothing(line):
-    """Says nothing."""
+    """Discards a log line."""
 
 
 records = {}
@@ -234,7 +243,7 @@ for seed in SEEDS:
         print(f"{name:8} seed {seed}: BLEU {result.scores[0].value:5.2f}")
 
 # %% [markdown]
-# Run this cell again and it trains nothing: a run that is there is found. Now the curves, one line for each seed.
+# If you run this cell again, it trains nothing, because it finds the finished runs. Now the curves, one line per seed:
 
 # %%
 colours = dict(zip(systems, ("#0072B2", "#E69F00", "#009E73"), strict=True))  # Okabe and Ito's, for all eyes
@@ -256,8 +265,9 @@ left.legend()
 plt.show()
 
 # %% [markdown]
-# The table: means over the seeds with their 95% intervals by Student's t. With three seeds the interval is 2.5 standard
-# deviations to each side, and the standard deviation itself is known badly: intervals of three seeds are rough.
+# The table shows means over the seeds with their 95% intervals (Student's t). With three seeds the interval extends 2.5
+# standard deviations to each side, and the standard deviation itself is estimated poorly: intervals from three seeds
+# are rough.
 
 # %%
 bleu = {name: [records[name, seed]["scores"][0]["value"] for seed in SEEDS] for name in systems}
@@ -278,11 +288,12 @@ table(
 )
 
 # %% [markdown]
-# ## Is it chance?
+# ## Is the difference due to chance?
 #
-# `compare` asks two questions. Over the sentences of the test set: would two equally good systems differ so much on
-# 1,000 such sentences (paired bootstrap resampling, and approximate randomisation)? That p says nothing about another
-# seed. Over the seeds: the last two lines. `python -m experiments compare A0,A1,A2 B0,B1,B2` prints the same.
+# `compare` answers two questions. The first is about sentences: would two equally good systems differ this much on
+# 1,000 such sentences? The answer, p, comes from resampling the test set (paired bootstrap resampling and approximate
+# randomization), and says nothing about other seeds. The second is about seeds: see the last two lines.
+# `python -m experiments compare A0,A1,A2 B0,B1,B2` prints the same.
 
 # %%
 for name in ("rotary", "cosine"):
@@ -303,22 +314,22 @@ for name in ("rotary", "cosine"):
 # %% [markdown]
 # ## What can be concluded
 #
-# Only what the lines above say, and only of this setting: one artificial corpus of short sentences, one small pre-norm
-# model, 300 steps, one learning rate for all. In particular:
+# Only what the lines above say, and only for this setting: one artificial corpus of short sentences, one small pre-norm
+# model, 300 steps, and one learning rate for all systems. In particular:
 #
-# - After so few steps a number measures how fast a system learns. Systems that differ here may end at the same place.
-# - The learning rate was the paper's for all three. A variant that wants another one looks worse than it is.
-# - Small p over the sentences of single seeds, beside an interval over seeds that holds 0, is no contradiction: *these*
-#   two models differ, and two others of the same systems may differ the other way.
-# - Two comparisons were made. The more one makes, the more of them leave out 0 by chance.
+# - After so few steps, the numbers measure how fast a system learns. Systems that differ here may end up equal.
+# - All three systems used the paper's learning rate. A variant that needs another one looks worse than it is.
+# - A small p over the sentences of single seeds does not contradict an interval over seeds that contains 0: *these* two
+#   models differ, and two others of the same systems may differ the other way.
+# - Two comparisons were made. The more comparisons you make, the more of them exclude 0 by chance.
 #
-# For a claim about translation: `--parts FILE` with the same classes on `multi30k-tiny` or WMT14, more seeds, and a few
-# learning rates for each system.
+# For a claim about translation, use `--parts FILE` with the same classes on `multi30k-tiny` or WMT14, more seeds, and
+# several learning rates for each system.
 #
-# ## What a checkpoint says of it
+# ## What a checkpoint stores
 #
-# A checkpoint has the names of its parts, and for parts of a file the file and its hash. These came from a notebook, so
-# whoever loads it must run their cells first. Without them:
+# A checkpoint stores the names of its components, and for components from a file the file's path and hash. These
+# components came from a notebook, so whoever loads the checkpoint must first run their cells. Otherwise:
 
 # %%
 mine = POSITIONS.pop("rotary")
@@ -329,5 +340,6 @@ except UserError as error:
 POSITIONS["rotary"] = mine
 
 # %% [markdown]
-# In a file, say `rotary.py`, the same class goes anywhere: `python -m experiments train demo --parts rotary.py
-# --model.positions rotary`. [docs/extending.md](../../docs/extending.md) shows one for each kind of part.
+# To use the class elsewhere, put it and its registration into a file, say `rotary.py`:
+# `python -m experiments train demo --parts rotary.py --model.positions rotary`.
+# [docs/extending.md](../../docs/extending.md) has an example of each kind of component.

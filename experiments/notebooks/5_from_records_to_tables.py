@@ -15,13 +15,14 @@
 # %% [markdown]
 # # 5. From records to tables
 #
-# Every number that this repository prints can be followed back to a command, a commit and the hash of its text. Here:
-# read records, see that one that was edited is refused, redraw the curves of a run and Table 3 beside the paper's,
-# compare two runs, and follow one number to where it comes from.
+# Every published number in this repository can be traced to a command, a commit and the hash of its text. Each one
+# comes from a *record*, a file that is written when a trained model is scored. This notebook reads records, shows that
+# an edited one is rejected, plots the curves of a run and Table 3 next to the paper's, compares two runs, and traces
+# one number to its origin.
 #
 # **Needs** no download and no GPU. **Takes** half a minute on a laptop's CPU. In Colab, write the address of this
-# repository into the next cell; elsewhere leave it empty. It writes below `./runs`. If notebook 2 has left its run in
-# `runs/demo`, that run is used; otherwise a small one is trained.
+# repository into the next cell; elsewhere leave it empty. It writes to `./runs`. If the run of notebook 2 is in
+# `runs/demo`, it is used; otherwise a small model is trained.
 
 # %%
 ADDRESS = ""
@@ -54,11 +55,12 @@ from data.corpora import CORPORA
 from experiments import Translator, find
 from experiments.evaluation.compare import compare
 from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.intervals import interval
 from experiments.evaluation.records import RESULTS, content_hash, read_evaluation, results_table
 from experiments.history import read_metrics
 from experiments.inspection.figures import curves
 from experiments.presets.paper import TABLE3
-from experiments.tables.render import interval, order, records_of, render_table
+from experiments.tables.render import order, records_of, render_table
 from experiments.training.average import average_run
 from experiments.training.loop import train
 from experiments.training.views import table
@@ -67,14 +69,14 @@ from transformer import UserError
 
 
 def nothing(line):
-    """Says nothing."""
+    """Discards a log line."""
 
 
 # %% [markdown]
 # ## A record
 #
-# `evaluate` writes one JSON file for a scored run. Those in `experiments/results/` are the published ones, and the
-# table of the README is made from them:
+# `evaluate` translates a test set and writes a record: one JSON file with the scores and everything that produced them.
+# The published records are in `experiments/results/`, and the results table of the README is made from them:
 
 # %%
 Markdown(results_table().replace("experiments/results/", "../results/"))
@@ -87,9 +89,9 @@ for name, value in record.items():
     print(f"{name:15} {text if len(text) < 100 else text[:97] + '...'}")
 
 # %% [markdown]
-# The last line is the SHA-256 of all the others. Reading a record checks it, so a number that someone corrected by hand
-# does not get into a table by accident. (It is no signature: who edits the file can compute the hash anew. The commit
-# history is what shows that.)
+# The last line is the SHA-256 of all the others. It is checked whenever a record is read, so a number that was edited
+# by hand cannot get into a table by accident. (This is not a signature: whoever edits the file can recompute the hash.
+# The commit history would show that.)
 
 # %%
 copy = Path("runs/edited.json")
@@ -105,7 +107,8 @@ except UserError as error:
     print("refused:", error)
 
 # %% [markdown]
-# Every score has its protocol beside it. The same output has five numbers, and only the first is called BLEU:
+# BLEU can be computed in several ways, so every score states its protocol in a signature. The same output has five
+# scores, and only the first is called BLEU:
 
 # %%
 table(["score", "value", "signature"], [[s["name"], f"{s['value']:.2f}", s["signature"]] for s in record["scores"]])
@@ -113,9 +116,9 @@ table(["score", "value", "signature"], [[s["name"], f"{s['value']:.2f}", s["sign
 # %% [markdown]
 # ## The curves of a run
 #
-# A run directory holds `metrics.jsonl`: one JSON object a line, for each progress line and each validation. `curves`
-# draws what `python -m experiments train` leaves in `figures/curves.png`; anything else can be drawn from the same
-# rows.
+# The directory of a run contains `metrics.jsonl`, with one JSON object per line, for each progress line and each
+# validation. `curves` draws the same plot that `python -m experiments train` saves as `figures/curves.png`, and you can
+# plot anything else from the same rows.
 
 # %%
 run = WorkDir(Path("runs/demo"))
@@ -139,7 +142,9 @@ curves(rows)
 plt.show()
 
 # %% [markdown]
-# The paper counts training in steps, but a step has any number of tokens. Perplexity over the target tokens seen:
+# The paper measures training in steps, but the number of tokens per step differs between experiments. Therefore the
+# next plot shows the perplexity as a function of the target tokens seen. *Perplexity* is the exponential of the loss
+# per token: a perplexity of 5 means that the model is as uncertain as in a choice between 5 equally likely tokens.
 
 # %%
 seen = {row["step"]: row["target_tokens"] for row in rows if "target_tokens" in row}
@@ -153,12 +158,12 @@ axis.set_title(f"{run.path}: the last is {valid[-1][1]:.2f}")
 plt.show()
 
 # %% [markdown]
-# ## Table 3, beside the paper's
+# ## Table 3, next to the paper's
 #
-# `experiments/results/table3-small/` has a record for each row of Table 3 and each of two seeds, at a scale for a CPU:
-# 0.5 million parameters, 2,000 steps, 29,000 image captions. `records_of` reads them, and holds each against its row:
-# its settings, its seed, its number of steps, its protocol. Each row is drawn relative to base, in perplexity, for the
-# paper and for us.
+# Table 3 of the paper varies one setting of the base model per row. `experiments/results/table3-small/` contains a
+# record for each of its rows and each of two seeds, at a scale for a CPU: 0.5 million parameters, 2,000 steps, 29,000
+# image captions. `records_of` reads them and checks that each matches its row: its settings, seed, number of steps and
+# protocol. The plot shows the perplexity of each row relative to base, for the paper and for us.
 
 # %%
 records = records_of(3, "small", RESULTS)
@@ -188,9 +193,9 @@ plt.show()
 print(*order({row.name: row.ppl for row in TABLE3}, {name: float(np.mean(values)) for name, values in ours.items()}))
 
 # %% [markdown]
-# So the paper's ordering does not hold at this size, as a whole.
-# [experiments/results/README.md](../results/README.md) goes through it row by row. The same as numbers, with the
-# 95% interval over the seeds, which for two seeds is 9 standard deviations to each side:
+# The last line tests whether our rows are in the same order as the paper's. At this size, as a whole, they are not.
+# [experiments/results/README.md](../results/README.md) discusses it row by row. The same as numbers, with the 95%
+# interval over the seeds, which for two seeds extends 9 standard deviations to each side:
 
 # %%
 bleu = {name: [record["scores"][0]["value"] for record in made] for name, made in records.items()}
@@ -200,8 +205,8 @@ table(
 )
 
 # %% [markdown]
-# The committed table is rendered from the same records by `python -m experiments table 3 --scale small --render`. Made
-# again in another folder, it is the same to the letter:
+# The table in the repository is rendered from the same records by
+# `python -m experiments table 3 --scale small --render`. Rendered again in another folder, it is identical:
 
 # %%
 again = Path("runs/results")
@@ -212,10 +217,11 @@ for made in render_table(3, "small", again)[:2]:
     assert same
 
 # %% [markdown]
-# ## Two runs
+# ## Compare two runs
 #
-# Section 6.1 averages the last checkpoints. What does it gain here? `average_run` writes the mean as a run of its own.
-# Then the test set is translated by both (greedily, to save time), and compared.
+# Section 6.1 of the paper averages the parameters of the last checkpoints. How much does that gain here? `average_run`
+# writes the average as a new run. Both runs then translate the test set (with greedy search, to save time) and are
+# compared.
 
 # %%
 mean = WorkDir(run.path.with_name(run.path.name + "-averaged"))
@@ -224,7 +230,7 @@ if not mean.path.exists():
 
 
 def score_greedily(name, checkpoint):
-    """Translates the test set with one checkpoint, or their mean -> the evaluation."""
+    """Translates and scores the test set by greedy search with one checkpoint."""
     translator = Translator.load(name.path, checkpoint, nothing)
     decode = replace(translator.experiment.decode, beam=1, extra_length=10, batch_size=250)
     translator.experiment = replace(translator.experiment, decode=decode)
@@ -239,14 +245,14 @@ print()
 print(*compare([str(last.path)], [str(mean.path)], "test"), sep="\n")
 
 # %% [markdown]
-# How to read it. The first two lines of numbers: both scores, the difference, and how often chance alone gives one as
-# large over 1,000 such sentences. A small p says that these two models differ on such text. It does not say that
-# averaging helps in general: for that, several trainings are compared, `compare A0,A1,A2 B0,B1,B2`, and the last lines
-# then have an interval (notebook 4).
+# How to read this: the first two lines of numbers show both scores, their difference, and p, the probability of a
+# difference this large by chance on 1,000 such sentences. A small p means that these two models differ on such text. It
+# does not mean that averaging helps in general. For that, compare several training runs, `compare A0,A1,A2 B0,B1,B2`;
+# the last lines then show an interval (notebook 4).
 #
-# ## One number, back to its origin
+# ## Trace one number to its origin
 #
-# The README says that `multi30k-tiny` reaches a BLEU of 37.2. What made it?
+# The README states a BLEU of 37.4 for `multi30k-tiny`. How was it made?
 
 # %%
 score = record["scores"][0]
@@ -272,8 +278,8 @@ trace = [
 table(["", ""], [[name, value] for name, value in trace])
 
 # %% [markdown]
-# Is it still the same text? The code of today names its files by the same hashes, and refuses any others when it
-# downloads them. And where this repository's history is at hand, the commits are in it:
+# Is the text still the same? The current code identifies its files by the same hashes, and rejects downloads with
+# others. If the history of this repository is available, the commits are in it:
 
 # %%
 today = {role: source.sha256 for role, source in CORPORA.find(record["corpus"]).sources(Path("runs"), nothing).items()}
@@ -285,13 +291,13 @@ for role, commit in commits.items():
     print(f"{role:8} {found.stdout.strip() or 'no history here: git show ' + commit}")
 
 # %% [markdown]
-# To make the number again: check out the commit that trained, then
+# To reproduce the number, check out the commit that trained, and then run
 #
 # ```
-# python -m experiments train multi30k-tiny        # 0.64 hours on two cores
+# python -m experiments train multi30k-tiny        # about an hour on two cores
 # python -m experiments evaluate multi30k-tiny
 # python -m experiments compare multi30k-tiny OTHER
 # ```
 #
-# On the same hardware and versions the training gives the same bits. Elsewhere it gives other roundings, and so another
-# BLEU by some tenths: which is what an interval over seeds is for.
+# With the same hardware and package versions, training is bitwise reproducible. Elsewhere it rounds differently, and
+# BLEU differs by some tenths. An interval over seeds shows how large such differences are.
