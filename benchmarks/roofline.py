@@ -8,14 +8,13 @@ of the paper moves and computes, the operations that take longest with the line 
 predicted time of a step. A prediction: how good it is, benchmarks/README.md says.
 """
 
+import argparse
 import json
 import lzma
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from benchmarks.train import SIZES
 from data.batching import Shape
@@ -29,33 +28,19 @@ from transformer.config import UserError
 TOP = 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Flags."""
-
-    size: Annotated[str, tyro.conf.Positional]
-    """Which model: base, big, small or tiny."""
-    target: str = "h100"
-    """Which device, and how many: h100, 8xh100, h200, a100, v5e-8."""
-    rows: int = 168
-    """Rows of the batch, on all devices together."""
-    width: int = 144
-    """Token slots of a row, on each side."""
-    fill: float = 0.957
-    """Part of the target's slots that hold a token."""
-    hlo: Path | None = None
-    """A compiled program's text to read (.xz is unpacked), in place of compiling."""
-    save: Path | None = None
-    """Where the compiled program's text goes."""
-    measured: Path | None = None
-    """A profile made by `benchmarks.train --profile`: its times are printed beside the predicted ones."""
-
-
-def main(settings: Settings) -> None:
+def main() -> None:
     """Prints the roofline."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline")
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("--target", default="h100", help="device, and how many: h100, 8xh100, h200, a100, v5e-8")
+    parser.add_argument("--rows", type=int, default=168, help="rows of the batch, on all devices together")
+    parser.add_argument("--width", type=int, default=144, help="token slots of a row, on each side")
+    parser.add_argument("--fill", type=float, default=0.957, help="fraction of the target's slots that hold a token")
+    parser.add_argument("--hlo", type=Path, help="read a compiled program's text (.xz is decompressed), do not compile")
+    parser.add_argument("--save", type=Path, help="where to write the compiled program's text")
+    parser.add_argument("--measured", type=Path, help="a profile of `benchmarks.train --profile`, to print its times")
+    settings = parser.parse_args()
     target, count = find_target(settings.target)
-    if settings.size not in SIZES:
-        raise UserError(f"unknown size {settings.size!r}; there are: {', '.join(SIZES)}")
     experiment, memory = SIZES[settings.size], None
     experiment = replace(experiment, model=replace(experiment.model, dtype="bfloat16"))
     if settings.hlo:
@@ -69,7 +54,7 @@ def main(settings: Settings) -> None:
     measured = read_profile(settings.measured) if settings.measured else {}
     print_parts(kernels, target)
     print_top(kernels, target, measured)
-    print_step(kernels, target, settings, count, memory)
+    print_step(kernels, target, settings.rows * settings.width * settings.fill, count, memory)
 
 
 def print_parts(kernels: list[Kernel], target: Target) -> None:
@@ -94,10 +79,9 @@ def print_top(kernels: list[Kernel], target: Target, measured: dict[str, float])
         )
 
 
-def print_step(kernels: list[Kernel], target: Target, settings: Settings, count: int, memory: int | None) -> None:
+def print_step(kernels: list[Kernel], target: Target, tokens: float, count: int, memory: int | None) -> None:
     """The whole step."""
     cost = cost_of(kernels, target)
-    tokens = settings.rows * settings.width * settings.fill
     rate = cost.flops / cost.seconds
     print(f"\npredicted step on {count} x {target.label} ({target.measured}):")
     print(f"  {cost.kernels:,} kernels, {cost.bytes / 1e9:.1f} GB, {cost.flops / 1e12:.2f} TFLOP a device")
@@ -127,6 +111,6 @@ def read_profile(path: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Settings))
+        main()
     except UserError as error:
         sys.exit(f"error: {error}")

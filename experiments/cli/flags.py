@@ -210,7 +210,7 @@ class Scoring(Loading):
     source: Annotated[Path | None, Needed] = None
     """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None
-    """The translations to score, line by line, in a file like --source."""
+    """The translations to score, line by line: a file or a pipe, like the sources."""
     pieces: bool = False
     """The lines of --target are subword pieces separated by spaces, as `translate --pieces` prints them.
     They are scored as they are: other pieces can spell the same text, with another probability."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from transformer.config import UserError
+
 _BYTES = {
     "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2,
     "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
@@ -86,7 +88,7 @@ def dims_of(shape: str) -> list[int]:
 
 
 class Program:
-    """A compiled program, by the text of its optimized HLO."""
+    """A compiled program, by the text of its optimized HLO. UserError for any other text."""
 
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
@@ -103,6 +105,8 @@ class Program:
                     current = None
             elif current is not None and (found := _instruction(line)):
                 current[found.name] = found
+        if not self.entry:
+            raise UserError("this is not the text of a compiled program (optimized HLO): it has no entry computation")
 
     @cached_property
     def frames(self) -> dict[int, tuple[Frame, ...]]:

@@ -105,6 +105,12 @@ def test_a_kernel_takes_as_long_as_its_bytes_or_its_operations():
     assert cost_of(kernels, slow).seconds == pytest.approx(sum(seconds_of(kernel, slow) for kernel in kernels))
 
 
+@pytest.mark.parametrize("text", ["", "HloModule nothing", "module @jit_step {\n}\n"])
+def test_a_text_that_is_no_program_is_refused(text):
+    with pytest.raises(UserError, match="not the text of a compiled program"):
+        Program(text)
+
+
 @pytest.mark.parametrize(
     "shape, size",
     [("f32[]", 4), ("bf16[2,3]{1,0}", 12), ("(s32[], f32[8]{0}, pred[5]{0})", 41), ("token[]", 0), ("s4[10]", 5)],

@@ -212,7 +212,7 @@ def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(
     for name in names:  # what was prepared is enough
         Path(name).rename(Path("kept-" + name))
     train(own(3, **without_test), Path("moved"), lines.append)
-    assert "resuming after step 2" in lines and any("train.en is not there" in line for line in lines)
+    assert "resuming after step 2" in lines and any("train.en does not exist" in line for line in lines)
     for name in names:
         Path("kept-" + name).rename(Path(name))
     for name in ("train.en", "train.de"):  # the same lines, so the same vocabulary, in another order
