@@ -37,7 +37,7 @@ def cut(experiment, *others, **named):
     quick = replace(
         experiment,
         data=replace(experiment.data, batch_tokens=min(experiment.data.batch_tokens, 512)),
-        train=replace(settings, steps=min(settings.steps, 60), eval_every=min(settings.eval_every, 20)),
+        train=replace(settings, steps=min(settings.steps, 30), eval_every=min(settings.eval_every, 10)),
         decode=replace(experiment.decode, extra_length=min(experiment.decode.extra_length, 5)),
     )
     return whole(quick, *others, **named)
@@ -49,6 +49,13 @@ experiments.training.loop.train = cut
 output by itself: they are cut off early."""
 
 
+COMPILE_FAST = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+}
+"""Of a quick run, whose time is the compiler's."""
+
+
 @dataclass(frozen=True)
 class Flags:
     """What to execute, and where."""
@@ -58,7 +65,7 @@ class Flags:
     save: bool = False
     """Write each .ipynb, with its outputs, beside its script."""
     quick: bool = False
-    """Train for 60 steps where a notebook trains for longer: shows that its cells run, and not what it shows."""
+    """Train for 30 steps where a notebook trains for longer: shows that its cells run, and not what it shows."""
     directory: Path | None = None
     """Where they run, and leave their runs. None: a fresh directory, which is removed at the end."""
 
@@ -76,8 +83,11 @@ def read_script(path: Path) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, directory: Path) -> None:
+def execute(notebook: NotebookNode, directory: Path, environment: dict[str, str]) -> None:
     """Runs every cell in a process of its own in `directory`; the outputs go into the cells.
+
+    Args:
+        environment: variables of that process, besides this one's.
 
     CellExecutionError at the first cell that fails; KeyboardInterrupt at SIGINT and SIGTERM.
     """
@@ -93,7 +103,7 @@ def execute(notebook: NotebookNode, directory: Path) -> None:
     # The code beside the notebooks, and not another version that is installed.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
-        client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+        client.execute(env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)})
     except AssertionError as error:
         if client.kc is not None:
             raise
@@ -113,6 +123,7 @@ def main(flags: Flags) -> None:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             sys.exit(f"{directory} cannot be a folder: {error.strerror}")
+        environment = COMPILE_FAST | {"JAX_COMPILATION_CACHE_DIR": str(Path(fresh) / "compiled")} if flags.quick else {}
         for name, path in there.items():
             if flags.names and name not in flags.names:
                 continue
@@ -120,7 +131,7 @@ def main(flags: Flags) -> None:
             if flags.quick:
                 notebook.cells.insert(0, nbformat.v4.new_code_cell(QUICK))
             try:
-                execute(notebook, directory)
+                execute(notebook, directory, environment)
             except CellExecutionError as error:
                 sys.exit(f"{name} failed:\n{error}")
             except KeyboardInterrupt:

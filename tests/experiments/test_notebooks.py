@@ -89,7 +89,7 @@ def test_a_script_is_executed_in_the_directory_and_with_the_code_beside_it(tmp_p
     notebook, place = read_script(script), tmp_path / "place"
     place.mkdir()
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        execute(notebook, place)
+        execute(notebook, place, {})
     assert (place / "left").exists()
     assert notebook.cells[1].outputs[0].text.strip() == str(ROOT / "data")
 
