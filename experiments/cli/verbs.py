@@ -87,7 +87,7 @@ def run_plan(arguments: Arguments) -> None:
     """plan NAME: show the size, time and cost of a run before it starts, and how it differs from the paper"""
     named = experiment_of("plan", arguments)
     given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.experiment.name}")
-    for line in plan(given.experiment, given.measure, log_to_stderr):
+    for line in plan(given.experiment, given.measure, log_to_stderr, given.target):
         print(line, flush=True)
 
 

@@ -63,6 +63,8 @@ class Kernel(NamedTuple):
     """The Python call that made it, innermost first; empty where the compiler made it."""
     network_bytes: float = 0.0
     """Of a collective: what it has to move, as the size of its result or operand, whichever is larger."""
+    done: int | None = None
+    """Of an asynchronous collective: how many kernels the program has started when it waits for the result."""
 
 
 class Frame(NamedTuple):
@@ -137,15 +139,28 @@ class Program:
             stacks[number] = (place[int(fields["file_location_id"])], *stacks.get(parent, ()))
         return stacks
 
-    def kernels(self) -> Iterator[Kernel]:
-        """Everything that a run of the program executes."""
-        yield from self._kernels(self.entry, 1)
+    def kernels(self) -> list[Kernel]:
+        """Everything that a run of the program executes, in the order of the compiler's schedule."""
+        found: list[Kernel] = []
+        started: dict[str, int] = {}
+        for kernel in self._kernels(self.entry, 1):
+            if kernel.opcode.endswith("-done"):
+                if (position := started.pop(kernel.name, None)) is not None:
+                    found[position] = found[position]._replace(done=len(found))
+                continue
+            if kernel.network_bytes and kernel.opcode.endswith("-start"):
+                started[kernel.name] = len(found)
+            found.append(kernel)
+        return found
 
     def _kernels(self, computation: str, times: int) -> Iterator[Kernel]:
         instructions = self.computations[computation]
         for instruction in instructions.values():
             opcode = instruction.opcode
-            if opcode in _FREE or opcode.endswith("-done"):
+            if opcode in _FREE:
+                continue
+            if opcode.endswith("-done"):  # by the name of what it waits for
+                yield Kernel(instruction.operands[0], opcode, times, 0.0, 0.0, "", ())
                 continue
             if opcode in ("fusion-start", "copy-start", "slice-start"):  # their results stand last but one, or second
                 parts = _parts_of(instruction.shape)
@@ -158,8 +173,13 @@ class Program:
             elif opcode == "conditional":
                 branches = [list(self._kernels(name, times)) for name in instruction.called]
                 yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels), default=[])
-            elif opcode == "call" or (opcode == "async-start" and instruction.called):
+            elif opcode == "call":
                 yield from self._kernels(instruction.called[0], times)
+            elif opcode == "async-start" and instruction.called:
+                for kernel in self._kernels(instruction.called[0], times):
+                    is_collective = kernel.network_bytes > 0
+                    opcode = f"{kernel.opcode}-start" if is_collective else kernel.opcode
+                    yield kernel._replace(name=instruction.name if is_collective else kernel.name, opcode=opcode)
             else:
                 yield self._kernel(instruction, instructions, times)
 

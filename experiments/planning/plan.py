@@ -15,6 +15,7 @@ from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
 from experiments.planning.accelerators import ACCELERATORS
 from experiments.planning.advice import advice
+from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
@@ -42,10 +43,15 @@ class Text(NamedTuple):
     """None if the lengths are assumed."""
 
 
-def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = print) -> Iterator[str]:
+def plan(
+    experiment: Experiment, measure: bool, log: Callable[[str], None] = print, target: str | None = None
+) -> Iterator[str]:
     """Yields lines to print. With `measure`, the step is compiled and a few steps are timed on this device.
 
-    UserError for a corpus that cannot be prepared, and for components that fail the preflight checks.
+    With a target ("8xh100"), the step is compiled for that instead, and nothing is run.
+
+    UserError for a corpus that cannot be prepared, for components that fail the preflight checks, and for a target that
+    cannot be compiled for.
     """
     preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
@@ -81,8 +87,11 @@ def plan(experiment: Experiment, measure: bool, log: Callable[[str], None] = pri
         f"{float(learning_rate(step, experiment)):.2e} at step {step:,}"
         for step in curve_points(experiment.optimizer.warmup_steps, steps)
     )
-    yield from estimates(steps * per_step)
-    if measure:
+    if target:
+        yield from on_target(experiment, shape, text.plan.fill(), target)
+    else:
+        yield from estimates(steps * per_step)
+    if measure and not target:
         yield from measured(experiment, shape, per_step)
     splits = text.data.manifest["splits"] if text.data else None
     if splits and (advised := list(advice(experiment, splits, len(text.plan)))):

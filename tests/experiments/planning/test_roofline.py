@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.planning.hlo import Program, bytes_of
+from experiments.planning.on_target import network_of
 from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
 from experiments.planning.targets import TARGETS, find_target
 from transformer.config import UserError
@@ -103,6 +104,33 @@ def test_a_kernel_takes_as_long_as_its_bytes_or_its_operations():
     assert seconds_of(kernels[2], slow) == pytest.approx(1e5 / 1e6 + 1)
     assert seconds_of(kernels[0], slow) == pytest.approx(kernels[0].bytes / 1e9 + 10)
     assert cost_of(kernels, slow).seconds == pytest.approx(sum(seconds_of(kernel, slow) for kernel in kernels))
+
+
+COLLECTIVES = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (x: f32[1000], w: f32[500]) -> (f32[1000], f32[500]) {
+  %x.1 = f32[1000]{0} parameter(0)
+  %w.1 = f32[500]{0} parameter(1)
+  %sent = f32[1000]{0} all-reduce-start(%x.1), replica_groups={{0,1}}, to_apply=%add
+  %copy = f32[500]{0} copy(%w.1)
+  %received = f32[1000]{0} all-reduce-done(%sent)
+  %gathered = f32[500]{0} all-gather(%copy), dimensions={0}
+  ROOT %out = (f32[1000]{0}, f32[500]{0}) tuple(%received, %gathered)
+}
+"""
+
+
+def test_a_collective_is_hidden_by_what_is_computed_meanwhile():
+    kernels = Program(COLLECTIVES).kernels()
+    assert [kernel.opcode for kernel in kernels] == ["all-reduce-start", "copy", "all-gather"]
+    target = TARGETS["h100"]._replace(bandwidth=1e9, overhead=0.0, network=1e9)
+    network = network_of(kernels, target, count=2)
+    assert network.kinds == {"all-reduce, asynchronous": 1, "all-gather": 1}
+    assert network.bytes == 2 * 4000 / 2 + 2000 / 2  # a ring of two, and the all-reduce goes round twice
+    assert network.seconds == pytest.approx(network.bytes / 1e9)
+    assert network.hidden == pytest.approx(4000 / 1e9)  # the copy reads and writes 2,000 bytes
+    assert network_of(kernels, target._replace(bandwidth=1e3), count=2).hidden == pytest.approx(4000 / 1e9)
+    assert network_of(kernels, target._replace(bandwidth=1e12), count=2).hidden == pytest.approx(4000 / 1e12)
 
 
 @pytest.mark.parametrize("text", ["", "HloModule nothing", "module @jit_step {\n}\n"])

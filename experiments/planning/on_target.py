@@ -1,0 +1,88 @@
+"""`plan NAME --target 8xh100`: what a run takes on hardware that is not here, from compiling the real step for it.
+
+Exact: the memory of a device and the collectives, since they are the compiler's own. An estimate: the time, by the
+roofline (`experiments/planning/roofline.py`), and with it hours and cost.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from data.batching import Shape
+from experiments.planning.cross_compile import compile_for
+from experiments.planning.hlo import COLLECTIVES, Kernel, Program
+from experiments.planning.roofline import seconds_of
+from experiments.planning.targets import Target, find_target
+from experiments.training.memory import memory_of
+from transformer.config import Experiment
+
+
+class Network(NamedTuple):
+    """The collectives of a step."""
+
+    kinds: Counter[str]
+    """How many of each: "all-reduce, asynchronous" and so on."""
+    bytes: float
+    seconds: float
+    """If nothing else ran meanwhile."""
+    hidden: float
+    """Seconds of these during which, by the compiler's schedule, the device computes."""
+
+
+def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> Iterator[str]:
+    """Yields lines to print.
+
+    Args:
+        shape: of the batches, on all devices together.
+        fill: the fraction of the token slots that hold a token.
+        name: of the target, as in `find_target`.
+
+    Raises:
+        UserError: an unknown target, a mesh that it cannot have, or no compiler for it.
+    """
+    target, count = find_target(name)
+    yield f"target        {count} x {target.label}: compiled for it, not run on it"
+    compiled = compile_for(experiment, shape, target, count)
+    needed = memory_of(compiled)
+    yield f"  memory      {needed / 1e9:.2f} GB of {target.memory / 1e9:.0f} GB per device, exact"
+    if needed > target.memory:
+        yield "  IT DOES NOT FIT: use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
+        return
+    kernels = list(Program(compiled.as_text()).kernels())
+    network = network_of(kernels, target, count)
+    computing = sum(seconds_of(kernel, target) for kernel in kernels if not kernel.network_bytes)
+    step = computing + network.seconds - network.hidden
+    tokens = shape.rows * shape.target * fill
+    yield f"  step        {step * 1e3:.1f} ms, {tokens / step:,.0f} target tokens/s: an estimate"
+    if network.kinds:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in network.kinds.items())
+        share = network.hidden / network.seconds if network.seconds else 1.0
+        yield f"  network     {kinds}: {network.bytes / 1e6:,.0f} MB per device and step"
+        yield (
+            f"              {network.seconds * 1e3:.1f} ms at {target.network / 1e9:.0f} GB/s, "
+            f"of which {share:.0%} overlap with computation"
+        )
+    hours = experiment.train.steps * step / 3600
+    price = f", about ${hours * count * target.dollars:,.0f} at ${target.dollars:.2f} an hour" if target.dollars else ""
+    yield f"  run         {hours:,.1f} hours for {experiment.train.steps:,} steps, without validation{price}"
+    yield f"  measured    {target.measured}"
+
+
+def network_of(kernels: list[Kernel], target: Target, count: int) -> Network:
+    """Adds up the collectives of a step, and what the schedule has the device compute while each is under way."""
+    kinds: Counter[str] = Counter()
+    moved = seconds = hidden = 0.0
+    for position, kernel in enumerate(kernels):
+        if not kernel.network_bytes:
+            continue
+        kind = next(name for name in COLLECTIVES if name in kernel.opcode)
+        is_async = kernel.done is not None
+        kinds[f"{kind}{', asynchronous' if is_async else ''}"] += kernel.times
+        # A ring passes (n - 1) / n of the array from device to device, for an all-reduce twice.
+        passes = (2 if kind == "all-reduce" else 1) * (count - 1) / count
+        took = passes * kernel.network_bytes / target.network
+        moved, seconds = moved + passes * kernel.network_bytes, seconds + took
+        if is_async:
+            meanwhile = kernels[position + 1 : kernel.done]
+            hidden += min(took, sum(seconds_of(other, target) for other in meanwhile if not other.network_bytes))
+    return Network(kinds, moved, seconds, hidden)
