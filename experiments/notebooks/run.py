@@ -129,6 +129,8 @@ def main(flags: Flags) -> None:
                 continue
             notebook, start = read_script(path), time.monotonic()
             if flags.quick:
+                for cell in notebook.cells:  # two seeds are the fewest that have an interval
+                    cell.source = cell.source.replace("SEEDS = 300, range(3)", "SEEDS = 300, range(2)")
                 notebook.cells.insert(0, nbformat.v4.new_code_cell(QUICK))
             try:
                 execute(notebook, directory, environment)
