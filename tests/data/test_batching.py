@@ -187,3 +187,11 @@ def test_a_failing_split_stops_the_stream(tmp_path: Path) -> None:
     broken = Batches(Broken(batches.split.source, batches.split.target), batches.plan)
     with pytest.raises(OSError, match="the disk went away"):
         list(stream(broken, 0, 5))
+
+
+def test_a_row_is_packed_up_to_its_last_slot_and_no_further():
+    tokens = Tokens(np.arange(2, 9, dtype=np.uint16), np.array([0, 3, 7]))
+    both, one_row = np.arange(2), np.zeros(2, np.int64)
+    np.testing.assert_array_equal(tokens.packed(both, one_row, count=1, width=7), [[2, 3, 4, 5, 6, 7, 8]])
+    with pytest.raises(ValueError, match="a row has 7 tokens, more than 6"):
+        tokens.packed(both, one_row, count=1, width=6)
