@@ -195,3 +195,10 @@ def test_a_row_is_packed_up_to_its_last_slot_and_no_further():
     np.testing.assert_array_equal(tokens.packed(both, one_row, count=1, width=7), [[2, 3, 4, 5, 6, 7, 8]])
     with pytest.raises(ValueError, match="a row has 7 tokens, more than 6"):
         tokens.packed(both, one_row, count=1, width=6)
+
+
+def test_the_first_id_past_the_vocabulary_is_refused():
+    flat, offsets, one = np.array([2, 9, 3], np.uint16), np.array([0, 3]), np.zeros(1, np.int64)
+    assert Tokens(flat, offsets, vocab_size=10).packed(one, one, count=1, width=3).tolist() == [[2, 9, 3]]
+    with pytest.raises(UserError, match="vocabulary"):
+        Tokens(flat, offsets, vocab_size=9).packed(one, one, count=1, width=3)

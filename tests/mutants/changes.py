@@ -359,7 +359,7 @@ DATA = [
     Change("a full row is refused", "data/tokens.py", "(column + lengths).max() > width:",
            "(column + lengths).max() >= width:", BATCHING),
     Change("an id past the vocabulary is taken", "data/tokens.py", "result.max() >= self._vocab_size",
-           "result.max() > self._vocab_size", DATASET),
+           "result.max() > self._vocab_size", BATCHING),
     Change("offsets start at 1", "data/tokens.py", "np.zeros(1, np.int64), *self._lengths",
            "np.ones(1, np.int64), *self._lengths", DATASET),
     # The vocabulary
@@ -367,7 +367,7 @@ DATA = [
     Change("decoding reads past EOS", "data/tokenizer.py", "takewhile(lambda i: i != EOS, (int(i) for i in ids))",
            "(int(i) for i in ids if i != EOS)", TOKENIZER),
     Change("BOS is written out", "data/tokenizer.py", "for i in kept if i not in (PAD, BOS)",
-           "for i in kept if i != PAD", TOKENIZER),
+           "for i in kept if i != PAD", TOKENIZER, "sentencepiece decodes control symbols, as BOS is one, to nothing"),
     Change("text is normalised", "data/tokenizer.py", 'normalization_rule_name="identity"',
            'normalization_rule_name="nmt_nfkc"', TOKENIZER),
     Change("an id past the vocabulary is decoded", "data/tokenizer.py", "[i if 0 <= i < self.size else UNK",
