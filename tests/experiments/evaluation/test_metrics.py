@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -40,6 +41,13 @@ def test_a_perfect_translation_scores_100_and_case_counts():
     lines = ["Der Mann, der den Hund sieht, ist alt.", "Das ist ein schönes Haus."]
     assert score(Translated([], lines, lines))[0][0].value == pytest.approx(100)
     assert score(Translated([], [line.lower() for line in lines], lines))[0][0].value < 90
+
+
+def test_an_output_that_is_too_short_pays_for_its_length_and_not_for_what_it_lacks():
+    half, whole = ["one two three four"], ["one two three four five six seven eight"]
+    scores = {score.name: score.value for score in score(Translated(whole, half, whole, "en"))[0]}
+    for name in ("BLEU", "BLEU-intl", "BLEU-lc"):
+        assert scores[name] == pytest.approx(100 * math.exp(1 - 8 / 4))  # all n-grams are right: the brevity penalty
 
 
 def test_a_record_holds_all_that_its_number_rests_on(run):

@@ -83,3 +83,10 @@ def test_quotes_that_the_reference_writes_otherwise_cost_what_they_cost_in_the_p
 def test_the_papers_score_is_of_german_alone(language: str | None) -> None:
     names = [s.name for s in score(Translated([], ["a b c d"], ["a b c d"], language))[0]]
     assert names == ["BLEU", "BLEU-intl", "BLEU-lc", "chrF2"]
+
+
+def test_without_four_right_tokens_in_a_row_it_is_zero_as_multi_bleu_has_it():
+    sources, outputs = ["x"], ["Der alte Hund bellt heute sehr laut."]
+    references = ["Der alte Hund schläft heute sehr gern."]
+    scores = {one.name: one.value for one in score(Translated(sources, outputs, references, "de"))[0]}
+    assert scores["BLEU-split"] == 0.0 < scores["BLEU"]
