@@ -266,7 +266,7 @@ def signed(meta: dict[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object. UserError names the file if it is missing or contains anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):

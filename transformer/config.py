@@ -7,7 +7,8 @@ The string below a field is its help text on the command line. The defaults are 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, Self
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, get_args, get_origin
 
 # Reserved ids of every vocabulary: padding, beginning of sentence, end of sentence, unknown.
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -69,7 +70,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"
     """Position of the normalization: post is LayerNorm(x + f(x)), as in the paper; pre is x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and loss are always in float32."""
+    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and the sums of the loss are always in float32."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
@@ -248,6 +249,8 @@ class Experiment:
     """A remark for the reader of the record, in one sentence."""
 
     def __post_init__(self) -> None:
+        if not (self.name.strip(". ") and self.name.isprintable()) or "/" in self.name:
+            raise UserError(f"name {self.name!r} cannot name a run: use letters, digits and hyphens")
         rows = self.model.vocab_size
         if rows < self.data.vocab_size:
             pieces = counted(self.data.vocab_size, "piece")
@@ -268,9 +271,29 @@ class Experiment:
             raise UserError(f"these are not the settings of an experiment: {error}") from error
 
 
-def _from_dict(cls: Any, settings: dict[str, Any]) -> Any:
+def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:
     known = {f.name: f for f in fields(cls)}
     if unknown := sorted(set(settings) - set(known)):
         raise UserError(f"unknown setting {unknown[0]!r} of {cls.__name__}: written by another version?")
     nested = {name: f.type for name, f in known.items() if is_dataclass(f.type)}
-    return cls(**{name: _from_dict(nested[name], v) if name in nested else v for name, v in settings.items()})
+    values = {}
+    for name, value in settings.items():
+        if name in nested:
+            values[name] = _from_dict(nested[name], value, f"{name}.")
+        else:
+            values[name] = _typed(prefix + name, known[name].type, value)
+    return cls(**values)
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """The value, if it is of the type of its field: JSON says neither what is whole nor which names there are."""
+    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    for option in options:
+        if get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+        elif (option is float and type(value) is int) or type(value) is option:
+            return value
+    words = {int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
+    wanted = [", ".join(get_args(o)) if get_origin(o) is Literal else words.get(o, str(o)) for o in options]
+    raise UserError(f"{name} must be {' or '.join(wanted)}, not {value!r:.60}")

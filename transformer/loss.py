@@ -116,8 +116,11 @@ def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tup
     highest = logits.max(axis=-1).astype(jnp.float32)
     normalizer = highest + jnp.log(jnp.exp(logits.astype(jnp.float32) - highest[..., None]).sum(axis=-1))
     exact, total = x.astype(jnp.float32), table.astype(jnp.float32).sum(axis=0)
-    right = (exact * table[targets].astype(jnp.float32)).sum(axis=-1)
-    expected = (1 - smoothing - wrong) * right + wrong * (exact * total).sum(axis=-1)
+    # Rounded as the logits are: else log Z of a confident model could be less than the target's logit.
+    right = (exact * table[targets].astype(jnp.float32)).sum(axis=-1).astype(logits.dtype).astype(jnp.float32)
+    expected = (1 - smoothing - wrong) * right
+    if smoothing:
+        expected += wrong * (exact * total).sum(axis=-1)
     return jnp.where(targets != PAD, normalizer - expected, 0.0), logits, normalizer
 
 

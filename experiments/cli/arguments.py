@@ -56,6 +56,14 @@ def experiment_of(verb: str, arguments: Arguments) -> Named:
     return Named(experiment, run, flags)
 
 
+def configured(experiment: Experiment, arguments: Arguments) -> tuple[Experiment, Arguments]:
+    """Applies the file of `--config FILE` to an experiment; returns it and the other arguments."""
+    config, flags = take_config(arguments)
+    if config is None:
+        return experiment, flags
+    return Experiment.from_dict(merged(asdict(experiment), read_settings(config))), flags
+
+
 def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:
     """Returns the file of `--config FILE`, at any position, and the other arguments."""
     rest, found, waiting = [], None, iter(arguments)

@@ -81,3 +81,14 @@ def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
         np.testing.assert_allclose(
             one.astype(jnp.float32), other.astype(jnp.float32), atol=tolerance * float(abs(other).max())
         )
+
+
+@pytest.mark.parametrize("size", [12, 20, 40, 90])
+def test_no_confident_token_has_a_negative_loss_in_bfloat16(size):
+    """The logits are rounded, and the target's with them: log Z is never below it."""
+    table = jax.random.normal(jax.random.key(0), (1000, 64))
+    targets = jax.random.randint(jax.random.key(1), (4, 32), 1, 1000)
+    x = (size * table[targets] / jnp.square(table[targets]).sum(-1, keepdims=True)).astype(jnp.bfloat16)
+    for row in range(4):
+        loss, count = tied_cross_entropy(x[row : row + 1], table, targets[row : row + 1])
+        assert loss >= 0 and loss / count < 2

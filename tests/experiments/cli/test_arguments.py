@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from experiments import find
-from experiments.cli.arguments import UsageError, experiment_of, parse
+from experiments.cli.arguments import UsageError, configured, experiment_of, parse
 from experiments.cli.flags import Attending, Planning, Scoring
 from transformer.config import UserError
 
@@ -56,9 +56,15 @@ def test_a_file_changes_some_settings_or_has_all(here, flag):
     [
         ({"train": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"train": 3}, "not the settings of an experiment"),
-        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "not the settings of an experiment"),
+        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "name must be a text"),
         ([1], "not a JSON object"),
         ({"train": {"steps": 0}}, "train.steps must be at least 1"),
+        ({"train": {"steps": 6.5}}, "train.steps must be a whole number, not 6.5"),
+        ({"train": {"steps": True}}, "train.steps must be a whole number, not True"),
+        ({"model": {"norm": "banana"}}, "model.norm must be post, pre, not 'banana'"),
+        ({"data": {"train_pairs": "ten"}}, "data.train_pairs must be a whole number or null, not 'ten'"),
+        ({"name": ""}, "name '' cannot name a run"),
+        ({"name": "../up"}, "cannot name a run"),
     ],
     ids=str,
 )
@@ -118,3 +124,11 @@ def test_help_says_what_is_required_and_no_default_for_it(capsys):
     for flag in ("--source", "--target"):
         told = words[words.index(f"{flag} FILE") :].split("(", 2)
         assert "required)" in words[words.index(f"{flag} FILE") :].split(" --")[0] and "None" not in told[0]
+
+
+def test_the_demo_takes_a_file_too(here):
+    write(here / "mine.json", {"train": {"steps": 5}})
+    experiment, flags = configured(find("demo"), ["--config", "mine.json", "--no-screen"])
+    assert experiment.train.steps == 5 and experiment.name == "demo" and flags == ["--no-screen"]
+    with pytest.raises(UserError, match="no such file"):
+        configured(find("demo"), ["--config", "nothing.json"])
