@@ -70,7 +70,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"
     """Position of the normalization: post is LayerNorm(x + f(x)), as in the paper; pre is x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and the sums of the loss are always in float32."""
+    """Type of matmul inputs and activations. Parameters, softmax, norm statistics and sums of the loss are float32."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
