@@ -84,7 +84,7 @@ def memory_note(lengths: list[int], d: int) -> str:
 
     It copies the neighbourhood of each position, [n, R, d]. glibc keeps smaller arrays for the next call; those of
     MAPPED bytes it returns to the system, and each call has all pages mapped and cleared anew, which takes longer than
-    the products. (With a higher MALLOC_MMAP_THRESHOLD_ the jump is gone.)
+    the products. (With a higher `MALLOC_MMAP_THRESHOLD_` the jump is gone.)
     """
     mapped = [n for n in lengths if 4 * n * R * d >= MAPPED]
     if not mapped or mapped == lengths:
