@@ -24,7 +24,7 @@ class Task(Protocol):
     """What depends on the task."""
 
     metric: str
-    """Name of the score that training shows after each validation, in metrics.jsonl as "dev_" and it in lower case."""
+    """Name of the score that training shows after each validation, in lower case the `dev_bleu` of metrics.jsonl."""
 
     def missing(self, config: DataConfig) -> str | None:
         """Returns what has to be installed before outputs can be scored; None if nothing is missing."""
