@@ -50,7 +50,7 @@ def main() -> None:
         text, memory = compiled.as_text(), memory_of(compiled)
     if settings.save:
         settings.save.write_text(text, encoding="utf-8")
-    kernels = list(Program(text).kernels())
+    kernels = Program(text).kernels()
     measured = read_profile(settings.measured) if settings.measured else {}
     print_parts(kernels, target)
     print_top(kernels, target, measured)

@@ -41,27 +41,18 @@ def experiment_of(verb: str, arguments: Arguments) -> Named:
     NAME, the file provides all of them. UserError if the name or the file does not exist.
     """
     config, arguments = take_config(arguments)
-    changes = read_settings(config) if config else {}
     if config and (not arguments or arguments[0].startswith("--")):
-        return Named(Experiment.from_dict({"name": config.stem} | changes), None, arguments)
+        return Named(Experiment.from_dict({"name": config.stem} | read_settings(config)), None, arguments)
     name, flags = run_of(verb, arguments)
-    run = None
     if name in EXPERIMENTS or not is_run(name):  # if both exist, NAME is the experiment, and runs/NAME is the run
-        experiment = find(name)
-    else:
-        run = find_workdir(name).path
-        experiment = Experiment.from_dict(find_workdir(name).settings())
-    if changes:
-        experiment = Experiment.from_dict(merged(asdict(experiment), changes))
-    return Named(experiment, run, flags)
+        return Named(configured(find(name), config), None, flags)
+    run = find_workdir(name)
+    return Named(configured(Experiment.from_dict(run.settings()), config), run.path, flags)
 
 
-def configured(experiment: Experiment, arguments: Arguments) -> tuple[Experiment, Arguments]:
-    """Applies the file of `--config FILE` to an experiment; returns it and the other arguments."""
-    config, flags = take_config(arguments)
-    if config is None:
-        return experiment, flags
-    return Experiment.from_dict(merged(asdict(experiment), read_settings(config))), flags
+def configured(experiment: Experiment, config: Path | None) -> Experiment:
+    """Returns an experiment with the settings of a `--config` file, if there is one, in place of its own."""
+    return Experiment.from_dict(merged(asdict(experiment), read_settings(config))) if config else experiment
 
 
 def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:

@@ -133,11 +133,8 @@ def main(arguments: Arguments | None = None) -> None:
                 "or translate with a lower --batch-size, --beam or --max-tokens"
             )
         if (count := jax.process_count()) > 1:
-            me, other = (
-                jax.process_index(),
-                "another process" if coordinator_reachable() else "process 0, which is gone",
-            )
-            print_error(f"process {me} of {count} lost contact with {other}: {brief(error)}")
+            other = "another process" if coordinator_reachable() else "process 0, which is gone"
+            print_error(f"process {jax.process_index()} of {count} lost contact with {other}: {brief(error)}")
             # JAX's runtime terminates this process once it knows which other process failed, and reports it.
             time.sleep(2 * HEARTBEAT_SECONDS)
             leave(1)

@@ -14,7 +14,7 @@ from data.corpora import SplitName, languages_of
 from data.dataset import adopt, prepare
 from data.languages import Languages
 from data.text import is_blank_line
-from experiments.cli.arguments import Arguments, configured, experiment_of, no_more, parse, run_of
+from experiments.cli.arguments import Arguments, configured, experiment_of, no_more, parse, run_of, take_config
 from experiments.cli.flags import (
     Attending,
     Averaging,
@@ -294,8 +294,8 @@ def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
 
 def run_demo(arguments: Arguments) -> None:
     """demo: train on the embedded corpus, translate and score its test set, draw the figures"""
-    experiment, flags = configured(find("demo"), arguments)
-    given = parse(Training, flags, Training(experiment), "demo")
+    config, flags = take_config(arguments)
+    given = parse(Training, flags, Training(configured(find("demo"), config)), "demo")
     run = trained(given)
     translator = Translator.load(run.path)
     result = evaluate(run, translator, "test", log_to_stderr)

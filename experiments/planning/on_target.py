@@ -48,7 +48,7 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
     if needed > target.memory:
         yield "  IT DOES NOT FIT: use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
         return
-    kernels = list(Program(compiled.as_text()).kernels())
+    kernels = Program(compiled.as_text()).kernels()
     network = network_of(kernels, target, count)
     computing = sum(seconds_of(kernel, target) for kernel in kernels if not kernel.network_bytes)
     step = computing + network.seconds - network.hidden

@@ -91,8 +91,8 @@ def plan(
         yield from on_target(experiment, shape, text.plan.fill(), target)
     else:
         yield from estimates(steps * per_step)
-    if measure and not target:
-        yield from measured(experiment, shape, per_step)
+        if measure:
+            yield from measured(experiment, shape, per_step)
     splits = text.data.manifest["splits"] if text.data else None
     if splits and (advised := list(advice(experiment, splits, len(text.plan)))):
         yield "advice:"

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from experiments import find
-from experiments.cli.arguments import UsageError, configured, experiment_of, parse
+from experiments.cli.arguments import UsageError, configured, experiment_of, parse, take_config
 from experiments.cli.flags import Attending, Planning, Scoring
 from transformer.config import UserError
 
@@ -128,7 +128,8 @@ def test_help_says_what_is_required_and_no_default_for_it(capsys):
 
 def test_the_demo_takes_a_file_too(here):
     write(here / "mine.json", {"train": {"steps": 5}})
-    experiment, flags = configured(find("demo"), ["--config", "mine.json", "--no-screen"])
+    config, flags = take_config(["--config", "mine.json", "--no-screen"])
+    experiment = configured(find("demo"), config)
     assert experiment.train.steps == 5 and experiment.name == "demo" and flags == ["--no-screen"]
     with pytest.raises(UserError, match="no such file"):
-        configured(find("demo"), ["--config", "nothing.json"])
+        configured(find("demo"), take_config(["--config", "nothing.json"])[0])
