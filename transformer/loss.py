@@ -68,10 +68,10 @@ def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float) -> Array:
-    low = whole_rows(table.astype(x.dtype))
+    low, total_row = _low_and_sum(table, x.dtype)
 
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _chunk_loss(chunk[0], low, chunk[1], smoothing)[0].sum(), None
+        return total + _chunk_loss(chunk[0], low, total_row, chunk[1], smoothing)[0].sum(), None
 
     return jax.lax.scan(add, jnp.zeros(()), _chunks(x, targets, groups=1))[0]
 
@@ -82,11 +82,11 @@ def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[
     The table's gradient is accumulated separately for each group of rows on different devices, [G, V, D], so that its
     84 MB are all-reduced once, and not once per chunk.
     """
-    low, groups = whole_rows(table.astype(x.dtype)), row_groups()
+    (low, total_row), groups = _low_and_sum(table, x.dtype), row_groups()
 
     def add(total: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         x, targets = chunk
-        losses, logits, normalizer = _chunk_loss(x, low, targets, smoothing)
+        losses, logits, normalizer = _chunk_loss(x, low, total_row, targets, smoothing)
         gradient = _logits_gradient(logits, normalizer, targets, smoothing)
         dtable = jnp.einsum("GBTV,GBTD->GVD", gradient, x, preferred_element_type=jnp.float32)
         return (total[0] + losses.sum(axis=(1, 2)), total[1] + dtable), jnp.einsum("GBTV,VD->GBTD", gradient, low)
@@ -104,7 +104,15 @@ def _backward(smoothing: float, gradients: tuple[Array, Array], scale: Array) ->
 _chunked_loss.defvjp(_forward, _backward)
 
 
-def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, Array, Array]:
+def _low_and_sum(table: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
+    """The table [V, D] in the type of the matmuls, and the sum of its rows, float32 [D]: once, not once per chunk."""
+    low = whole_rows(table.astype(dtype))
+    return low, low.astype(jnp.float32).sum(axis=0)
+
+
+def _chunk_loss(
+    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
+) -> tuple[Array, Array, Array]:
     """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding; the logits [G, B, T, V]; and log Z [G, B, T].
 
     The logits have the dtype of x and are read twice, for their maximum and for the sum of exponentials. The loss also
@@ -115,12 +123,12 @@ def _chunk_loss(x: Array, table: Array, targets: Array, smoothing: float) -> tup
     logits = jnp.einsum("GBTD,VD->GBTV", x, table)
     highest = logits.max(axis=-1).astype(jnp.float32)
     normalizer = highest + jnp.log(jnp.exp(logits.astype(jnp.float32) - highest[..., None]).sum(axis=-1))
-    exact, total = x.astype(jnp.float32), table.astype(jnp.float32).sum(axis=0)
+    exact = x.astype(jnp.float32)
     # Rounded as the logits are: else log Z of a confident model could be less than the target's logit.
     right = (exact * table[targets].astype(jnp.float32)).sum(axis=-1).astype(logits.dtype).astype(jnp.float32)
     expected = (1 - smoothing - wrong) * right
     if smoothing:
-        expected += wrong * (exact * total).sum(axis=-1)
+        expected += wrong * (exact * total_row).sum(axis=-1)
     return jnp.where(targets != PAD, normalizer - expected, 0.0), logits, normalizer
 
 
