@@ -24,6 +24,7 @@ from experiments.planning.roofline import by_part, cost_of, direction_of, line_o
 from experiments.planning.targets import Target, find_target
 from experiments.training.memory import memory_of
 from transformer.config import UserError
+from transformer.flops import train_flops
 
 TOP = 20
 
@@ -54,7 +55,8 @@ def main() -> None:
     measured = read_profile(settings.measured) if settings.measured else {}
     print_parts(kernels, target)
     print_top(kernels, target, measured)
-    print_step(kernels, target, settings.rows * settings.width * settings.fill, count, memory)
+    flops = settings.rows * train_flops(experiment.model, settings.width, settings.width) / count
+    print_step(kernels, target, settings.rows * settings.width * settings.fill, flops, count, memory)
 
 
 def print_parts(kernels: list[Kernel], target: Target) -> None:
@@ -79,14 +81,17 @@ def print_top(kernels: list[Kernel], target: Target, measured: dict[str, float])
         )
 
 
-def print_step(kernels: list[Kernel], target: Target, tokens: float, count: int, memory: int | None) -> None:
-    """The whole step."""
+def print_step(
+    kernels: list[Kernel], target: Target, tokens: float, flops: float, count: int, memory: int | None
+) -> None:
+    """The whole step, where the model itself needs so many operations for each device."""
     cost = cost_of(kernels, target)
-    rate = cost.flops / cost.seconds
+    rate = flops / cost.seconds
     print(f"\npredicted step on {count} x {target.label} ({target.measured}):")
     print(f"  {cost.kernels:,} kernels, {cost.bytes / 1e9:.1f} GB, {cost.flops / 1e12:.2f} TFLOP a device")
     print(f"  {cost.seconds * 1e3:.1f} ms, {tokens / cost.seconds:,.0f} target tokens/s")
-    print(f"  {rate / 1e12:.0f} TFLOP/s, {rate / target.matmul_rate:.0%} of the rate of a large matrix product")
+    share = rate / target.matmul_rate
+    print(f"  {rate / 1e12:.0f} TFLOP/s, {share:.0%} of the rate of a large matrix product; recomputation not counted")
     if memory is not None:
         print(f"  {memory / 1e9:.2f} GB of memory of {target.memory / 1e9:.0f}, exact")
 

@@ -21,6 +21,7 @@ PATHS = tuple(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tg
 # Settings that may change when a run resumes: none of them affects the results up to a given step.
 MAY_CHANGE = (
     *PATHS,
+    "model.kernels",
     "data.languages",
     "data.max_unknown",
     "train.steps",

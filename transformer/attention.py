@@ -1,5 +1,6 @@
 """Section 3.2: scaled dot-product attention, multi-head attention, and the attention masks."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import PAD, ModelConfig
+from transformer.kernels.flash_attention import flash_attention, flash_attention_runs
 from transformer.matmul import einsum
 from transformer.registry import Registry
 
@@ -99,6 +101,32 @@ def scaled_dot_product_attention(
     return (output / total).astype(values.dtype), exps / total
 
 
+class Projection(nnx.Module):
+    """x W + b, to or from all heads at once, as one matmul over the flattened axes of the heads.
+
+    Args:
+        inputs: the last axes of x, (D,) or (N, H).
+        outputs: the axes that replace them, (N, K) or (D,). `kernel` is [*inputs, *outputs] and `bias` is [*outputs].
+    """
+
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], config: ModelConfig, *, rngs: nnx.Rngs):
+        # Glorot initialization, with fan-in and fan-out over all heads, as for one [D, N*K] matrix.
+        axes = range(len(inputs)), range(len(inputs), len(inputs) + len(outputs))
+        glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", *map(tuple, axes))
+        self.kernel = nnx.Param(glorot(rngs.params(), (*inputs, *outputs)))
+        self.bias = nnx.Param(jax.nn.initializers.zeros(rngs.params(), outputs))
+        self.inputs, self.outputs = inputs, outputs
+        self.dtype = jnp.dtype(config.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """[..., *inputs] -> [..., *outputs]"""
+        batch = x.shape[: x.ndim - len(self.inputs)]
+        width = math.prod(self.inputs)
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        y = x.astype(self.dtype).reshape(*batch, width) @ kernel.reshape(width, -1) + bias.ravel()
+        return y.reshape(*batch, *self.outputs)
+
+
 class MultiHeadAttention(nnx.Module):
     """Section 3.2.2: Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
@@ -108,29 +136,27 @@ class MultiHeadAttention(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         D, N, K, H = config.d_model, config.num_heads, config.d_k, config.d_v
-
-        def projection(equation: str, shape: tuple[int, ...], bias: tuple[int, ...], inputs: tuple[int, ...]):
-            # Glorot initialization, with fan-in and fan-out over all heads, as for one [D, N*K] matrix.
-            outputs = tuple(axis for axis in range(3) if axis not in inputs)
-            glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
-            return nnx.Einsum(equation, shape, bias, dtype=jnp.dtype(config.dtype), kernel_init=glorot, rngs=rngs)
-
-        self.query = projection("BTD,DNK->BTNK", (D, N, K), (N, K), inputs=(0,))
-        self.key = projection("BSD,DNK->BNKS", (D, N, K), (N, K), inputs=(0,))
-        self.value = projection("BSD,DNH->BSNH", (D, N, H), (N, H), inputs=(0,))
-        self.output = projection("BNTH,NHD->BTD", (N, H, D), (D,), inputs=(0, 1))
+        self.kernels = config.kernels
+        self.query = Projection((D,), (N, K), config, rngs=rngs)
+        self.key = Projection((D,), (N, K), config, rngs=rngs)
+        self.value = Projection((D,), (N, H), config, rngs=rngs)
+        self.output = Projection((N, H), (D,), config, rngs=rngs)
 
     def project(self, memory: Array, rotate: Rotate = identity) -> KeysValues:
         """Projects `memory` [B, S, D] to keys and values."""
-        keys = rotate(self.key(memory).swapaxes(2, 3)).swapaxes(2, 3)
-        return KeysValues(keys, self.value(memory).swapaxes(1, 2))
+        keys = rotate(self.key(memory).swapaxes(1, 2))
+        return KeysValues(keys.swapaxes(2, 3), self.value(memory).swapaxes(1, 2))
 
     def attend(self, queries: Array, keys: Array, values: Array, context: AttentionContext) -> tuple[Array, Array]:
         """Queries [B, N, T, K], keys [B, N, K, S] and values [B, N, S, H] -> output [B, N, T, H], weights [B, N, T, S].
 
         To implement another kind of attention, override only this method.
         """
-        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
+        output, weights = scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
+        if self.kernels and flash_attention_runs(queries, keys, values, context.bias):
+            # The same output. The compiler drops the plain one, and the weights unless they are used.
+            output = flash_attention(queries, keys, values, context.mask)
+        return output, weights
 
     def __call__(
         self, x: Array, attended: KeysValues, context: AttentionContext, weights: list[Array] | None = None
@@ -142,7 +168,7 @@ class MultiHeadAttention(nnx.Module):
         heads, attention = self.attend(context.rotate(self.query(x).swapaxes(1, 2)), *attended, context)
         if weights is not None:
             weights.append(attention)
-        return self.output(heads)
+        return self.output(heads.swapaxes(1, 2))
 
 
 ATTENTIONS: Registry[type[MultiHeadAttention]] = Registry("model.attention", {"softmax": MultiHeadAttention})

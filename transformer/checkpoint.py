@@ -24,7 +24,7 @@ from jax import Array
 from orbax.checkpoint import checkpoint_managers as policies
 
 from transformer.config import UserError
-from transformer.layers import random_bits
+from transformer.dropout import random_bits
 from transformer.processes import all_processes, on_first_process
 from transformer.train import Params, TrainState
 

@@ -71,6 +71,9 @@ class ModelConfig:
     """Position of the normalization: post is LayerNorm(x + f(x)), as in the paper; pre is x + f(LayerNorm(x))."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of matmul inputs and activations. Parameters, softmax, norm statistics and sums of the loss are float32."""
+    kernels: bool = True
+    """Use fused kernels where there are any for the device and the type, such as FlashAttention on a GPU in bfloat16.
+    They compute the same, up to rounding; turn them off to see the plain operations in a profile."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")

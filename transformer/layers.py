@@ -9,42 +9,26 @@ from jax import Array
 
 from transformer.attention import ATTENTIONS, AttentionContext, KeysValues, MultiHeadAttention
 from transformer.config import ModelConfig
-from transformer.mesh import first_row
+from transformer.dropout import dropout, split_key
+from transformer.kernels.residual import add_and_norm, residual_runs
 from transformer.registry import Registry
 
 
-def split_key(key: Array | None, count: int) -> list[Array | None]:
-    """Splits a dropout key into `count` keys. None (no dropout) gives a list of None."""
-    return [None] * count if key is None else list(jax.random.split(key, count))
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """max(0, x), whose gradient reads the output: the input need not be kept, nor written by the matmul before it."""
+    return jnp.maximum(x, 0)
 
 
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Section 5.4: zeroes each entry with probability `rate`, and scales up the rest. Without a key, returns x."""
-    if key is None or rate == 0.0:
-        return x
-    # Divide by the keep probability after rounding to a multiple of 2^-32, so that the mean is preserved exactly.
-    threshold = min(round(rate * 2**32), 2**32 - 1)
-    return jnp.where(random_bits(key, x.shape) >= jnp.uint32(threshold), x / (1 - threshold / 2**32), 0).astype(x.dtype)
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    return (y := relu(x)), y
 
 
-def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random uint32 array of the given shape: each entry is a hash of the key and of the entry's index.
-
-    XLA can therefore compute the bits where they are used, without writing them to memory, and devices that share a
-    batch draw the same bits as a single device would.
-    """
-    place = jnp.full(shape, first_row(shape[0]), jnp.uint32)
-    for axis, size in enumerate(shape):
-        place = (place if axis == 0 else place * jnp.uint32(size)) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    first, second = jax.random.key_data(key)[:2]
-    return _mix(_mix(place + first) ^ second)
+def _relu_backward(y: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where(y != 0, gradient, 0),)
 
 
-def _mix(x: Array) -> Array:
-    """Bijective mixing function of uint32: flipping one input bit flips about half of the output bits."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 class FeedForward(nnx.Module):
@@ -58,7 +42,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """[B, T, D] -> [B, T, D]"""
-        return self.outer(jax.nn.relu(self.inner(x)))
+        return self.outer(relu(self.inner(x.reshape(-1, x.shape[-1])))).reshape(x.shape)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -96,12 +80,17 @@ class Residual(nnx.Module):
         self.norm = make_norm(config, rngs=rngs)
         self.pre = config.norm == "pre"
         self.rate = config.dropout
+        self.kernels = config.kernels
 
     def __call__(self, x: Array, sublayer: Callable[[Array], Array], key: Array | None) -> Array:
         """x [B, T, D] -> [B, T, D]"""
         if self.pre:
             return x + dropout(sublayer(self.norm(x)), self.rate, key)
-        return self.norm(x + dropout(sublayer(x), self.rate, key))
+        update = sublayer(x)
+        if self.kernels and type(self.norm) is LayerNorm and residual_runs(x, update):
+            assert self.norm.scale is not None and self.norm.bias is not None
+            return add_and_norm(x, update, self.norm.scale[...], self.norm.bias[...], self.norm.epsilon, self.rate, key)
+        return self.norm(x + dropout(update, self.rate, key))
 
 
 class EncoderLayer(nnx.Module):

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer.config import PAD
+from transformer.kernels.cross_entropy import cross_entropy_and_gradient, cross_entropy_runs
 from transformer.mesh import platform, row_groups, whole_rows
 
 # Tokens whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the matrix units.
-_TOKENS_ON_CPU, _TOKENS = 512, 4096
+_TOKENS_ON_CPU, _TOKENS = 512, 8192
 
 
 def cross_entropy(logits: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -48,7 +49,9 @@ def least_loss(smoothing: float, vocabulary: int) -> float:
     return -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / (vocabulary - 1))
 
 
-def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
+def tied_cross_entropy(
+    x: Array, table: Array, targets: Array, smoothing: float = 0.0, kernels: bool = True
+) -> tuple[Array, Array]:
     """`cross_entropy` with tied embeddings: the logits are x table^T (section 3.4), computed one chunk at a time.
 
     For 25,000 tokens and a vocabulary of 37,000, the full logits would be the largest array of the training step
@@ -59,15 +62,16 @@ def tied_cross_entropy(x: Array, table: Array, targets: Array, smoothing: float 
         table: embedding matrix [V, D], float32.
         targets: [B, T] ids; padding is ignored.
         smoothing: eps_ls in the paper, in [0, 1).
+        kernels: use the fused kernel where it runs.
 
     Returns:
         (sum, count), float32 scalars.
     """
-    return _chunked_loss(x, table, targets, smoothing), (targets != PAD).sum().astype(jnp.float32)
+    return _chunked_loss(x, table, targets, smoothing, kernels), (targets != PAD).sum().astype(jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float, kernels: bool) -> Array:
     low, total_row = _low_and_sum(table, x.dtype)
 
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
@@ -76,18 +80,20 @@ def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float) -> A
     return jax.lax.scan(add, jnp.zeros(()), _chunks(x, targets, groups=1))[0]
 
 
-def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[Array, tuple[Array, Array]]:
+def _forward(
+    x: Array, table: Array, targets: Array, smoothing: float, kernels: bool
+) -> tuple[Array, tuple[Array, Array]]:
     """Computes loss and gradient together, while a chunk's logits exist; the backward pass only scales the gradient.
 
     The table's gradient is accumulated separately for each group of rows on different devices, [G, V, D], so that its
     84 MB are all-reduced once, and not once per chunk.
     """
     (low, total_row), groups = _low_and_sum(table, x.dtype), row_groups()
+    one_chunk = _fused_losses_and_gradient if kernels and cross_entropy_runs(x) else _losses_and_gradient
 
     def add(total: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         x, targets = chunk
-        losses, logits, normalizer = _chunk_loss(x, low, total_row, targets, smoothing)
-        gradient = _logits_gradient(logits, normalizer, targets, smoothing)
+        losses, gradient = one_chunk(x, low, total_row, targets, smoothing)
         dtable = jnp.einsum("GBTV,GBTD->GVD", gradient, x, preferred_element_type=jnp.float32)
         return (total[0] + losses.sum(axis=(1, 2)), total[1] + dtable), jnp.einsum("GBTV,VD->GBTD", gradient, low)
 
@@ -96,7 +102,9 @@ def _forward(x: Array, table: Array, targets: Array, smoothing: float) -> tuple[
     return loss.sum(), (jnp.moveaxis(dx, 0, 2).reshape(x.shape), dtable.sum(axis=0))
 
 
-def _backward(smoothing: float, gradients: tuple[Array, Array], scale: Array) -> tuple[Array, Array, None]:
+def _backward(
+    smoothing: float, kernels: bool, gradients: tuple[Array, Array], scale: Array
+) -> tuple[Array, Array, None]:
     dx, dtable = gradients
     return (dx * scale).astype(dx.dtype), (dtable * scale).astype(dtable.dtype), None
 
@@ -108,6 +116,21 @@ def _low_and_sum(table: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
     """The table [V, D] in the type of the matmuls, and the sum of its rows, float32 [D]: once, not once per chunk."""
     low = whole_rows(table.astype(dtype))
     return low, low.astype(jnp.float32).sum(axis=0)
+
+
+def _losses_and_gradient(
+    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
+) -> tuple[Array, Array]:
+    """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding, and the gradient of their sum by logits [G, B, T, V]."""
+    losses, logits, normalizer = _chunk_loss(x, table, total_row, targets, smoothing)
+    return losses, _logits_gradient(logits, normalizer, targets, smoothing)
+
+
+def _fused_losses_and_gradient(
+    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
+) -> tuple[Array, Array]:
+    """The same by one kernel, which reads the logits once and adds them up as it does."""
+    return cross_entropy_and_gradient(jnp.einsum("GBTD,VD->GBTV", x, table), targets, smoothing)
 
 
 def _chunk_loss(

@@ -3,9 +3,10 @@
 Batches are sharded along `data` and `fsdp`, parameters along `fsdp` and `tensor` (transformer/parallel.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +37,13 @@ def tracing_for(platform: str) -> Iterator[None]:
 
 def row_groups() -> int:
     """Number of equal groups into which the rows of the traced batch are sharded across devices."""
+    return axis_size("data") * axis_size("fsdp")
+
+
+def axis_size(axis: str) -> int:
+    """Size of a mesh axis along which the compiler shards the arrays being traced; 1 where each device sees its own."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes:  # one device, or shard_map: each device sees only its rows
-        return 1
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return 1 if mesh.empty or mesh.manual_axes else mesh.shape[axis]
 
 
 def whole_rows(table: Array) -> Array:
@@ -48,13 +52,23 @@ def whole_rows(table: Array) -> Array:
     Otherwise the compiler would shard the looked-up vectors along D, while everything that follows is sharded along
     the batch, and it could convert between the two only by replicating the vectors on all devices.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] == 1:
+    if axis_size("fsdp") == 1:
         return table
     return jax.lax.with_sharding_constraint(table, P("tensor", None))
 
 
 def first_row(rows: int) -> Array | int:
-    """Index in the whole batch of the first of the `rows` being traced. Nonzero only with mesh.step = pmap."""
-    own = jax.sharding.get_abstract_mesh().manual_axes
+    """Index in the whole batch of the first of the `rows` being traced. Nonzero only where each device sees its own."""
+    own = tuple(axis for axis in jax.sharding.get_abstract_mesh().manual_axes if axis in ROW_AXES)
     return jax.lax.axis_index(own).astype(jnp.uint32) * jnp.uint32(rows) if own else 0
+
+
+def on_own_shards(function: Callable[..., Any], arguments: tuple[P, ...], results: Any) -> Callable[..., Any]:
+    """Runs `function` on each device's own shards, for a kernel that the compiler cannot partition.
+
+    `arguments` are the partition specs of its arguments, and `results` those of what it returns.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:
+        return function
+    return jax.shard_map(function, in_specs=arguments, out_specs=results, check_vma=False)

@@ -10,7 +10,8 @@ from jax import Array
 
 from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
-from transformer.layers import DecoderLayer, EncoderLayer, dropout, make_norm, split_key
+from transformer.dropout import dropout, split_key
+from transformer.layers import DecoderLayer, EncoderLayer, make_norm
 from transformer.matmul import einsum
 from transformer.mesh import whole_rows
 from transformer.positions import POSITIONS

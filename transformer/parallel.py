@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
-from transformer.mesh import AXES, ROW_AXES
+from transformer.mesh import AXES, ROW_AXES, platform
 from transformer.train import Batch, Metrics, TrainState, TrainStep, init_state, make_train_step
 
 ROWS = P(ROW_AXES)
@@ -39,6 +39,10 @@ RULES: tuple[tuple[str, P], ...] = (
     ("", P()),  # normalization, biases of width D, counters: small, so replicated
 )
 """Sharding rules: (suffix of the path of an array in the train state, its partition spec). The first match applies."""
+
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
+"""Options of XLA for the training step on a GPU. They leave each matmul to cuBLAS, which adds the bias and applies the
+ReLU before it writes its result; matmuls by Triton, or merged ones, leave that to another pass over the activations."""
 
 
 def make_mesh(config: MeshConfig, model: ModelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -167,7 +171,12 @@ def parallel_step(experiment: Experiment, mesh: Mesh) -> Any:
     """The training step of `make_train_step`, jitted for arrays on the mesh."""
     step = pmap_step(experiment, mesh) if experiment.mesh.step == "pmap" else pjit_step(experiment, mesh)
     state_shardings = jax.tree.map(lambda x: x.sharding, state_on(mesh, experiment))
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, NamedSharding(mesh, P())))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(state_shardings, NamedSharding(mesh, P())),
+        compiler_options=GPU_OPTIONS if platform() == "gpu" else None,
+    )
 
 
 def pjit_step(experiment: Experiment, mesh: Mesh) -> TrainStep:

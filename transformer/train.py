@@ -74,7 +74,7 @@ def batch_loss(
 ) -> tuple[Array, Array]:
     """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, with teacher forcing."""
     x = model.outputs(batch["source"], batch["target"], key)
-    return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing)
+    return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing, model.config.kernels)
 
 
 DROPOUT = 0x64726F70  # "drop"
@@ -127,12 +127,19 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         loss, tokens, grads = add_up(gradient_sum(state.params, batch, dropout_key(key, state.step)))
-        grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
-        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(state.step + 1, experiment)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-        # A NaN or infinity anywhere makes a norm non-finite; the whole step is then discarded.
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm(params))
+
+        def update(grads: Params, params: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
+            grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
+            direction, opt_state = optimizer.update(grads, opt_state, params)
+            return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state
+
+        # A NaN or infinity anywhere makes the sum of squares non-finite; the whole step is then discarded. The update
+        # is computed once to see this and again to write it: reading its inputs twice takes less than storing it.
+        tried, _ = update(grads, state.params, jax.lax.optimization_barrier(state.opt_state))
+        squares = jax.tree.map(lambda g, p: jnp.sum(g * g + p * p), grads, tried)
+        finite = jnp.isfinite(loss + sum(jax.tree.leaves(squares)))
+        params, opt_state = update(grads, state.params, state.opt_state)
 
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

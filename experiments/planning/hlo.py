@@ -24,6 +24,9 @@ _FREE = {
 }  # fmt: skip
 """Operations that move nothing: names for what is there already, or numbers that the next kernel makes itself."""
 
+STATED_FLOPS = r'serialized_metadata = "\{\\22flops\\22: \\22(\d+)'
+"""Of a kernel of transformer/kernels: what it computes, in its own words, since XLA does not look into it."""
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -64,6 +67,8 @@ class Kernel(NamedTuple):
     network_bytes: float = 0.0
     """Of a collective: what it has to move, as the size of its result or operand, whichever is larger."""
     done: int | None = None
+    is_own: bool = False
+    """Whether it is one of transformer/kernels and not the compiler's or a library's."""
     """Of an asynchronous collective: how many kernels the program has started when it waits for the result."""
 
 
@@ -213,6 +218,9 @@ class Program:
             op_name[1] if op_name else "",
             frames,
             times * network,
+            is_own=bool(
+                re.search(r'custom_call_target="(__gpu\$xla\.gpu\.triton|triton_kernel_call)', instruction.attributes)
+            ),
         )
 
     def _fusion_bytes(self, fusion: Instruction, around: dict[str, Instruction]) -> tuple[float, float]:
@@ -262,6 +270,8 @@ class Program:
             axes = [int(axis) for axis in re.findall(r"\d+", found[1])] if found else []
             left = dims_of(around[instruction.operands[0]].shape)
             return 2.0 * math.prod(dims_of(instruction.shape)) * math.prod(left[axis] for axis in axes)
+        if instruction.opcode == "custom-call" and (stated := re.search(STATED_FLOPS, instruction.attributes)):
+            return float(stated[1])
         if instruction.opcode == "dot":
             left = dims_of(around[instruction.operands[0]].shape)
             found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)

@@ -15,7 +15,9 @@ def command(experiment, workdir) -> list[str]:
     flags = ["--workdir", str(workdir)]
     for part in ("model", "data", "optimizer", "train", "mesh"):
         for name, value in vars(getattr(experiment, part)).items():
-            if value is not None:
+            if isinstance(value, bool):
+                flags += [f"--{part}.{'' if value else 'no-'}{name.replace('_', '-')}"]
+            elif value is not None:
                 flags += [f"--{part}.{name.replace('_', '-')}", str(value)]
     return [sys.executable, "-m", "experiments", "train", "small", *flags]
 

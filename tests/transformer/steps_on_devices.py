@@ -1,16 +1,19 @@
 """Twenty training steps on as many devices as XLA_FLAGS makes: `python steps_on_devices.py OUT LAYOUT ...`.
 
-A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap. OUT/<layout>.npz holds
-the parameters, the losses and the bytes of state on a device.
+A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap; with "kernels-" before
+it, the step uses the GPU kernels, interpreted. OUT/<layout>.npz holds the parameters, the losses and the bytes of state
+on a device.
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from tests.transformer.kernels_on_cpu import kernels_on_cpu
 from transformer.config import (
     EOS,
     PAD,
@@ -33,7 +36,7 @@ from transformer.parallel import (
 )
 from transformer.train import init_state, make_train_step
 
-STEPS, ROWS, LENGTH = 20, 14, 12
+STEPS, ROWS, LENGTH = 20, 14, 16
 
 EXPERIMENT = Experiment(
     "devices",
@@ -67,26 +70,31 @@ def layout(name: str) -> MeshConfig:
 
 def main(out: Path, names: list[str]) -> None:
     """Runs the layouts one after the other."""
-    key = jax.random.key(0)
     for name in names:
-        if name == "one":
-            step, state = jax.jit(make_train_step(EXPERIMENT)), init_state(EXPERIMENT)
-            put, size = lambda batch: batch, total_bytes(state)
-        else:
-            experiment = replace(EXPERIMENT, mesh=layout(name))
-            mesh = make_mesh(experiment.mesh, experiment.model)
-            step, state, rows = parallel_step(experiment, mesh), init_on(mesh, experiment), padded_rows(ROWS, mesh, 2)
-            size = bytes_per_device(state)
+        with kernels_on_cpu() if name.startswith("kernels-") else nullcontext():
+            run(out, name)
 
-            def put(batch, mesh=mesh, rows=rows):
-                return put_rows(batch, mesh, rows)
 
-        losses = []
-        for batch in batches():
-            state, metrics = step(state, put(batch), key)
-            losses.append(float(metrics.loss))
-        params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
-        np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
+def run(out: Path, name: str) -> None:
+    """Runs one layout."""
+    if name == "one":
+        step, state = jax.jit(make_train_step(EXPERIMENT)), init_state(EXPERIMENT)
+        put, size = lambda batch: batch, total_bytes(state)
+    else:
+        experiment = replace(EXPERIMENT, mesh=layout(name.removeprefix("kernels-")))
+        mesh = make_mesh(experiment.mesh, experiment.model)
+        step, state, rows = parallel_step(experiment, mesh), init_on(mesh, experiment), padded_rows(ROWS, mesh, 2)
+        size = bytes_per_device(state)
+
+        def put(batch):
+            return put_rows(batch, mesh, rows)
+
+    losses = []
+    for batch in batches():
+        state, metrics = step(state, put(batch), jax.random.key(0))
+        losses.append(float(metrics.loss))
+    params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+    np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer.layers import FeedForward, LayerNorm, Residual, dropout, random_bits
+from transformer.dropout import dropout, random_bits
+from transformer.layers import FeedForward, LayerNorm, Residual
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -19,7 +19,7 @@ from transformer.mesh import AXES
 from transformer.parallel import divides, make_mesh, padded_rows, state_on
 
 ROOT = Path(__file__).parents[2]
-LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap")
+LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap", "kernels-1x8x1", "kernels-2x2x2", "kernels-pmap")
 
 
 @pytest.fixture(scope="module")
