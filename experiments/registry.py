@@ -93,19 +93,19 @@ def custom_parts(experiment: Experiment) -> CustomParts:
 
 
 def with_relative_paths(parts: CustomParts) -> CustomParts:
-    """Replaces absolute paths, since a record is read on other machines too.
-
-    A file below the current folder gets its relative path, any other file its name alone.
-    """
-    here = Path.cwd()
-
-    def shown(file: Path) -> str:
-        return str(file.relative_to(here)) if file.is_relative_to(here) else file.name
-
+    """Replaces absolute paths, since a record is read on other machines too."""
     return {
-        setting: part | {"file": shown(Path(part["file"]))} if "file" in part else part
+        setting: part | {"file": relative_path(part["file"])} if "file" in part else part
         for setting, part in parts.items()
     }
+
+
+def relative_path(file: str) -> str:
+    """Returns a path that is absolute as relative to the current folder, or as the name alone if it is outside."""
+    path, here = Path(file), Path.cwd()
+    if not path.is_absolute():
+        return file
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
 def check_parts(needed: CustomParts, log: Callable[[str], object]) -> None:

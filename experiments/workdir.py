@@ -79,7 +79,7 @@ class WorkDir:
             lock.close()
             raise
         write_whole(self.vocabulary, tokenizer.to_bytes())
-        write_whole(self.config, (json.dumps(asdict(experiment), indent=2) + "\n").encode())
+        write_whole(self.config, (json.dumps(asdict(with_absolute_paths(experiment)), indent=2) + "\n").encode())
         return lock
 
     def _check_ours(self) -> None:
@@ -107,6 +107,11 @@ class WorkDir:
             self.check_text(self.newest_meta().get("data"), text)
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
+
+    def text(self) -> dict[str, Any] | None:
+        """Returns the sources of the text that the run was trained on, for `prepare`; None without a checkpoint."""
+        sources: dict[str, Any] | None = self.newest_meta().get("data", {}).get("sources")
+        return sources
 
     def newest_meta(self) -> dict[str, Any]:
         """Returns the metadata of the newest checkpoint; empty if there is none."""
@@ -265,6 +270,17 @@ def value_of(settings: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         settings = settings[part]
     return settings
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Makes the paths of the user's own files absolute, so that a run can be used from any folder.
+
+    A path that does not exist, such as one from another machine, stays as it is.
+    """
+    names = [name.removeprefix("data.") for name in PATHS]
+    given = {name: Path(value) for name in names if (value := getattr(experiment.data, name))}
+    found: dict[str, Any] = {name: str(path.absolute()) for name, path in given.items() if path.exists()}
+    return replace(experiment, data=replace(experiment.data, **found))
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -77,7 +77,7 @@ def run_prepare(arguments: Arguments) -> None:
     missing = task.missing(given.experiment.data)
     if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
-    data = prepare(given.experiment.data)
+    data = prepare(given.experiment.data, known=WorkDir(named.run).text() if named.run else None)
     if not missing and (wrong := task.warning(data.text("dev", "target"), target_language(given.experiment.data))):
         print(f"warning: {wrong}")
     print(f"{counted(len(data.train), 'training pair')} in {data.path}")
@@ -87,7 +87,8 @@ def run_plan(arguments: Arguments) -> None:
     """plan NAME: show the size, time and cost of a run before it starts, and how it differs from the paper"""
     named = experiment_of("plan", arguments)
     given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.experiment.name}")
-    for line in plan(given.experiment, given.measure, log_to_stderr, given.target):
+    run = WorkDir(named.run) if named.run else None
+    for line in plan(given.experiment, given.measure, log_to_stderr, given.target, run):
         print(line, flush=True)
 
 
@@ -201,11 +202,8 @@ def run_attention(arguments: Arguments) -> None:
     if given.png_of and not given.png:
         raise UserError("--png-of selects what --png FILE shows: it needs --png FILE")
     run = find_workdir(name)
-    page = given.html
-    if not (given.html or given.png or given.json):
-        run.figures.mkdir(exist_ok=True)
-        page = run.figures / "attention.html"
-    outputs = [path for path in (page, given.png, given.json) if path]
+    page = given.html or (None if given.png or given.json else run.figures / "attention.html")
+    outputs = [path for path in (given.html, given.png, given.json) if path]
     for path in outputs:
         check_output(path)
     if len({path.resolve() for path in outputs}) < len(outputs):
@@ -213,6 +211,8 @@ def run_attention(arguments: Arguments) -> None:
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
         draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
+    if not outputs:
+        run.figures.mkdir(exist_ok=True)
     for path, text_of in ((page, to_page), (given.json, to_json)):
         if path:
             with written(path) as output:
@@ -226,7 +226,7 @@ def run_evaluate(arguments: Arguments) -> None:
     name, flags = run_of("evaluate", arguments)
     given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
     if given.record:
-        given.record.parent.mkdir(parents=True, exist_ok=True)
+        check_folders(given.record.parent)
         if given.record.is_dir():
             raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
+from experiments.workdir import WorkDir
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -44,11 +45,16 @@ class Text(NamedTuple):
 
 
 def plan(
-    experiment: Experiment, measure: bool, log: Callable[[str], None] = print, target: str | None = None
+    experiment: Experiment,
+    measure: bool,
+    log: Callable[[str], None] = print,
+    target: str | None = None,
+    run: WorkDir | None = None,
 ) -> Iterator[str]:
     """Yields lines to print. With `measure`, the step is compiled and a few steps are timed on this device.
 
-    With a target ("8xh100"), the step is compiled for that instead, and nothing is run.
+    With a target ("8xh100"), the step is compiled for that instead, and nothing is run. If the settings are those of a
+    run, the text that the run was trained on need not exist any more.
 
     UserError for a corpus that cannot be prepared, for components that fail the preflight checks, and for a target that
     cannot be compiled for.
@@ -63,7 +69,7 @@ def plan(
     missing = task.missing(experiment.data)
     if missing:
         yield f"warning: {missing}"
-    text = text_of(experiment.data, experiment.train.seed)
+    text = text_of(experiment.data, experiment.train.seed, log, run.text() if run else None)
     if (
         text.data
         and not missing
@@ -114,11 +120,13 @@ def estimates(flops: float) -> Iterator[str]:
         yield f"  {accelerator.name:22} {needed:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
 
 
-def text_of(config: DataConfig, seed: int) -> Text:
+def text_of(
+    config: DataConfig, seed: int, log: Callable[[str], None] = print, known: dict[str, Any] | None = None
+) -> Text:
     """Prepares a corpus and plans its batches. WMT14 is not downloaded for this: if it is not prepared, lengths are
-    assumed."""
+    assumed. `known` is that of `prepare`."""
     corpus = find_corpus(config)
-    path = find_prepared(config)
+    path = find_prepared(config, log=log, known=known)
     if path is None and isinstance(corpus, WMT14):
         pairs = PAIRS[corpus.name]
         lengths = assumed_lengths(pairs, config.max_length)

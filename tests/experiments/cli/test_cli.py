@@ -168,13 +168,92 @@ def test_bad_text_is_refused_before_anything_is_written(program, own, train_flag
     before = set(data_dir.iterdir())
     assert expected in refused(program("train", "small", *train_flags(own)))
     assert not (tmp_path / "run").exists()
-    assert set(data_dir.iterdir()) <= before | {data_dir / "downloads"}
+    assert set(data_dir.iterdir()) <= before
 
 
 def test_an_incomplete_set_of_files_names_the_missing_one(program, text):
     error = refused(program("train", "small", "--data.train-src", text / "train.en"))
     assert "--data.train-tgt is missing" in error
     assert "--data.train-src is missing" in refused(program("train", "base"))
+
+
+@pytest.fixture
+def copied(micro, run, own, tmp_path):
+    """A run on `own`, whose text may go; its prepared data is that of the same text."""
+    shutil.copytree(run.path, tmp_path / "run")
+    settings = run.settings()
+    names = {f"{split}_{side}": own / f"{split}.{language}" for split in ("train", "dev", "test")
+             for side, language in (("src", "en"), ("tgt", "de"))}  # fmt: skip
+    settings["data"] |= {name: str(path) for name, path in names.items()}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("words", [["plan", "--no-measure"], ["prepare"]], ids=lambda words: words[0])
+def test_what_was_prepared_is_enough_to_plan_and_to_prepare_as_it_is_to_train(program, copied, own, words):
+    shutil.rmtree(own)
+    verb, *flags = words
+    result = program(verb, copied, *flags)
+    assert result.code == 0 and "214 training pairs" in result.out
+    said = result.out + result.err
+    assert said.count("warning: ") == 1 and f"{own / 'train.en'} does not exist (nor 5 other text files)" in said
+
+
+@pytest.mark.parametrize("words", [["plan", "--no-measure"], ["prepare"]], ids=lambda words: words[0])
+def test_an_experiment_is_planned_from_what_was_prepared_under_the_same_paths(
+    program, own, data_flags, words, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "prepared"))
+    verb, *flags = words
+    flags += ["--data.vocab-size", "200", *data_flags(own)]
+    assert program("prepare", "small", *flags[1 if verb == "plan" else 0 :]).code == 0
+    (own / "train.de").unlink()
+    assert "300 training pairs" in program(verb, "small", *flags).out
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train"])
+def test_text_that_cannot_be_found_names_the_remedy_and_creates_nothing(
+    program, copied, own, tmp_path, monkeypatch, verb
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("DATA_DIR")
+    (own / "train.de").unlink()
+    result = program(verb, copied)
+    error = refused(result)
+    assert "train.de: no such file, and prepared ($DATA_DIR) has no data prepared from it" in error
+    assert "--data.train-tgt" in error and "set DATA_DIR" in error
+    assert "warning" not in result.err + result.out
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_command_that_fails_creates_no_folder(program, run, own, tmp_path, monkeypatch, data_flags):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DATA_DIR", "new/prepared")
+    monkeypatch.setattr("data.fetch._continue", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    assert "no network" in refused(program("prepare", "multi30k-tiny"))
+    assert "at most" in refused(program("prepare", "small", *data_flags(own), "--data.vocab-size", "8000"))
+    record = ("--record", "new/record.json")
+    assert "no such file" in refused(
+        program("evaluate", run.path, *record, "--data.test-src", "a", "--data.test-tgt", "b")
+    )
+    shutil.rmtree(run.figures, ignore_errors=True)
+    assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
+    assert not run.figures.exists() and not list((tmp_path / "here").iterdir())
+
+
+def test_a_run_can_be_used_from_another_folder(program, own, data_flags, tmp_path, monkeypatch):
+    """Its text was given by relative paths, and is prepared there again."""
+    monkeypatch.chdir(own)
+    tiny = ["--model.num-layers", "1", "--model.d-model", "16", "--model.d-ff", "16", "--train.steps", "1"]
+    flags = [*data_flags(Path(".")), "--data.vocab-size", "200", "--data.batch-tokens", "300", *tiny]
+    assert program("train", "small", *flags, "--workdir", tmp_path / "run").code == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DATA_DIR", "prepared")
+    result = program("plan", "../run", "--no-measure")
+    assert result.code == 0 and "warning" not in result.out + result.err and "300 training pairs" in result.out
 
 
 def test_too_large_a_vocabulary_says_how_large_it_can_be(program, data_flags, text, tmp_path):
