@@ -43,25 +43,10 @@ its "file", if there is one, and "sha256". Functions, classes and methods of thi
 their qualified names in the same form."""
 
 
-def load_parts_files(arguments: list[str]) -> list[str]:
-    """Runs the file of every --parts flag, at any position, and returns the other arguments."""
-    rest, waiting = [], iter(arguments)
-    for argument in waiting:
-        name, _, value = argument.partition("=")
-        if name != FLAG:
-            rest.append(argument)
-            continue
-        value = value or next(waiting, "")
-        if not value:
-            raise UserError(f"{FLAG} needs a Python file")
-        run_file(Path(value))
-    return rest
-
-
 def run_file(path: Path) -> None:
     """Runs a Python file that registers components. UserError if it cannot be run."""
     if not path.is_file():
-        raise UserError(f"{FLAG} {path}: no such file")
+        raise UserError(f"{FLAG} {path}: {'not a file' if path.exists() else 'no such file'}")
     name = f"parts of {path.resolve()}"  # the whole path: two files with the same name are two modules
     spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None:

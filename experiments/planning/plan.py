@@ -19,7 +19,7 @@ from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
-from experiments.workdir import WorkDir
+from experiments.workdir import WorkDir, title_of
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -63,7 +63,7 @@ def plan(
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)
-    yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
+    yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matrix products in {model.dtype}"
     task = task_of(experiment.data)
     missing = task.missing(experiment.data)

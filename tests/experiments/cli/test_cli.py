@@ -96,7 +96,7 @@ def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "--model.num-layers wants a whole number, not 'three'" in refused(
+    assert "--model.num-layers must be a whole number, not 'three'" in refused(
         program("train", "demo", "--model.num-layers", "three")
     )
     assert "unexpected arguments: --all" in refused(program("list", "--all"))
@@ -225,6 +225,12 @@ def test_text_that_cannot_be_found_names_the_remedy_and_creates_nothing(
     assert "--data.train-tgt" in error and "set DATA_DIR" in error
     assert "warning" not in result.err + result.out
     assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("verb", ["explain", "plan"])
+def test_what_is_said_of_a_run_names_it(program, run, verb):
+    result = program(verb, run.path, *(["--no-measure"] if verb == "plan" else []))
+    assert f"{run.path} (micro)" in result.out.splitlines()[0]
 
 
 def test_a_command_that_fails_creates_no_folder(program, run, own, tmp_path, monkeypatch, data_flags):
@@ -593,16 +599,16 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
 
 def test_a_flag_without_its_value_says_what_it_wants(program, run):
     for verb, flags, message in (
-        ("attention", ("A dog.", "--html"), "--html wants a path"),
-        ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
-        ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
-        ("evaluate", ("--data.test-src",), "--data.test-src wants a path"),
-        ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
-        ("translate", ("--beam",), "--beam wants a whole number"),
-        ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
-        ("translate", ("--n-best=two",), "--n-best wants a whole number, not 'two'"),
-        ("evaluate", ("--checkpoint",), "--checkpoint wants a value"),
-        ("score", ("--source", "--target"), "--source wants a path"),
+        ("attention", ("A dog.", "--html"), "--html needs a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html needs a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of needs one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src needs a path"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of must be one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam needs a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha must be a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best must be a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint needs a string"),
+        ("score", ("--source", "--target"), "--source needs a path"),
     ):
         assert refused(program(verb, run.path, *flags)) == f"error: {message}"
 
@@ -621,7 +627,7 @@ def test_every_flag_says_what_it_wants():
         with suppress(UserError):
             parse(kind, [flag], default, "x")
             continue  # a switch, or a list, which may be empty
-        with pytest.raises(UserError, match=rf"^{flag} wants (a value|a path|a whole number|a number|one of .*)$"):
+        with pytest.raises(UserError, match=rf"^{flag} needs (a string|a path|a whole number|a number|one of .*)$"):
             parse(kind, [flag], default, "x")
         asked += 1
     assert asked > 60
