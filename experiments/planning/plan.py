@@ -13,7 +13,7 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
-from experiments.planning.accelerators import ACCELERATORS
+from experiments.planning.accelerators import MACHINES
 from experiments.planning.advice import advice
 from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
@@ -109,15 +109,15 @@ def plan(
 
 def estimates(flops: float) -> Iterator[str]:
     """Yields the time and price of this many operations on common accelerators; a single line if it is short."""
-    hours = [accelerator.hours(flops) for accelerator in ACCELERATORS]
+    hours = [machine.hours(flops) for machine in MACHINES]
     if max(hours) < SHORT:
         yield f"estimate      less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
         return
     yield "estimated hours on common accelerators (sources: experiments/planning/accelerators.py):"
-    for accelerator, needed in zip(ACCELERATORS, hours, strict=True):
-        cost = needed * accelerator.devices * accelerator.dollars if accelerator.dollars else None
+    for machine, needed in zip(MACHINES, hours, strict=True):
+        cost = needed * machine.devices * machine.dollars if machine.dollars else None
         price = "" if cost is None else f", about ${cost:,.0f}" if cost >= 1 else ", less than $1"
-        yield f"  {accelerator.name:22} {needed:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
+        yield f"  {machine.name:26} {needed:7.1f} hours at {machine.reached:.0%} of the peak{price}"
 
 
 def text_of(
