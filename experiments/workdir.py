@@ -87,7 +87,7 @@ class WorkDir:
         try:
             self.experiment()
         except UserError as error:
-            raise UserError(f"{error}: choose another --workdir") from error
+            raise UserError(f"{error}; choose another --workdir") from error
 
     def _check(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None) -> None:
         if self.is_average():
