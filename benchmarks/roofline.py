@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmarks.train import SIZES
 from data.batching import Shape
+from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for
 from experiments.planning.hlo import Kernel, Program
 from experiments.planning.roofline import by_part, cost_of, direction_of, line_of, part_of, seconds_of
-from experiments.planning.targets import Target, find_target
 from experiments.training.memory import memory_of
 from transformer.config import UserError
 from transformer.flops import train_flops
@@ -59,7 +59,7 @@ def main() -> None:
     print_step(kernels, target, settings.rows * settings.width * settings.fill, flops, count, memory)
 
 
-def print_parts(kernels: list[Kernel], target: Target) -> None:
+def print_parts(kernels: list[Kernel], target: Accelerator) -> None:
     """A line for each part and direction."""
     print(f"{'part':18} {'direction':9} {'kernels':>7} {'GB':>7} {'TFLOP':>7} {'ms':>7}")
     for (part, direction), cost in by_part(kernels, target).items():
@@ -69,7 +69,7 @@ def print_parts(kernels: list[Kernel], target: Target) -> None:
         )
 
 
-def print_top(kernels: list[Kernel], target: Target, measured: dict[str, float]) -> None:
+def print_top(kernels: list[Kernel], target: Accelerator, measured: dict[str, float]) -> None:
     """The kernels that take longest, or those that a profile names."""
     print(f"\n{'ms':>7} {'measured':>9} {'MB':>7} {'GFLOP':>6} {'times':>5}  part, operation, line")
     longest = sorted(kernels, key=lambda kernel: -seconds_of(kernel, target))
@@ -82,7 +82,7 @@ def print_top(kernels: list[Kernel], target: Target, measured: dict[str, float])
 
 
 def print_step(
-    kernels: list[Kernel], target: Target, tokens: float, flops: float, count: int, memory: int | None
+    kernels: list[Kernel], target: Accelerator, tokens: float, flops: float, count: int, memory: int | None
 ) -> None:
     """The whole step, where the model itself needs so many operations for each device."""
     cost = cost_of(kernels, target)

@@ -107,21 +107,23 @@ class FilesCorpus:
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
-    known: dict[str, Source] = field(default_factory=dict)
-    """By role, the sources of earlier prepared data. A file that no longer exists is assumed to be unchanged."""
+
+    def paths(self) -> dict[str, Path]:
+        """Returns the files by role, such as "train.source"."""
+        return {
+            f"{split}.{side}": path
+            for split, files in self.files.items()
+            for side, path in zip(("source", "target"), files, strict=True)
+        }
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        result = {}
-        for split, files in self.files.items():
-            for side, path in zip(("source", "target"), files, strict=True):
-                role = f"{split}.{side}"
-                if role in self.known and not path.exists():
-                    log(f"warning: {path} does not exist: using the data prepared earlier from {self.known[role].name}")
-                    result[role] = self.known[role]
-                    continue
-                check_file(path)
-                result[role] = Source(str(path), sha256_of(path))
-        return result
+        return {role: self.source(role) for role in self.paths()}
+
+    def source(self, role: str) -> Source:
+        """Returns the absolute path and the SHA-256 of a file. UserError if it cannot be read."""
+        path = self.paths()[role]
+        check_file(path)
+        return Source(str(path.absolute()), sha256_of(path))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         return islice(read_pairs(*self.files[split]), count)

@@ -13,16 +13,16 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.corpora import SPLITS, WMT14, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
-from data.folders import atomic_folder, remove_abandoned
+from data.folders import atomic_folder, created, remove_abandoned
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
@@ -73,29 +73,50 @@ def prepare(
     """Tokenizes a corpus, or opens the data that an earlier call with the same text and settings prepared.
 
     Args:
-        known: the "sources" of an earlier manifest. A user-defined file that no longer exists is assumed to be the one
-            listed there.
+        known: the "sources" of the manifest that a run was trained on, as in `find_prepared`.
 
     Raises:
         UserError: an error that the user can fix: in the corpus, its files or the vocabulary size, or a full disk.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if isinstance(corpus, FilesCorpus):
-        corpus = replace(corpus, known={role: Source(**facts) for role, facts in (known or {}).items()})
     with os_errors_explained(data_dir):
+        if isinstance(corpus, FilesCorpus) and (gone := _gone(corpus)):
+            if (found := find_prepared(config, data_dir, log, known)) is None:
+                raise UserError(
+                    f"{corpus.paths()[gone[0]]}: no such file, and {data_dir} ($DATA_DIR) has no data prepared from "
+                    f"it: give the file with {_flag(gone[0])}, or set DATA_DIR to the folder with its prepared data"
+                )
+            path = found
+        else:
+            path = _prepared(config, corpus, data_dir, log)
+    data = open_prepared(path)
+    check_unknown(data.manifest["splits"], config.max_unknown)
+    return data
+
+
+def _prepared(config: DataConfig, corpus: Corpus, data_dir: Path, log: Log) -> Path:
+    """Returns the folder of a corpus whose text is available, after creating it if it does not exist."""
+    with created(data_dir):
         sources = corpus.sources(data_dir / "downloads", log)
-    path = _folder(config, corpus, sources, data_dir)
-    if not path.exists():
-        with os_errors_explained(data_dir):
-            data_dir.mkdir(parents=True, exist_ok=True)
+        path = _folder(config, corpus, sources, data_dir)
+        if not path.exists():
             remove_abandoned(data_dir)
             with atomic_folder(path) as folder:
                 log(f"preparing {path}")
                 _build(folder, config, corpus, sources, data_dir / "downloads", log)
-    data = open_prepared(path)
-    check_unknown(data.manifest["splits"], config.max_unknown)
-    return data
+    return path
+
+
+def _gone(corpus: FilesCorpus) -> list[str]:
+    """Returns the roles of the files that do not exist."""
+    return [role for role, path in corpus.paths().items() if not path.exists()]
+
+
+def _flag(role: str) -> str:
+    """Returns the flag that gives the file of a role: --data.train-src of "train.source"."""
+    split, side = role.split(".")
+    return f"--data.{split}-{'src' if side == 'source' else 'tgt'}"
 
 
 def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
@@ -126,20 +147,48 @@ def _folder(config: DataConfig, corpus: Corpus, sources: dict[str, Source], data
     return data_dir / f"{corpus.name}-{config.vocab_type}{config.vocab_size}-{_digest(config, sources)[:8]}"
 
 
-def find_prepared(config: DataConfig, data_dir: Path | None = None) -> Path | None:
-    """Returns the folder that an earlier `prepare` created for this configuration, or None. Does not build WMT14."""
+def find_prepared(
+    config: DataConfig, data_dir: Path | None = None, log: Log = print, known: dict[str, Any] | None = None
+) -> Path | None:
+    """Returns the folder that an earlier `prepare` created for this configuration, or None. Does not build WMT14.
+
+    A user-defined file that no longer exists is assumed to be the one in `known`, the "sources" of the manifest that a
+    run was trained on, or else the one that data was prepared from under the same absolute path. The log says so.
+    """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
     if isinstance(corpus, WMT14):  # the hash of its text is known only where the text was built
-        for path in sorted(data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")):
-            manifest = _manifest_if_readable(path)
-            if manifest and all(manifest[name] == value for name, value in _settings(config).items()):
-                return path
-        return None
-    if isinstance(corpus, FilesCorpus) and not all(path.is_file() for pair in corpus.files.values() for path in pair):
-        return None
-    path = _folder(config, corpus, corpus.sources(data_dir / "downloads", print), data_dir)
-    return path if _manifest_if_readable(path) else None
+        return next(_prepared_before(config, corpus, data_dir, lambda role, source: True), None)
+    if not (isinstance(corpus, FilesCorpus) and (gone := _gone(corpus))):
+        path = _folder(config, corpus, corpus.sources(data_dir / "downloads", log), data_dir)
+        return path if _manifest_if_readable(path) else None
+    paths = corpus.paths()
+    hashes = {role: corpus.source(role).sha256 for role in paths if role not in gone}
+    hashes |= {role: known[role]["sha256"] for role in gone if known and role in known}
+
+    def same(role: str, source: dict[str, str]) -> bool:
+        return source["sha256"] == hashes[role] if role in hashes else source["name"] == str(paths[role].absolute())
+
+    if found := next(_prepared_before(config, corpus, data_dir, same), None):
+        others = len({paths[role] for role in gone}) - 1
+        more = f" (nor {counted(others, 'other text file')})" if others else ""
+        log(f"warning: {paths[gone[0]]} does not exist{more}: using the data prepared earlier in {found}")
+    return found
+
+
+def _prepared_before(
+    config: DataConfig, corpus: Corpus, data_dir: Path, same: Callable[[str, dict[str, str]], bool]
+) -> Iterator[Path]:
+    """Yields the folders prepared with these settings from sources, by role, that are the `same`; the newest first."""
+    folders = data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")
+    for path in sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True):
+        manifest = _manifest_if_readable(path)
+        if (
+            manifest
+            and all(manifest[name] == value for name, value in _settings(config).items())
+            and all(same(role, source) for role, source in manifest["sources"].items())
+        ):
+            yield path
 
 
 def prepared_of_hash(digest: str, data_dir: Path) -> Path | None:

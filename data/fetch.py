@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO
 
+from data.folders import created
 from transformer.config import UserError
 
 _CHUNK = 1 << 20  # bytes read at a time
@@ -90,9 +91,8 @@ def _download(file: RemoteFile, path: Path, log: Callable[[str], object]) -> Non
 
     Resumes an interrupted download if the server supports it. The file is locked against a second process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    with part.open("ab") as out:
+    with created(path.parent), part.open("ab") as out:
         try:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -4,8 +4,22 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def created(folder: Path) -> Iterator[None]:
+    """Creates a folder and its parents. If the body fails, those of them that are new and still empty are removed."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        raise
 
 
 @contextmanager

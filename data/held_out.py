@@ -63,7 +63,10 @@ def held_out(
     if isinstance(corpus, FilesCorpus):
         corpus = replace(corpus, files={split: corpus.files[split]})
         if gone := [str(path) for path in corpus.files[split] if not path.exists()]:
-            raise UserError(f"{gone[0]}: no such file, and {data_dir} ($DATA_DIR) does not contain its prepared data")
+            raise UserError(
+                f"{gone[0]}: no such file, and {data_dir} ($DATA_DIR) does not contain its prepared data: set DATA_DIR "
+                f"to the folder that does, or correct the path in the run's config.json"
+            )
     with os_errors_explained(data_dir):
         found = corpus.sources(data_dir / "downloads", log)
         files = {role: source._asdict() for role, source in found.items() if role.split(".")[0] == split}

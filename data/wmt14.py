@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.fetch import RemoteFile, check_disk_space, fetch, sha256_of
-from data.folders import atomic_folder
+from data.folders import atomic_folder, created
 from data.text import read_pairs
 from transformer.config import UserError
 
@@ -85,19 +85,17 @@ def adopt(language: str, archives: Archives, given: Path, downloads: Path, log: 
 def _build_from(paths: dict[str, Path], language: str, folder: TextFolder, log: Log) -> None:
     names = [f"{split}.{side}" for split in SPLITS.values() for side in ("en", language)]
     packed = sum(path.stat().st_size for path in paths.values())
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    # The unpacked text, the records made from it, and the text again.
-    check_disk_space(folder.path.parent, 8 * packed, "the unpacked archives")
-    log(f"building wmt14_translate/{language}-en with tensorflow-datasets")
     with _made(folder, names, f"tensorflow-datasets wmt14_translate/{language}-en") as new:
+        # The unpacked text, the records made from it, and the text again.
+        check_disk_space(new, 8 * packed, "the unpacked archives")
+        log(f"building wmt14_translate/{language}-en with tensorflow-datasets")
         build_text(language, paths, new)
 
 
 @contextmanager
 def _made(folder: TextFolder, names: list[str], origin: str) -> Iterator[Path]:
     """Yields a temporary folder for the text, then adds sources.json and renames it to `folder`."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder.path) as new:
+    with created(folder.path.parent), atomic_folder(folder.path) as new:
         yield new
         for path in new.iterdir():
             if path.is_dir():

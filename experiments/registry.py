@@ -43,25 +43,10 @@ its "file", if there is one, and "sha256". Functions, classes and methods of thi
 their qualified names in the same form."""
 
 
-def load_parts_files(arguments: list[str]) -> list[str]:
-    """Runs the file of every --parts flag, at any position, and returns the other arguments."""
-    rest, waiting = [], iter(arguments)
-    for argument in waiting:
-        name, _, value = argument.partition("=")
-        if name != FLAG:
-            rest.append(argument)
-            continue
-        value = value or next(waiting, "")
-        if not value:
-            raise UserError(f"{FLAG} needs a Python file")
-        run_file(Path(value))
-    return rest
-
-
 def run_file(path: Path) -> None:
     """Runs a Python file that registers components. UserError if it cannot be run."""
     if not path.is_file():
-        raise UserError(f"{FLAG} {path}: no such file")
+        raise UserError(f"{FLAG} {path}: {'not a file' if path.exists() else 'no such file'}")
     name = f"parts of {path.resolve()}"  # the whole path: two files with the same name are two modules
     spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None:
@@ -93,19 +78,19 @@ def custom_parts(experiment: Experiment) -> CustomParts:
 
 
 def with_relative_paths(parts: CustomParts) -> CustomParts:
-    """Replaces absolute paths, since a record is read on other machines too.
-
-    A file below the current folder gets its relative path, any other file its name alone.
-    """
-    here = Path.cwd()
-
-    def shown(file: Path) -> str:
-        return str(file.relative_to(here)) if file.is_relative_to(here) else file.name
-
+    """Replaces absolute paths, since a record is read on other machines too."""
     return {
-        setting: part | {"file": shown(Path(part["file"]))} if "file" in part else part
+        setting: part | {"file": relative_path(part["file"])} if "file" in part else part
         for setting, part in parts.items()
     }
+
+
+def relative_path(file: str) -> str:
+    """Returns a path that is absolute as relative to the current folder, or as the name alone if it is outside."""
+    path, here = Path(file), Path.cwd()
+    if not path.is_absolute():
+        return file
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
 def check_parts(needed: CustomParts, log: Callable[[str], object]) -> None:

@@ -98,7 +98,7 @@ class Translator:
         """
         run, checkpoint = find_workdir(workdir), str(checkpoint)
         meta = read_meta(run.checkpoints, checkpoint)
-        experiment = run.with_current_data(Experiment.from_dict(meta["experiment"]))
+        experiment = run.with_current_data(Experiment.from_dict(meta["experiment"], run.checkpoints))
         check_parts(meta.get("parts", {}), log)
         tokenizer = Tokenizer.load(run.vocabulary)
         if tokenizer.sha256 != meta["vocabulary"]:

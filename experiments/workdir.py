@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,14 +81,14 @@ class WorkDir:
             lock.close()
             raise
         write_whole(self.vocabulary, tokenizer.to_bytes())
-        write_whole(self.config, (json.dumps(asdict(experiment), indent=2) + "\n").encode())
+        write_whole(self.config, (json.dumps(asdict(with_absolute_paths(experiment)), indent=2) + "\n").encode())
         return lock
 
     def _check_ours(self) -> None:
         try:
-            Experiment.from_dict(self.settings())
+            self.experiment()
         except UserError as error:
-            raise UserError(f"{self.config} does not hold the settings of a run: choose another --workdir") from error
+            raise UserError(f"{error}; choose another --workdir") from error
 
     def _check(self, experiment: Experiment, tokenizer: Tokenizer, text: dict[str, Any] | None) -> None:
         if self.is_average():
@@ -96,7 +97,7 @@ class WorkDir:
                 f"choose another --workdir"
             )
         if self.config.exists():
-            differing = differences(self.settings(), asdict(experiment))
+            differing = differences(asdict(self.experiment()), asdict(experiment))
             if blocking := [name for name in differing if not name.startswith(MAY_CHANGE)]:
                 raise UserError(
                     f"{self.path} holds another experiment (it differs in {', '.join(blocking)}): "
@@ -108,6 +109,11 @@ class WorkDir:
             self.check_text(self.newest_meta().get("data"), text)
         if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
+
+    def text(self) -> dict[str, Any] | None:
+        """Returns the sources of the text that the run was trained on, for `prepare`; None without a checkpoint."""
+        sources: dict[str, Any] | None = self.newest_meta().get("data", {}).get("sources")
+        return sources
 
     def newest_meta(self) -> dict[str, Any]:
         """Returns the metadata of the newest checkpoint; empty if there is none."""
@@ -160,7 +166,7 @@ class WorkDir:
     def with_current_data(self, experiment: Experiment) -> Experiment:
         """Returns a checkpoint's experiment with the current data paths and languages from config.json."""
         try:
-            now = Experiment.from_dict(self.settings()).data
+            now = self.experiment().data
         except UserError:  # the checkpoints are enough to use a run
             return experiment
         names = [name.removeprefix("data.") for name in MAY_CHANGE if name.startswith("data.")]
@@ -173,7 +179,7 @@ class WorkDir:
         does not reset it.
         """
         try:
-            before = Experiment.from_dict(self.settings()) if saved_steps(self.checkpoints) else experiment
+            before = self.experiment() if saved_steps(self.checkpoints) else experiment
         except UserError:  # `claim` reports it
             before = experiment
         if experiment.data.languages is None and is_own_text(experiment.data):
@@ -186,18 +192,55 @@ class WorkDir:
         """Returns config.json as a dict."""
         return read_json(self.config)
 
+    def experiment(self) -> Experiment:
+        """Returns the settings of the run. UserError names config.json and what is wrong with it."""
+        return Experiment.from_dict(self.settings(), self.config)
+
+
+def title_of(experiment: Experiment, run: WorkDir | None) -> str:
+    """Returns the name of an experiment, after the path of the run that it is from: "runs/a (small)"."""
+    return f"{run.path} ({experiment.name})" if run else experiment.name
+
 
 def find_workdir(name: str | Path) -> WorkDir:
-    """Returns the run at a path, or with a name under runs/. UserError if there is none."""
+    """Returns the run at a path, or with a name under runs/. UserError if there is none, with similar ones."""
     if found := [path for path in _paths(name) if (path / "config.json").is_file()]:
         return WorkDir(found[0])
-    paths = " or ".join(map(str, _paths(name)))
-    raise UserError(f"no run at {paths}: train one with `python -m experiments train NAME`")
+    raise UserError(no_such_run(name))
 
 
 def is_run(name: str | Path) -> bool:
-    """Returns whether `find_workdir` would find a run, or the name can only be a path."""
-    return os.sep in str(name) or any((path / "config.json").is_file() for path in _paths(name))
+    """Returns whether `find_workdir` would find a run."""
+    return any((path / "config.json").is_file() for path in _paths(name))
+
+
+def no_such_run(name: str | Path) -> str:
+    """Returns the error message for a run that does not exist: similar ones, or else the newest ones."""
+    paths = [path for path in _paths(name) if path.parts[:2] != ("runs", "runs")]
+    problem = f"no run at {' or '.join(map(str, paths))}"
+    if near := similar_runs(name):
+        return f"{problem}; did you mean: {', '.join(near)}?"
+    if runs := _runs_near(name):
+        newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
+        return f"{problem}; the newest runs are: {', '.join(map(str, newest[:3]))}"
+    return f"{problem}: train one with `python -m experiments train NAME`"
+
+
+def similar_runs(name: str | Path) -> list[str]:
+    """Returns up to three runs whose path, or name under runs/, resembles this one."""
+    runs = _runs_near(name)
+    names = {str(run): run for run in runs}
+    names |= {str(run.relative_to("runs")): run for run in runs if run.is_relative_to("runs")}
+    found = [names[near] for near in get_close_matches(os.path.normpath(name), names)]
+    return [str(run) for run in dict.fromkeys(found)]
+
+
+def _runs_near(name: str | Path) -> list[Path]:
+    """Returns the runs under runs/ and in the folder where this one would be."""
+    folders = dict.fromkeys((Path(os.path.normpath(name)).parent, Path("runs")))
+    found = [config.parent for folder in folders for config in folder.glob("*/config.json")]
+    found += [config.parent for config in Path("runs").glob("*/*/config.json")]
+    return [run for run in dict.fromkeys(found) if WorkDir(run).vocabulary.is_file()]  # others have a config.json too
 
 
 def _paths(name: str | Path) -> list[Path]:
@@ -266,6 +309,17 @@ def value_of(settings: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         settings = settings[part]
     return settings
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Makes the paths of the user's own files absolute, so that a run can be used from any folder.
+
+    A path that does not exist, such as one from another machine, stays as it is.
+    """
+    names = [name.removeprefix("data.") for name in PATHS]
+    given = {name: Path(value) for name in names if (value := getattr(experiment.data, name))}
+    found: dict[str, Any] = {name: str(path.absolute()) for name, path in given.items() if path.exists()}
+    return replace(experiment, data=replace(experiment.data, **found))
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, find
-from experiments.cli.arguments import parse, take_config
+from experiments.cli.arguments import load_parts_files, parse, take_config
 from experiments.cli.flags import (
     Attending,
     Averaging,
@@ -26,7 +26,7 @@ from experiments.cli.flags import (
 )
 from experiments.cli.verbs import VERBS
 from experiments.evaluation.metrics import METRICS
-from experiments.registry import REGISTRIES, load_parts_files
+from experiments.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -85,6 +85,13 @@ def test_what_is_shared_imports_from_no_room(name):
         assert not imported.startswith("experiments.") or imported.split(".")[1] in SHARED, imported
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_needs_no_command_line(path):
+    """A machine that is rented for its GPU may lack the libraries of the command line."""
+    needed = {name for name in imports(path) if name.startswith(("experiments.cli", "tyro"))}
+    assert needed <= {"experiments.cli.compilation_cache.keep_compiled"}
+
+
 def test_the_program_runs_where_torch_and_tensorflow_cannot_be_had():
     # None in sys.modules makes an import fail, also one that a library tries.
     code = "import sys; sys.modules.update(torch=None, tensorflow=None); from experiments.cli.main import main"

@@ -266,11 +266,20 @@ def signed(meta: dict[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object. UserError names the file if it is missing or contains anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_duplicates)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {brief(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is not a JSON object")
+    return content
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Builds an object of a JSON file. ValueError if a name occurs twice: json would keep only the last value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
     return content
 
 

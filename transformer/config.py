@@ -5,10 +5,12 @@ The string below a field is its help text on the command line. The defaults are 
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 # Reserved ids of every vocabulary: padding, beginning of sentence, end of sentence, unknown.
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -263,40 +265,85 @@ class Experiment:
             )
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> Self:
+    def from_dict(cls, settings: dict[str, Any], source: Path | None = None) -> Self:
         """Inverse of `dataclasses.asdict`, for settings read from JSON. A missing setting takes its default.
 
-        UserError for an unknown field, or for a value that does not contain settings.
+        Args:
+            source: the file that the settings were read from, which errors name.
+
+        Raises:
+            UserError: an unknown setting (the message suggests similar ones), or a value that is not valid.
         """
         try:
             return _from_dict(cls, settings)
-        except (TypeError, AttributeError) as error:
-            raise UserError(f"these are not the settings of an experiment: {error}") from error
+        except UserError as error:
+            if source is None:
+                raise
+            raise UserError(f"{source}: {error}") from error
 
 
 def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"{prefix.rstrip('.') or 'an experiment'} must be an object with settings, not {settings!r:.60}"
+        )
     known = {f.name: f for f in fields(cls)}
     if unknown := sorted(set(settings) - set(known)):
-        raise UserError(f"unknown setting {unknown[0]!r} of {cls.__name__}: written by another version?")
-    nested = {name: f.type for name, f in known.items() if is_dataclass(f.type)}
+        raise UserError(_unknown_setting(prefix + unknown[0], [prefix + name for name in known]))
+    required = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - set(settings)):
+        raise UserError(f"the setting {prefix + missing[0]!r} is missing")
     values = {}
     for name, value in settings.items():
-        if name in nested:
-            values[name] = _from_dict(nested[name], value, f"{name}.")
+        if is_dataclass(known[name].type):
+            values[name] = _from_dict(known[name].type, value, f"{prefix}{name}.")
         else:
             values[name] = _typed(prefix + name, known[name].type, value)
     return cls(**values)
 
 
+def _unknown_setting(name: str, siblings: list[str]) -> str:
+    """Returns the error message for an unknown setting: with similar ones, or else with those of its section."""
+
+    def last(dotted: str) -> str:  # a common prefix would make any two settings of a section similar
+        return dotted.rpartition(".")[2]
+
+    for names in (siblings, list(_setting_names(Experiment))):
+        words = get_close_matches(last(name), list(map(last, names)), n=1)
+        if near := [other for other in names if last(other) in words]:
+            return f"unknown setting {name!r}; did you mean {' or '.join(map(repr, near))}?"
+    return f"unknown setting {name!r}; there are: {', '.join(siblings)}"
+
+
+def _setting_names(cls: Any, prefix: str = "") -> Iterator[str]:
+    for f in fields(cls):
+        yield prefix + f.name
+        if is_dataclass(f.type):
+            yield from _setting_names(f.type, f"{prefix}{f.name}.")
+
+
 def _typed(name: str, kind: Any, value: Any) -> Any:
-    """The value, if it is of the type of its field: JSON says neither what is whole nor which names there are."""
-    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    """Returns the value if it has the type of its field, since JSON has neither integers nor enumerations."""
+    options = _options(kind)
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):
                 return value
         elif (option is float and type(value) is int) or type(value) is option:
             return value
-    words = {int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
-    wanted = [", ".join(get_args(o)) if get_origin(o) is Literal else words.get(o, str(o)) for o in options]
-    raise UserError(f"{name} must be {' or '.join(wanted)}, not {value!r:.60}")
+    null = " or null" if NoneType in options else ""
+    raise UserError(f"{name} must be {expected(kind)}{null}, not {value!r:.60}")
+
+
+def expected(kind: Any) -> str:
+    """Describes the values of a type other than None, for messages: "a whole number", "one of post, pre"."""
+    words = {int: "a whole number", float: "a number", str: "a string", Path: "a path"}
+    return " or ".join(
+        f"one of {', '.join(get_args(option))}" if get_origin(option) is Literal else words.get(option, "a value")
+        for option in _options(kind)
+        if option is not NoneType
+    )
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)  # `Literal[...] | None` is a Union

@@ -1,19 +1,22 @@
 """Arguments of a command: the name of an experiment or a run, and flags that set the fields of a dataclass."""
 
 import io
+import os
 import re
+import sys
 from contextlib import redirect_stderr
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import tyro
 
 from experiments.presets import EXPERIMENTS, find
-from experiments.workdir import find_workdir, is_run
+from experiments.registry import FLAG, run_file
+from experiments.workdir import WorkDir, differences, find_workdir, is_run, no_such_run, similar_runs
 from transformer.checkpoint import read_json
-from transformer.config import Experiment, UserError
+from transformer.config import Experiment, UserError, expected
 
 Arguments = list[str]
 
@@ -29,52 +32,105 @@ class Named(NamedTuple):
     """The settings that a command starts from, and its remaining flags."""
 
     experiment: Experiment
-    run: Path | None
-    """The work directory, if a run was named."""
+    run: WorkDir | None
+    """The run, if one was named."""
     flags: Arguments
+
+    @property
+    def name(self) -> str:
+        """The name of what was named: of the run, or else of the experiment."""
+        return str(self.run.path) if self.run else self.experiment.name
 
 
 def experiment_of(verb: str, arguments: Arguments) -> Named:
     """Splits [NAME, flags...] into settings and flags.
 
-    NAME is an experiment, or a run whose settings are used. `--config FILE` overrides some of these settings; without a
-    NAME, the file provides all of them. UserError if the name or the file does not exist.
+    NAME is an experiment, or a run whose settings are used; if it is both, the experiment. `--config FILE` overrides
+    some of these settings; without a NAME, the file provides all of them. UserError if the name or the file does not
+    exist.
     """
     config, arguments = take_config(arguments)
     if config and (not arguments or arguments[0].startswith("--")):
-        return Named(Experiment.from_dict({"name": config.stem} | read_settings(config)), None, arguments)
+        default = {"name": config.stem} if config.is_file() else {}  # a pipe has no name for the run
+        return Named(Experiment.from_dict(default | read_settings(config), config), None, arguments)
     name, flags = run_of(verb, arguments)
-    if name in EXPERIMENTS or not is_run(name):  # if both exist, NAME is the experiment, and runs/NAME is the run
+    if name in EXPERIMENTS:
+        note_run(name)
         return Named(configured(find(name), config), None, flags)
+    if is_run(name):
+        run = find_workdir(name)
+        return Named(configured(run.experiment(), config), run, flags)
+    raise UserError(no_such_name(name))
+
+
+def note_run(name: str) -> None:
+    """Prints a note if the name of an experiment is also that of a run with other settings."""
+    if not is_run(name):
+        return
     run = find_workdir(name)
-    return Named(configured(Experiment.from_dict(run.settings()), config), run.path, flags)
+    try:
+        same = not differences(run.settings(), asdict(find(name)))
+    except UserError:  # not the settings of a run
+        same = False
+    if not same:
+        path = run.path if os.sep in str(run.path) else f"./{run.path}"
+        print(f"note: {name} is the experiment; the run with this name has other settings: use {path}", file=sys.stderr)
+
+
+def no_such_name(name: str) -> str:
+    """Returns the error message for a name that is neither an experiment nor a run, with what may be meant."""
+    if Path(name).is_file():
+        return f"{name} is a file, not an experiment or a run: perhaps --config {name}"
+    if os.sep in name:
+        return no_such_run(name)
+    near = [*get_close_matches(name, EXPERIMENTS), *similar_runs(name)]
+    if near:
+        return f"no experiment or run {name!r}; did you mean: {', '.join(near)}?"
+    return f"no experiment or run {name!r}; the experiments are: {', '.join(EXPERIMENTS)}"
 
 
 def configured(experiment: Experiment, config: Path | None) -> Experiment:
     """Returns an experiment with the settings of a `--config` file, if there is one, in place of its own."""
-    return Experiment.from_dict(merged(asdict(experiment), read_settings(config))) if config else experiment
+    return Experiment.from_dict(merged(asdict(experiment), read_settings(config)), config) if config else experiment
 
 
 def take_config(arguments: Arguments) -> tuple[Path | None, Arguments]:
     """Returns the file of `--config FILE`, at any position, and the other arguments."""
-    rest, found, waiting = [], None, iter(arguments)
+    files, rest = take_flag("--config", "a JSON file, such as config.json of a run", arguments)
+    if len(files) > 1:
+        raise UserError("--config is given twice: put all settings into one file")
+    return (files[0] if files else None), rest
+
+
+def load_parts_files(arguments: Arguments) -> Arguments:
+    """Runs the file of every --parts flag, at any position, and returns the other arguments."""
+    files, rest = take_flag(FLAG, "a Python file", arguments)
+    for file in files:
+        run_file(file)
+    return rest
+
+
+def take_flag(flag: str, what: str, arguments: Arguments) -> tuple[list[Path], Arguments]:
+    """Returns the files that a flag gives, at any position, and the other arguments. `what` describes such a file."""
+    files, rest, waiting = [], [], iter(arguments)
     for argument in waiting:
         name, _, value = argument.partition("=")
-        if name != "--config":
+        if name != flag:
             rest.append(argument)
-            continue
-        if found is not None:
-            raise UserError("--config is given twice: put all settings into one file")
-        value = value or next(waiting, "")
-        if not value:
-            raise UserError("--config needs a JSON file, such as config.json of a run")
-        found = Path(value)
-    return found, rest
+        elif value := value or next(waiting, ""):
+            files.append(Path(value))
+        else:
+            raise UserError(f"{flag} needs {what}")
+    return files, rest
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Reads settings from a JSON file: all, as in config.json, or some. UserError if it cannot be read."""
-    if not path.is_file():
+    """Reads settings from a JSON file or a pipe: all, as in config.json, or some. UserError if it cannot be read."""
+    if path.is_dir():
+        inside = path / "config.json"
+        remedy = f"perhaps --config {inside}" if inside.is_file() else "give a JSON file"
+        raise UserError(f"--config {path} is a directory: {remedy}")
+    if not path.exists():
         raise UserError(f"--config {path}: no such file")
     return read_json(path)
 
@@ -134,26 +190,22 @@ def unknown(said: str, near: list[str]) -> str:
 def in_words(said: str, kind: type) -> str:
     """What tyro says of a flag without a value, or with one that cannot be, in this program's words."""
     if missing := re.match(r"Missing value for argument '(--[\w.-]+)'", said):
-        return f"{missing[1]} wants {wanted(kind, missing[1])}"
+        return f"{missing[1]} needs {expected(type_of(kind, missing[1]))}"
     if wrong := re.match(r"invalid choice (?P<value>.+) for argument '(?P<flag>--[\w.-]+)'", said) or re.match(
         r"Error parsing (?P<flag>--[\w.-]+): .*?(?:base 10: |to float: |instantiated from \[)(?P<value>.+?)"
         r"(?:\]\. Got errors| Argument helptext)",
         said,
     ):
-        return f"{wrong['flag']} wants {wanted(kind, wrong['flag'])}, not {wrong['value']}"
+        return f"{wrong['flag']} must be {expected(type_of(kind, wrong['flag']))}, not {wrong['value']}"
     return said
 
 
-def wanted(kind: type, flag: str) -> str:
-    """What a flag of `kind` takes."""
+def type_of(kind: type, flag: str) -> Any:
+    """Returns the type of the field that a flag of `kind` sets."""
     found: Any = kind
     for name in flag.removeprefix("--").replace("-", "_").split("."):
         fields = get_type_hints(found)
         # An experiment's flags begin with the names of its parts; `evaluate` has some of these, and no experiment.
         if name in fields or "experiment" in fields:
             found = fields[name] if name in fields else get_type_hints(fields["experiment"])[name]
-    types = [one for one in (get_args(found) or [found]) if one is not NoneType]
-    if get_origin(found) is Literal or get_origin(types[0]) is Literal:
-        choices = get_args(found if get_origin(found) is Literal else types[0])
-        return f"one of {', '.join(choices)}"
-    return {int: "a whole number", float: "a number", Path: "a path"}.get(types[0], "a value")
+    return found

@@ -14,11 +14,10 @@ from typing import NoReturn
 
 import jax
 
-from experiments.cli.arguments import Arguments, UsageError
+from experiments.cli.arguments import Arguments, UsageError, load_parts_files
 from experiments.cli.compilation_cache import keep_compiled
 from experiments.cli.verbs import VERBS
 from experiments.presets import EXPERIMENTS
-from experiments.registry import load_parts_files
 from experiments.streams import set_up_streams
 from experiments.training import preemption
 from experiments.training.preemption import EXIT_CODE, Preempted, preempt
@@ -42,7 +41,7 @@ def usage() -> str:
         "",
         f"NAME is one of: {', '.join(EXPERIMENTS)};",
         "or a RUN, to use its settings; or omitted, if --config FILE provides the settings.",
-        "RUN is a work directory, or its name under runs/.",
+        "RUN is a work directory, or its name under runs/. If a name is both, NAME is the experiment and RUN the run.",
         "--parts FILE, with any verb, first runs a Python file that registers custom components, for use in settings.",
     ]
     return "\n".join(lines)

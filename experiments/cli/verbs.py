@@ -70,14 +70,14 @@ def run_list(arguments: Arguments) -> None:
 def run_prepare(arguments: Arguments) -> None:
     """prepare NAME: download the corpus, learn the vocabulary, write token files"""
     named = experiment_of("prepare", arguments)
-    given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.experiment.name}")
+    given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.name}")
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
     task = task_of(given.experiment.data)
     missing = task.missing(given.experiment.data)
     if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
-    data = prepare(given.experiment.data)
+    data = prepare(given.experiment.data, known=named.run.text() if named.run else None)
     if not missing and (wrong := task.warning(data.text("dev", "target"), target_language(given.experiment.data))):
         print(f"warning: {wrong}")
     print(f"{counted(len(data.train), 'training pair')} in {data.path}")
@@ -86,16 +86,16 @@ def run_prepare(arguments: Arguments) -> None:
 def run_plan(arguments: Arguments) -> None:
     """plan NAME: show the size, time and cost of a run before it starts, and how it differs from the paper"""
     named = experiment_of("plan", arguments)
-    given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.experiment.name}")
-    for line in plan(given.experiment, given.measure, log_to_stderr, given.target):
+    given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.name}")
+    for line in plan(given.experiment, given.measure, log_to_stderr, given.target, named.run):
         print(line, flush=True)
 
 
 def run_explain(arguments: Arguments) -> None:
     """explain NAME: show the model as the paper's equations with its sizes, and how it differs from the paper"""
     named = experiment_of("explain", arguments)
-    given = parse(Explaining, named.flags, Explaining(named.experiment), f"explain {named.experiment.name}")
-    for line in explain(given.experiment):
+    given = parse(Explaining, named.flags, Explaining(named.experiment), f"explain {named.name}")
+    for line in explain(given.experiment, named.run):
         print(line)
 
 
@@ -110,9 +110,9 @@ def run_inspect(arguments: Arguments) -> None:
 def run_train(arguments: Arguments) -> None:
     """train NAME: train, or resume a run that was stopped"""
     named = experiment_of("train", arguments)
-    given = parse(Training, named.flags, Training(named.experiment), f"train {named.experiment.name}")
+    given = parse(Training, named.flags, Training(named.experiment), f"train {named.name}")
     join()
-    run = trained(replace(given, workdir=given.workdir or named.run))
+    run = trained(replace(given, workdir=given.workdir or (named.run.path if named.run else None)))
     if is_first():
         print(f"checkpoints {run.checkpoints}\ncurves      {draw_curves(run)}")
 
@@ -201,11 +201,8 @@ def run_attention(arguments: Arguments) -> None:
     if given.png_of and not given.png:
         raise UserError("--png-of selects what --png FILE shows: it needs --png FILE")
     run = find_workdir(name)
-    page = given.html
-    if not (given.html or given.png or given.json):
-        run.figures.mkdir(exist_ok=True)
-        page = run.figures / "attention.html"
-    outputs = [path for path in (page, given.png, given.json) if path]
+    page = given.html or (None if given.png or given.json else run.figures / "attention.html")
+    outputs = [path for path in (given.html, given.png, given.json) if path]
     for path in outputs:
         check_output(path)
     if len({path.resolve() for path in outputs}) < len(outputs):
@@ -213,6 +210,8 @@ def run_attention(arguments: Arguments) -> None:
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
         draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
+    if not outputs:
+        run.figures.mkdir(exist_ok=True)
     for path, text_of in ((page, to_page), (given.json, to_json)):
         if path:
             with written(path) as output:
@@ -226,7 +225,7 @@ def run_evaluate(arguments: Arguments) -> None:
     name, flags = run_of("evaluate", arguments)
     given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
     if given.record:
-        given.record.parent.mkdir(parents=True, exist_ok=True)
+        check_folders(given.record.parent)
         if given.record.is_dir():
             raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():

@@ -19,8 +19,8 @@ from experiments.evaluation.metrics import Score, custom_metrics, target_languag
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
 from experiments.presets.deviations import deviations
-from experiments.registry import custom_origins, custom_parts, with_relative_paths
-from experiments.workdir import write_whole
+from experiments.registry import custom_origins, custom_parts, relative_path, with_relative_paths
+from experiments.workdir import PATHS, write_whole
 from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
@@ -55,7 +55,11 @@ def make_record(
         scored: the experiment with the settings that were used to translate and score.
         seconds: time spent translating.
     """
-    changed: dict[str, Any] = {"max_unknown": scored.data.max_unknown}
+    data = meta["experiment"]["data"]
+    changed: dict[str, Any] = {
+        name: relative_path(data[name]) for path in PATHS if data.get(name := path.removeprefix("data."))
+    }
+    changed["max_unknown"] = scored.data.max_unknown
     if is_own_text(scored.data) and test_set.languages:
         changed["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
@@ -70,7 +74,7 @@ def make_record(
         "split": test_set.name,
         "test_set": test_set.label,
         "language": test_set.languages and test_set.languages.target,
-        "sources": test_set.files,
+        "sources": with_relative_names(test_set.files),
         "counts": test_set.counts,
         "scores": [score._asdict() for score in scores],
         "selection": selection,
@@ -87,10 +91,15 @@ def make_record(
         },
         "deviations": deviations(trained, meta["data"]["splits"]),
         "vocabulary": meta["vocabulary"],
-        "data": meta["data"],
+        "data": meta["data"] | {"sources": with_relative_names(meta["data"]["sources"])},
         **origin(),
         "commit": {"train": meta["commit"], "evaluate": commit()},
     }
+
+
+def with_relative_names(sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Replaces absolute paths of files in sources by role, since a record is read on other machines too."""
+    return {role: facts | {"name": relative_path(facts["name"])} for role, facts in sources.items()}
 
 
 def origin() -> dict[str, Any]:

@@ -40,7 +40,7 @@ MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 
 
 def draw_curves(run: WorkDir) -> Path:
     """`curves` of a run -> the PNG's path."""
-    return save(curves(read_metrics(run.metrics), Experiment.from_dict(run.settings())), run.figures / "curves.png")
+    return save(curves(read_metrics(run.metrics), run.experiment()), run.figures / "curves.png")
 
 
 def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:

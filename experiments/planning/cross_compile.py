@@ -11,7 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from data.batching import Shape
-from experiments.planning.targets import Target
+from experiments.planning.accelerators import Accelerator
 from transformer.config import Experiment, UserError
 from transformer.mesh import tracing_for
 from transformer.parallel import batch_on, make_mesh, padded_rows, parallel_step, state_on
@@ -19,7 +19,7 @@ from transformer.parallel import batch_on, make_mesh, padded_rows, parallel_step
 _TPU_GRIDS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 
 
-def devices_of(target: Target, count: int) -> list[Any]:
+def devices_of(target: Accelerator, count: int) -> list[Any]:
     """Descriptions of so many devices of one machine, or of one TPU slice.
 
     UserError without the compiler of that platform, or where there is no such slice.
@@ -48,7 +48,7 @@ def devices_of(target: Target, count: int) -> list[Any]:
     return list(found.devices)
 
 
-def compile_for(experiment: Experiment, shape: Shape, target: Target, count: int) -> Any:
+def compile_for(experiment: Experiment, shape: Shape, target: Accelerator, count: int) -> Any:
     """The compiled train step for batches of this shape on so many devices, with its memory analysis and its text."""
     mesh = make_mesh(experiment.mesh, experiment.model, devices_of(target, count))
     rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)

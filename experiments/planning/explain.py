@@ -13,15 +13,17 @@ import jax
 from data.corpora import CORPORA
 from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
-from experiments.workdir import value_of
+from experiments.workdir import WorkDir, title_of, value_of
 from transformer.config import Experiment, counted
 from transformer.model import count_parameters
 from transformer.registry import Registry
 from transformer.train import Params, init_params
 
 
-def explain(experiment: Experiment) -> Iterator[str]:
+def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]:
     """Yields lines to print. Shapes and counts are those of the parameters that a run would have.
+
+    If the settings are those of a run, the title names it.
 
     UserError for a component that is not registered.
     """
@@ -36,7 +38,7 @@ def explain(experiment: Experiment) -> Iterator[str]:
     norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # a custom norm may have no parameters
     L, layers = m.num_layers, counted(m.num_layers, "layer")
 
-    yield f"{experiment.name}, by section of the paper"
+    yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
     yield ""

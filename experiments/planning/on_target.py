@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from data.batching import Shape
+from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for
 from experiments.planning.hlo import COLLECTIVES, Kernel, Program
 from experiments.planning.roofline import seconds_of
-from experiments.planning.targets import Target, find_target
 from experiments.training.memory import memory_of
 from transformer.config import Experiment
 
@@ -68,7 +68,7 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
     yield f"  measured    {target.measured}"
 
 
-def network_of(kernels: list[Kernel], target: Target, count: int) -> Network:
+def network_of(kernels: list[Kernel], target: Accelerator, count: int) -> Network:
     """Adds up the collectives of a step, and what the schedule has the device compute while each is under way."""
     kinds: Counter[str] = Counter()
     moved = seconds = hidden = 0.0

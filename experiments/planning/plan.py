@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,12 +13,13 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
-from experiments.planning.accelerators import ACCELERATORS
+from experiments.planning.accelerators import MACHINES
 from experiments.planning.advice import advice
 from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
+from experiments.workdir import WorkDir, title_of
 from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
 from transformer.flops import train_flops
 from transformer.model import count_parameters
@@ -44,11 +45,16 @@ class Text(NamedTuple):
 
 
 def plan(
-    experiment: Experiment, measure: bool, log: Callable[[str], None] = print, target: str | None = None
+    experiment: Experiment,
+    measure: bool,
+    log: Callable[[str], None] = print,
+    target: str | None = None,
+    run: WorkDir | None = None,
 ) -> Iterator[str]:
     """Yields lines to print. With `measure`, the step is compiled and a few steps are timed on this device.
 
-    With a target ("8xh100"), the step is compiled for that instead, and nothing is run.
+    With a target ("8xh100"), the step is compiled for that instead, and nothing is run. If the settings are those of a
+    run, the text that the run was trained on need not exist any more.
 
     UserError for a corpus that cannot be prepared, for components that fail the preflight checks, and for a target that
     cannot be compiled for.
@@ -57,13 +63,13 @@ def plan(
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)
-    yield f"experiment    {experiment.name}" + (f": {experiment.note}" if experiment.note else "")
+    yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matrix products in {model.dtype}"
     task = task_of(experiment.data)
     missing = task.missing(experiment.data)
     if missing:
         yield f"warning: {missing}"
-    text = text_of(experiment.data, experiment.train.seed)
+    text = text_of(experiment.data, experiment.train.seed, log, run.text() if run else None)
     if (
         text.data
         and not missing
@@ -103,22 +109,24 @@ def plan(
 
 def estimates(flops: float) -> Iterator[str]:
     """Yields the time and price of this many operations on common accelerators; a single line if it is short."""
-    hours = [accelerator.hours(flops) for accelerator in ACCELERATORS]
+    hours = [machine.hours(flops) for machine in MACHINES]
     if max(hours) < SHORT:
         yield f"estimate      less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
         return
     yield "estimated hours on common accelerators (sources: experiments/planning/accelerators.py):"
-    for accelerator, needed in zip(ACCELERATORS, hours, strict=True):
-        cost = needed * accelerator.devices * accelerator.dollars if accelerator.dollars else None
+    for machine, needed in zip(MACHINES, hours, strict=True):
+        cost = needed * machine.devices * machine.dollars if machine.dollars else None
         price = "" if cost is None else f", about ${cost:,.0f}" if cost >= 1 else ", less than $1"
-        yield f"  {accelerator.name:22} {needed:7.1f} hours at {accelerator.reached:.0%} of the peak{price}"
+        yield f"  {machine.name:26} {needed:7.1f} hours at {machine.reached:.0%} of the peak{price}"
 
 
-def text_of(config: DataConfig, seed: int) -> Text:
+def text_of(
+    config: DataConfig, seed: int, log: Callable[[str], None] = print, known: dict[str, Any] | None = None
+) -> Text:
     """Prepares a corpus and plans its batches. WMT14 is not downloaded for this: if it is not prepared, lengths are
-    assumed."""
+    assumed. `known` is that of `prepare`."""
     corpus = find_corpus(config)
-    path = find_prepared(config)
+    path = find_prepared(config, log=log, known=known)
     if path is None and isinstance(corpus, WMT14):
         pairs = PAIRS[corpus.name]
         lengths = assumed_lengths(pairs, config.max_length)

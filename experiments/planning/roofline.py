@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from experiments.planning.accelerators import Accelerator
 from experiments.planning.hlo import Frame, Kernel
-from experiments.planning.targets import Target
 
 PARTS = (
     "embedding", "self-attention", "cross-attention", "feed-forward", "residual + norm", "loss", "optimizer",
@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     flops: float = 0.0
     seconds: float = 0.0
 
-    def plus(self, kernel: Kernel, target: Target) -> "Cost":
+    def plus(self, kernel: Kernel, target: Accelerator) -> "Cost":
         """With one more."""
         return Cost(
             self.kernels + kernel.times,
@@ -50,13 +50,13 @@ class Cost(NamedTuple):
         )
 
 
-def seconds_of(kernel: Kernel, target: Target) -> float:
+def seconds_of(kernel: Kernel, target: Accelerator) -> float:
     """The time of all executions of a kernel."""
     rate = target.matmul_rate * (OWN_SHARE if kernel.is_own else 1)
     return max(kernel.bytes / target.bandwidth, kernel.flops / rate) + kernel.times * target.overhead
 
 
-def cost_of(kernels: Iterable[Kernel], target: Target) -> Cost:
+def cost_of(kernels: Iterable[Kernel], target: Accelerator) -> Cost:
     """Of all, one after the other."""
     total = Cost()
     for kernel in kernels:
@@ -64,7 +64,7 @@ def cost_of(kernels: Iterable[Kernel], target: Target) -> Cost:
     return total
 
 
-def by_part(kernels: Iterable[Kernel], target: Target) -> dict[tuple[str, str], Cost]:
+def by_part(kernels: Iterable[Kernel], target: Accelerator) -> dict[tuple[str, str], Cost]:
     """By part of the paper and direction ("forward", "backward"), in the order of PARTS."""
     found: dict[tuple[str, str], Cost] = {}
     for kernel in kernels:

@@ -78,8 +78,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     origins = origins_of(model := abstract_model(experiment.model))
     hashes |= {path: origin.get("sha256", origin["class"]) for path, origin in origins.items()}
     check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
-    known = run.newest_meta().get("data", {}).get("sources")
-    prepared = partial(prepare, experiment.data, log=log, known=known)
+    prepared = partial(prepare, experiment.data, log=log, known=run.text())
     data = on_first_process(prepared) or prepared()
     data.check()
     check_same(text=data.hash)

@@ -236,7 +236,7 @@ def watch(run: WorkDir) -> None:
 
     UserError once the run is gone.
     """
-    screen = Screen(run, Experiment.from_dict(run.settings()))
+    screen = Screen(run, run.experiment())
     if not has_screen():
         screen.console.print(numbers_of(read_metrics(run.metrics), screen.experiment.train.steps, screen.console.width))
         return

@@ -95,7 +95,7 @@ class Notebook:
 
         from experiments.inspection.figures import curves  # here: training alone needs no pictures
 
-        figure = curves(read_metrics(self.run.metrics), Experiment.from_dict(self.run.settings()))
+        figure = curves(read_metrics(self.run.metrics), self.run.experiment())
         self.place.update(figure)
         plt.close(figure)
         self.drawn = time.monotonic()

@@ -78,15 +78,45 @@ def test_text_that_changed_is_named(config: DataConfig, prepared: PreparedData) 
 
 
 def test_a_file_that_is_gone_is_what_it_was(config: DataConfig, prepared: PreparedData) -> None:
-    """To go on with a run, and only then: else its path may be a slip."""
+    """That of the run that resumes, or else of what was prepared under the same path; any other may be a slip."""
+    sources = prepared.manifest["sources"]
+    for name in ("train.en", "test.de"):
+        Path(name).unlink()
+    for known, given in ((sources, config), (None, config), (sources, replace(config, train_src="moved.en"))):
+        said: list[str] = []
+        assert find_prepared(given, Path("data"), quiet, known) == prepared.path
+        assert prepare(given, Path("data"), said.append, known).path == prepared.path
+        [line] = said
+        assert f"{given.train_src} does not exist (nor 1 other text file): using the data prepared earlier" in line
+    for known, given in ((None, replace(config, train_src="moved.en")), (sources, replace(config, vocab_size=149))):
+        said = []
+        assert find_prepared(given, Path("data"), said.append, known) is None
+        with pytest.raises(
+            UserError, match=rf"{given.train_src}: no such file, and data \(\$DATA_DIR\) .*--data.train-src"
+        ):
+            prepare(given, Path("data"), said.append, known)
+        assert not said  # nothing is used
+    with pytest.raises(UserError, match=r"train\.en: no such file, and elsewhere"):
+        prepare(config, Path("elsewhere"), quiet, sources)
+    assert not Path("elsewhere").exists()
+
+
+def test_a_file_of_the_same_name_in_another_folder_is_not_what_it_was(
+    config: DataConfig, prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path("data").resolve()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(UserError, match=r"train\.en: no such file"):
+        prepare(config, data, quiet)
+
+
+def test_a_file_that_is_gone_is_not_that_of_a_text_that_changed(config: DataConfig, prepared: PreparedData) -> None:
+    """The files that are still there have to be those that the data was prepared from."""
     Path("train.en").unlink()
-    said: list[str] = []
-    again = prepare(config, Path("data"), said.append, prepared.manifest["sources"])
-    assert again.path == prepared.path and "train.en does not exist" in said[0]
+    shutil.copy("dev.de", "test.de")
     with pytest.raises(UserError, match=r"train\.en: no such file"):
-        prepare(config, Path("data"), quiet)
-    with pytest.raises(UserError, match=r"train\.en: no such file"):
-        prepare(config, Path("elsewhere"), quiet, prepared.manifest["sources"])
+        prepare(config, Path("data"), quiet, prepared.manifest["sources"])
 
 
 def test_what_was_prepared_is_found_by_its_text(config: DataConfig, prepared: PreparedData) -> None:

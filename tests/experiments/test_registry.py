@@ -13,11 +13,12 @@ import pytest
 import transformer.layers
 from data.corpora import CORPORA, find_corpus, languages_of
 from data.fetch import sha256_of
+from experiments.cli.arguments import load_parts_files
 from experiments.cli.main import main
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.metrics import METRICS, Translated, score
 from experiments.evaluation.records import read_evaluation
-from experiments.registry import REGISTRIES, check_origins, custom_parts, load_parts_files, origins_of, run_file
+from experiments.registry import REGISTRIES, check_origins, custom_parts, origins_of, run_file
 from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir

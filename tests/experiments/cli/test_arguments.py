@@ -1,6 +1,8 @@
 """An experiment or a run by name, and settings from a file."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from experiments import find
 from experiments.cli.arguments import UsageError, configured, experiment_of, parse, take_config
 from experiments.cli.flags import Attending, Planning, Scoring
+from experiments.workdir import find_workdir
 from transformer.config import UserError
 
 
@@ -29,7 +32,7 @@ def test_a_run_stands_for_its_settings(here):
     for name in ("mine", "runs/mine", str(here / "runs" / "mine")):
         named = experiment_of("train", [name, "--train.steps", "7"])
         assert named.experiment == mine and named.flags == ["--train.steps", "7"]
-        assert named.run and named.run.resolve() == here / "runs" / "mine"
+        assert named.run and named.run.path.resolve() == here / "runs" / "mine"
 
 
 def test_an_experiment_is_meant_by_a_name_that_a_run_has_too(here):
@@ -54,14 +57,19 @@ def test_a_file_changes_some_settings_or_has_all(here, flag):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"train": {"stepz": 1}}, "unknown setting 'stepz'"),
-        ({"train": 3}, "not the settings of an experiment"),
-        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "name must be a text"),
+        ({"train": {"stepz": 1}}, "unknown setting 'train.stepz'; did you mean 'train.steps'[?]"),
+        ({"model": {"droput": 0.3}}, "unknown setting 'model.droput'; did you mean 'model.dropout'[?]"),
+        ({"dropout": 0.3}, "unknown setting 'dropout'; did you mean 'model.dropout'[?]"),
+        ({"vocab_size": 9}, "unknown setting 'vocab_size'; did you mean 'model.vocab_size' or 'data.vocab_size'[?]"),
+        ({"modle": {}}, "unknown setting 'modle'; did you mean 'model'[?]"),
+        ({"mesh": {"qqqq": 1}}, "unknown setting 'mesh.qqqq'; there are: mesh.data, mesh.fsdp"),
+        ({"train": 3}, "train must be an object with settings, not 3"),
+        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "name must be a string"),
         ([1], "not a JSON object"),
         ({"train": {"steps": 0}}, "train.steps must be at least 1"),
         ({"train": {"steps": 6.5}}, "train.steps must be a whole number, not 6.5"),
         ({"train": {"steps": True}}, "train.steps must be a whole number, not True"),
-        ({"model": {"norm": "banana"}}, "model.norm must be post, pre, not 'banana'"),
+        ({"model": {"norm": "banana"}}, "model.norm must be one of post, pre, not 'banana'"),
         ({"data": {"train_pairs": "ten"}}, "data.train_pairs must be a whole number or null, not 'ten'"),
         ({"name": ""}, "name '' cannot name a run"),
         ({"name": "../up"}, "cannot name a run"),
@@ -71,18 +79,104 @@ def test_a_file_changes_some_settings_or_has_all(here, flag):
 def test_a_file_of_no_settings_is_refused(here, content, message):
     write(here / "mine.json", content)
     for arguments in (["demo", "--config", "mine.json"], ["--config", "mine.json"]):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=f"^mine.json.*{message}"):
             experiment_of("train", arguments)
+    write(here / "runs" / "mine" / "config.json", {"name": "mine"} | content if isinstance(content, dict) else content)
+    with pytest.raises(UserError, match=f"^runs/mine/config.json.*{message}"):
+        experiment_of("train", ["runs/mine"])
+
+
+def test_a_setting_that_a_file_gives_twice_is_refused(here):
+    (here / "mine.json").write_text('{"train": {"steps": 5, "seed": 1, "steps": 6}}')
+    with pytest.raises(UserError, match=r"mine.json cannot be read: .*'steps' twice"):
+        experiment_of("train", ["demo", "--config", "mine.json"])
+
+
+def test_settings_come_through_a_pipe_too(here):
+    """It has no name, so without one a run has none either."""
+    for given, arguments in (({"train": {"steps": 5}}, ["demo"]), ({"name": "mine", "train": {"steps": 5}}, [])):
+        there, inside = os.pipe()
+        with os.fdopen(there), os.fdopen(inside, "w") as writer:
+            writer.write(json.dumps(given))
+            writer.close()
+            experiment = experiment_of("train", [*arguments, "--config", f"/dev/fd/{there}"]).experiment
+        assert (experiment.name, experiment.train.steps) == (given.get("name", "demo"), 5)
+    os.mkfifo(here / "pipe")
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit((here / "pipe").write_text, "{}")
+        with pytest.raises(UserError, match=r"^pipe: the setting 'name' is missing"):
+            experiment_of("train", ["--config", "pipe"])
+
+
+def make_run(path, **changes):
+    write(path / "config.json", asdict(replace(find("demo"), **changes)))
+    (path / "vocab.model").touch()
+
+
+def test_a_run_that_is_not_there_names_those_that_are(here):
+    for name in ("train", "explain"):
+        with pytest.raises(UserError, match=r"^no run at runs/mutli30k: train one with"):
+            experiment_of(name, ["runs/mutli30k"])
+    write(here / "runs" / "multi30k-not" / "config.json", {})  # of another program: it has no vocabulary
+    for run in ("runs/multi30k", "elsewhere/europarl", "runs/table/small"):
+        make_run(here / run)
+    for name, near in (
+        ("runs/mutli30k", "runs/multi30k"),
+        ("elsewhere/europal", "elsewhere/europarl"),
+        ("table/smal", "runs/table/small"),
+        (f"{here}/elsewhere/euro-parl", f"{here}/elsewhere/europarl"),
+    ):
+        with pytest.raises(UserError, match=rf"^no run at {name}( or runs/{name})?; did you mean: {near}\?$"):
+            experiment_of("train", [name])
+        with pytest.raises(UserError, match=rf"^no run at {name}( or runs/{name})?; did you mean: {near}\?$"):
+            find_workdir(name)
+    with pytest.raises(UserError, match=r"^no run at mutli30k or runs/mutli30k; did you mean: runs/multi30k\?$"):
+        find_workdir("mutli30k")
+    with pytest.raises(UserError, match=r"^no run at q or runs/q; the newest runs are: runs/"):
+        find_workdir("q")
+    with pytest.raises(
+        UserError, match=r"^no experiment or run 'mutli30k'; did you mean: multi30k, .*, runs/multi30k\?$"
+    ):
+        experiment_of("plan", ["mutli30k"])
+
+
+def test_a_file_is_perhaps_settings_where_there_is_one(here):
+    write(here / "sub" / "x.json", {})
+    for name in ("sub/x.json", str(here / "sub" / "x.json")):
+        with pytest.raises(UserError, match=f"perhaps --config {name}"):
+            experiment_of("train", [name])
+    for name in ("x.json", "sub/y.json"):
+        with pytest.raises(UserError) as told:
+            experiment_of("train", [name])
+        assert "--config" not in str(told.value)
+
+
+def test_a_name_of_both_is_noted_where_the_settings_differ(here, capsys):
+    make_run(here / "runs" / "demo")
+    experiment_of("train", ["demo"])
+    assert capsys.readouterr().err == ""  # either means the same
+    make_run(here / "runs" / "demo", note="mine")
+    for verb in ("train", "plan"):
+        assert experiment_of(verb, ["demo"]).run is None
+        assert capsys.readouterr().err == (
+            "note: demo is the experiment; the run with this name has other settings: use runs/demo\n"
+        )
+        assert experiment_of(verb, ["runs/demo"]).experiment.note == "mine" and capsys.readouterr().err == ""
+    make_run(here / "demo", note="mine")
+    experiment_of("train", ["demo"])
+    assert capsys.readouterr().err.endswith("use ./demo\n") and experiment_of("train", ["./demo"]).run
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["demo", "--config"], "--config needs a JSON file"),
+        (["demo", "--config="], "--config needs a JSON file"),
+        (["demo", "--config", "."], r"--config [.] is a directory: give a JSON file"),
         (["demo", "--config", "nothing.json"], "no such file"),
         (["demo", "--config", "a", "--config", "b"], "given twice"),
         (["runs/nothing"], "no run at runs/nothing"),
-        (["nothing"], "unknown experiment 'nothing'"),
+        (["nothing"], "no experiment or run 'nothing'; the experiments are: demo, "),
     ],
     ids=str,
 )

@@ -96,7 +96,7 @@ def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "--model.num-layers wants a whole number, not 'three'" in refused(
+    assert "--model.num-layers must be a whole number, not 'three'" in refused(
         program("train", "demo", "--model.num-layers", "three")
     )
     assert "unexpected arguments: --all" in refused(program("list", "--all"))
@@ -168,13 +168,98 @@ def test_bad_text_is_refused_before_anything_is_written(program, own, train_flag
     before = set(data_dir.iterdir())
     assert expected in refused(program("train", "small", *train_flags(own)))
     assert not (tmp_path / "run").exists()
-    assert set(data_dir.iterdir()) <= before | {data_dir / "downloads"}
+    assert set(data_dir.iterdir()) <= before
 
 
 def test_an_incomplete_set_of_files_names_the_missing_one(program, text):
     error = refused(program("train", "small", "--data.train-src", text / "train.en"))
     assert "--data.train-tgt is missing" in error
     assert "--data.train-src is missing" in refused(program("train", "base"))
+
+
+@pytest.fixture
+def copied(micro, run, own, tmp_path):
+    """A run on `own`, whose text may go; its prepared data is that of the same text."""
+    shutil.copytree(run.path, tmp_path / "run")
+    settings = run.settings()
+    names = {f"{split}_{side}": own / f"{split}.{language}" for split in ("train", "dev", "test")
+             for side, language in (("src", "en"), ("tgt", "de"))}  # fmt: skip
+    settings["data"] |= {name: str(path) for name, path in names.items()}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("words", [["plan", "--no-measure"], ["prepare"]], ids=lambda words: words[0])
+def test_what_was_prepared_is_enough_to_plan_and_to_prepare_as_it_is_to_train(program, copied, own, words):
+    shutil.rmtree(own)
+    verb, *flags = words
+    result = program(verb, copied, *flags)
+    assert result.code == 0 and "214 training pairs" in result.out
+    said = result.out + result.err
+    assert said.count("warning: ") == 1 and f"{own / 'train.en'} does not exist (nor 5 other text files)" in said
+
+
+@pytest.mark.parametrize("words", [["plan", "--no-measure"], ["prepare"]], ids=lambda words: words[0])
+def test_an_experiment_is_planned_from_what_was_prepared_under_the_same_paths(
+    program, own, data_flags, words, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "prepared"))
+    verb, *flags = words
+    flags += ["--data.vocab-size", "200", *data_flags(own)]
+    assert program("prepare", "small", *flags[1 if verb == "plan" else 0 :]).code == 0
+    (own / "train.de").unlink()
+    assert "300 training pairs" in program(verb, "small", *flags).out
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train"])
+def test_text_that_cannot_be_found_names_the_remedy_and_creates_nothing(
+    program, copied, own, tmp_path, monkeypatch, verb
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("DATA_DIR")
+    (own / "train.de").unlink()
+    result = program(verb, copied)
+    error = refused(result)
+    assert "train.de: no such file, and prepared ($DATA_DIR) has no data prepared from it" in error
+    assert "--data.train-tgt" in error and "set DATA_DIR" in error
+    assert "warning" not in result.err + result.out
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("verb", ["explain", "plan"])
+def test_what_is_said_of_a_run_names_it(program, run, verb):
+    result = program(verb, run.path, *(["--no-measure"] if verb == "plan" else []))
+    assert f"{run.path} (micro)" in result.out.splitlines()[0]
+
+
+def test_a_command_that_fails_creates_no_folder(program, run, own, tmp_path, monkeypatch, data_flags):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DATA_DIR", "new/prepared")
+    monkeypatch.setattr("data.fetch._continue", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    assert "no network" in refused(program("prepare", "multi30k-tiny"))
+    assert "at most" in refused(program("prepare", "small", *data_flags(own), "--data.vocab-size", "8000"))
+    record = ("--record", "new/record.json")
+    assert "no such file" in refused(
+        program("evaluate", run.path, *record, "--data.test-src", "a", "--data.test-tgt", "b")
+    )
+    shutil.rmtree(run.figures, ignore_errors=True)
+    assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
+    assert not run.figures.exists() and not list((tmp_path / "here").iterdir())
+
+
+def test_a_run_can_be_used_from_another_folder(program, own, data_flags, tmp_path, monkeypatch):
+    """Its text was given by relative paths, and is prepared there again."""
+    monkeypatch.chdir(own)
+    tiny = ["--model.num-layers", "1", "--model.d-model", "16", "--model.d-ff", "16", "--train.steps", "1"]
+    flags = [*data_flags(Path(".")), "--data.vocab-size", "200", "--data.batch-tokens", "300", *tiny]
+    assert program("train", "small", *flags, "--workdir", tmp_path / "run").code == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DATA_DIR", "prepared")
+    result = program("plan", "../run", "--no-measure")
+    assert result.code == 0 and "warning" not in result.out + result.err and "300 training pairs" in result.out
 
 
 def test_too_large_a_vocabulary_says_how_large_it_can_be(program, data_flags, text, tmp_path):
@@ -514,16 +599,16 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
 
 def test_a_flag_without_its_value_says_what_it_wants(program, run):
     for verb, flags, message in (
-        ("attention", ("A dog.", "--html"), "--html wants a path"),
-        ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
-        ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
-        ("evaluate", ("--data.test-src",), "--data.test-src wants a path"),
-        ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
-        ("translate", ("--beam",), "--beam wants a whole number"),
-        ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
-        ("translate", ("--n-best=two",), "--n-best wants a whole number, not 'two'"),
-        ("evaluate", ("--checkpoint",), "--checkpoint wants a value"),
-        ("score", ("--source", "--target"), "--source wants a path"),
+        ("attention", ("A dog.", "--html"), "--html needs a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html needs a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of needs one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src needs a path"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of must be one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam needs a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha must be a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best must be a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint needs a string"),
+        ("score", ("--source", "--target"), "--source needs a path"),
     ):
         assert refused(program(verb, run.path, *flags)) == f"error: {message}"
 
@@ -542,7 +627,7 @@ def test_every_flag_says_what_it_wants():
         with suppress(UserError):
             parse(kind, [flag], default, "x")
             continue  # a switch, or a list, which may be empty
-        with pytest.raises(UserError, match=rf"^{flag} wants (a value|a path|a whole number|a number|one of .*)$"):
+        with pytest.raises(UserError, match=rf"^{flag} needs (a string|a path|a whole number|a number|one of .*)$"):
             parse(kind, [flag], default, "x")
         asked += 1
     assert asked > 60

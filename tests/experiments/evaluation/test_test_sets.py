@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sacrebleu import DATASETS
@@ -12,6 +13,7 @@ from experiments.cli.verbs import test_set_of as chosen
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.test_sets import find_test_set, own_split, read_files
 from experiments.translator import Translator
+from experiments.workdir import PATHS
 from transformer.config import DataConfig, UserError
 
 EN_DE = Languages("en", "de")
@@ -40,7 +42,7 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     assert found.outputs[1] == ""  # every line of a file is scored
     record = json.loads(found.record.read_text())
     assert record["test_set"] == "news, en-de" and record["language"] == "de"
-    assert {facts["name"] for facts in record["sources"].values()} == set(map(str, news))
+    assert {facts["name"] for facts in record["sources"].values()} == {path.name for path in news}
     assert "BLEU-split" in {score["name"] for score in record["scores"]}
     assert "average of checkpoints 20, 30, 40 (average), news, en-de" in said
 
@@ -56,10 +58,10 @@ def test_a_record_says_what_it_was_scored_by(run, news):
         read_files(*news, translator.tokenizer, Languages("en", "de")),
     ):
         record = json.loads(evaluate(run, translator, text, quiet).record.read_text())
-        assert record["settings"]["data"] == translator.meta["experiment"]["data"] | {
-            "languages": "en-de",
-            "max_unknown": 0.5,
-        }
+        trained = translator.meta["experiment"]["data"]
+        paths = {name.removeprefix("data."): Path(trained[name.removeprefix("data.")]).name for name in PATHS}
+        assert record["settings"]["data"] == trained | paths | {"languages": "en-de", "max_unknown": 0.5}
+        assert all("/" not in facts["name"] for facts in record["data"]["sources"].values())  # of this machine
         assert not any(line.startswith("languages") for line in record["deviations"])
     record = json.loads(evaluate(run, translator, "test", quiet).record.read_text())
     assert record["settings"]["data"]["languages"] is None and record["language"] is None

@@ -7,7 +7,7 @@ import pytest
 from data.batching import batch_plan
 from data.dataset import find_prepared, prepare
 from experiments import EXPERIMENTS
-from experiments.planning.accelerators import ACCELERATORS
+from experiments.planning.accelerators import PAPER, machine_of
 from experiments.planning.plan import assumed_lengths, plan, text_of
 from experiments.presets.deviations import deviations
 from experiments.training.loop import train
@@ -28,7 +28,8 @@ def test_a_plan_of_the_paper_s_base_needs_no_data(tmp_path, monkeypatch):
 def test_the_paper_s_machine_takes_the_paper_s_time():
     model = replace(EXPERIMENTS["wmt14-en-de-base"].model, vocab_size=37_000)
     flops = 100_000 * 25_000 * train_flops(model, 28, 28) / 28
-    assert ACCELERATORS[0].hours(flops) == pytest.approx(12, rel=0.1)
+    assert PAPER.hours(flops) == pytest.approx(12, rel=0.1)
+    assert machine_of("8xa100").hours(flops) == pytest.approx(machine_of("a100").hours(flops) / 8)
 
 
 def test_assumed_lengths_have_the_paper_s_mean():

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.planning.accelerators import ACCELERATORS, find_target
 from experiments.planning.hlo import Program, bytes_of
 from experiments.planning.on_target import network_of
 from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
-from experiments.planning.targets import TARGETS, find_target
 from transformer.config import UserError
 
 TEXT = """HloModule jit_step, is_scheduled=true
@@ -93,12 +93,15 @@ def test_a_kernel_belongs_to_the_part_of_the_paper_that_called_it():
     assert [frame.function for frame in gemm.frames] == ["Linear.__call__", "FeedForward.__call__", "make_train_step.<locals>.train_step"]  # noqa: E501  # fmt: skip
     assert part_of(gemm) == "feed-forward" and line_of(gemm) == "transformer/layers.py:63"
     assert part_of(copy) == "data movement" and line_of(copy) == "the compiler"
-    assert set(by_part([gemm, copy], TARGETS["h100"])) == {("feed-forward", "backward"), ("data movement", "forward")}
+    assert set(by_part([gemm, copy], ACCELERATORS["h100"])) == {
+        ("feed-forward", "backward"),
+        ("data movement", "forward"),
+    }
 
 
 def test_a_kernel_takes_as_long_as_its_bytes_or_its_operations():
     kernels = list(Program(TEXT).kernels())
-    target = TARGETS["h100"]._replace(bandwidth=1e9, matmul_rate=1e12, overhead=0.0)
+    target = ACCELERATORS["h100"]._replace(bandwidth=1e9, matmul_rate=1e12, overhead=0.0)
     assert [seconds_of(kernel, target) for kernel in kernels] == [kernel.bytes / 1e9 for kernel in kernels]
     slow = target._replace(matmul_rate=1e6, overhead=1.0)
     assert seconds_of(kernels[2], slow) == pytest.approx(1e5 / 1e6 + 1)
@@ -123,7 +126,7 @@ ENTRY %main (x: f32[1000], w: f32[500]) -> (f32[1000], f32[500]) {
 def test_a_collective_is_hidden_by_what_is_computed_meanwhile():
     kernels = Program(COLLECTIVES).kernels()
     assert [kernel.opcode for kernel in kernels] == ["all-reduce-start", "copy", "all-gather"]
-    target = TARGETS["h100"]._replace(bandwidth=1e9, overhead=0.0, network=1e9)
+    target = ACCELERATORS["h100"]._replace(bandwidth=1e9, overhead=0.0, network=1e9)
     network = network_of(kernels, target, count=2)
     assert network.kinds == {"all-reduce, asynchronous": 1, "all-gather": 1}
     assert network.bytes == 2 * 4000 / 2 + 2000 / 2  # a ring of two, and the all-reduce goes round twice
@@ -164,5 +167,5 @@ def test_what_is_no_target_is_refused(name):
 @pytest.mark.skipif(not MEASURED.is_dir(), reason="the measurements are not here")
 def test_the_prediction_for_base_is_near_what_an_h100_took():
     [path] = MEASURED.glob("base-step-h100-*.hlo.txt.xz")
-    predicted = cost_of(Program(lzma.decompress(path.read_bytes()).decode()).kernels(), TARGETS["h100"])
+    predicted = cost_of(Program(lzma.decompress(path.read_bytes()).decode()).kernels(), ACCELERATORS["h100"])
     assert predicted.seconds == pytest.approx(57.1e-3, rel=0.07)

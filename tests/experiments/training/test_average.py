@@ -63,7 +63,7 @@ def test_what_has_no_mean_is_refused(run, tmp_path):
     (mine / "config.json").write_text("precious")
     with pytest.raises(UserError, match="choose another --output"):
         average_run(run, "average", mine, quiet)
-    with pytest.raises(UserError, match=r"config\.json does not hold the settings of a run"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .*; choose another --workdir"):
         train(run_experiment(run), mine, quiet)
     assert (mine / "config.json").read_text() == "precious"
 
