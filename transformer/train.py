@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from transformer.config import Experiment, ModelConfig
 from transformer.loss import tied_cross_entropy
+from transformer.mesh import platform
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
 
@@ -134,9 +135,10 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
             direction, opt_state = optimizer.update(grads, opt_state, params)
             return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state
 
-        # A NaN or infinity anywhere makes the sum of squares non-finite; the whole step is then discarded. The update
-        # is computed once to see this and again to write it: reading its inputs twice takes less than storing it.
-        tried, _ = update(grads, state.params, jax.lax.optimization_barrier(state.opt_state))
+        # A NaN or infinity anywhere makes the sum of squares non-finite, and the whole step is discarded. A GPU computes
+        # the update once to see this and again to write it: reading its inputs twice takes less than storing it.
+        once_more = jax.lax.optimization_barrier if platform() == "gpu" else lambda opt_state: opt_state
+        tried, _ = update(grads, state.params, once_more(state.opt_state))
         squares = jax.tree.map(lambda g, p: jnp.sum(g * g + p * p), grads, tried)
         finite = jnp.isfinite(loss + sum(jax.tree.leaves(squares)))
         params, opt_state = update(grads, state.params, state.opt_state)
