@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SCALE ?= paper
 SEEDS ?= 1
 
-.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-all test-faults mutants lint bench docs clean
+.PHONY: help demo train-wmt table1 table2 table3 notebooks notebooks-save notebooks-quick test test-slow test-all test-faults mutants check-targets lint bench docs clean
 
 help:
 	@echo "make demo             train, translate and score on the generated corpus: a few minutes on a CPU"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-all         run both"
 	@echo "make test-faults      run the fault tests (a hundred kills, damaged files, full disks): twenty minutes"
 	@echo "make mutants          mutation testing: break the code in a hundred ways, and count what no test detects"
+	@echo "make check-targets    compile for GPUs and TPUs that need not be there, on every mesh: an hour"
 	@echo "make lint             run ruff and mypy"
 	@echo "make docs             build docs/ as HTML; warnings are errors"
 	@echo "make bench            compare speed with PyTorch, transformers and CTranslate2 on a CPU (GPU: benchmarks/gpu.sh)"
@@ -68,6 +69,9 @@ mutants: $(VENV)/installed-dev
 test-faults: $(VENV)/installed-dev
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m faults --dist load tests/faults
 
+check-targets: $(VENV)/installed-targets
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.check_targets
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,6 +106,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/installed-docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+$(VENV)/installed-targets: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[targets]"
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

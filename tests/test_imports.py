@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def test_the_model_imports_only_what_comes_before(path):
             assert before or rest[0] == name == "kernels", f"{name} imports {imported}"
         else:
             assert top in LIBRARIES or top in sys.stdlib_module_names, f"{name} imports {imported}"
+
+
+def test_the_wheel_has_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    there = [path.parent for top in ("transformer", "data", "experiments") for path in (ROOT / top).rglob("__init__.py")]
+    assert {".".join(path.relative_to(ROOT).parts) for path in there} == set(listed)
 
 
 def test_config_needs_no_jax():

@@ -50,8 +50,7 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
         return
     kernels = Program(compiled.as_text()).kernels()
     network = network_of(kernels, target, count)
-    computing = sum(seconds_of(kernel, target) for kernel in kernels if not kernel.network_bytes)
-    step = computing + network.seconds - network.hidden
+    step = step_seconds(kernels, network, target)
     tokens = shape.rows * shape.target * fill
     yield f"  step        {step * 1e3:.1f} ms, {tokens / step:,.0f} target tokens/s: an estimate"
     if network.kinds:
@@ -66,6 +65,12 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
     price = f", about ${hours * count * target.dollars:,.0f} at ${target.dollars:.2f} an hour" if target.dollars else ""
     yield f"  run         {hours:,.1f} hours for {experiment.train.steps:,} steps, without validation{price}"
     yield f"  measured    {target.measured}"
+
+
+def step_seconds(kernels: list[Kernel], network: Network, target: Accelerator) -> float:
+    """Seconds of a step: its kernels, and what they do not hide of its collectives."""
+    computing = sum(seconds_of(kernel, target) for kernel in kernels if not kernel.network_bytes)
+    return computing + network.seconds - network.hidden
 
 
 def network_of(kernels: list[Kernel], target: Accelerator, count: int) -> Network:

@@ -1,0 +1,158 @@
+"""Compiles training and decoding for accelerators that need not be there, on every kind of mesh.
+
+    make check-targets
+    python -m benchmarks.check_targets [WORD ...]
+
+needs JAX's plugins for both platforms (docs/scaling.md) and takes about an hour; with words, only the cases whose name
+has all of them. A case fails if it does not compile, does not fit into a device's memory, or has an array that the
+compiler can only reshard by giving all of it to every device (a full rematerialization). Each row is printed as soon as
+it is known, and all of them are written to results/check-targets.json.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from benchmarks.timing import RESULTS
+from benchmarks.train import SIZES
+from data.batching import Shape
+from experiments.evaluation.records import origin, write_record
+from experiments.planning.accelerators import Accelerator, find_target
+from experiments.planning.cross_compile import compile_for, devices_of
+from experiments.planning.hlo import Program
+from experiments.planning.on_target import network_of, step_seconds
+from experiments.training.memory import memory_of
+from transformer.config import DecodeConfig, Experiment, MeshConfig, UserError
+from transformer.decode import beam_search
+from transformer.mesh import tracing_for
+from transformer.train import graph_of, init_params
+
+WIDTH, SENTENCES, LONGEST = 144, 64, 48
+"""Token slots of a row in training; sentences of a batch and their tokens in decoding."""
+
+
+class Case(NamedTuple):
+    """A program for a target."""
+
+    size: str
+    target: str
+    mesh: MeshConfig | None
+    """None: beam search."""
+    rows: int = 168
+    """Of a batch, on all devices together."""
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        if self.mesh is None:
+            return f"{self.size} {self.target} beam search"
+        axes = [f"{axis}={size}" for axis in ("data", "fsdp", "tensor") if (size := getattr(self.mesh, axis)) > 1]
+        return f"{self.size} {self.target} {self.mesh.step} {' '.join(axes)}"
+
+
+def cases() -> list[Case]:
+    """All of them, the small ones first."""
+    found = []
+    for size in ("base", "big"):
+        found += [Case(size, target, None) for target in ("h100", "v5e")]
+        found += [Case(size, "8xh100", MeshConfig(data=8, step=step)) for step in ("pjit", "pmap")]
+        meshes = MeshConfig(data=8), MeshConfig(data=1, fsdp=8), MeshConfig(data=4, tensor=2)
+        found += [Case(size, "v5e-8", mesh) for mesh in meshes]
+        found += [Case(size, "v5e-256", MeshConfig(data=256), rows=1024)]
+    return found
+
+
+def main(words: list[str]) -> int:
+    """Checks the cases and returns the exit code."""
+    if words[:1] == ["--one"]:
+        print(json.dumps(facts_of(next(case for case in cases() if case.name == words[1]))))
+        return 0
+    chosen = [case for case in cases() if all(word in case.name.split() for word in words)]
+    rows: list[dict[str, Any]] = []
+    print(f"{'program':40} {'GB per device':>14} {'step':>9}  collectives (MB per device)", flush=True)
+    for case in chosen:
+        start = time.monotonic()
+        rows.append({"case": case.name} | checked(case) | {"seconds to compile": round(time.monotonic() - start)})
+        print(line_of(rows[-1]), flush=True)
+    if not words:
+        write_record(RESULTS / "check-targets.json", {"benchmark": "check-targets", "cases": rows, **origin()})
+    failed = sum("error" in row for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} compile and fit")
+    return int(failed > 0 or not rows)
+
+
+def checked(case: Case) -> dict[str, Any]:
+    """The facts of a case, from a process of its own: the compiler writes its warnings to that process's stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.check_targets", "--one", case.name], capture_output=True, text=True
+    )
+    if done.returncode:
+        return {"error": (done.stderr.strip() or "no message").splitlines()[-1]}
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "full rematerialization" in done.stderr:
+        facts["error"] = "an array is given to all devices to be resharded (full rematerialization)"
+    elif facts["bytes"] > facts["memory"]:
+        facts["error"] = "it does not fit"
+    return facts
+
+
+def facts_of(case: Case) -> dict[str, Any]:
+    """Compiles a case."""
+    target, count = find_target(case.target)
+    experiment = SIZES[case.size]
+    experiment = replace(experiment, model=replace(experiment.model, dtype="bfloat16"))
+    if case.mesh is None:
+        compiled = compile_search(experiment, target)
+    else:
+        compiled = compile_for(replace(experiment, mesh=case.mesh), Shape(case.rows, WIDTH, WIDTH), target, count)
+    kernels = Program(compiled.as_text()).kernels()
+    network = network_of(kernels, target, count)
+    return {
+        "bytes": memory_of(compiled),
+        "memory": target.memory,
+        "milliseconds": 1e3 * step_seconds(kernels, network, target),
+        "collectives": dict(network.kinds),
+        "network bytes": network.bytes,
+    }
+
+
+def compile_search(experiment: Experiment, target: Accelerator) -> Any:
+    """Beam search with the paper's settings, for one device."""
+    graph, decode = graph_of(experiment.model), DecodeConfig()
+    search = partial(beam_search, beam=decode.beam, alpha=decode.alpha, extra_length=decode.extra_length)
+    device = jax.sharding.SingleDeviceSharding(devices_of(target, 1)[0])
+
+    def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=device)
+
+    params = jax.tree.map(
+        lambda x: abstract(x.shape, x.dtype), jax.eval_shape(partial(init_params, experiment.model, 0))
+    )
+    with tracing_for("tpu" if target.platform == "tpu" else "gpu"):
+        program = jax.jit(lambda params, source: search(nnx.merge(graph, params), source))
+        return program.lower(params, abstract((SENTENCES, LONGEST), "int32")).compile()
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    if "bytes" not in row:
+        return f"{row['case']:40} FAILS: {row['error']}"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in row["collectives"].items()) or "none"
+    moved = f" ({row['network bytes'] / 1e6:,.0f})" if row["collectives"] else ""
+    memory = f"{row['bytes'] / 1e9:.2f} of {row['memory'] / 1e9:.0f}"
+    failure = f"  FAILS: {row['error']}" if "error" in row else ""
+    return f"{row['case']:40} {memory:>14} {row['milliseconds']:6.1f} ms  {kinds}{moved}{failure}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
