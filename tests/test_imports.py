@@ -54,8 +54,8 @@ def test_the_model_imports_only_what_comes_before(path):
 
 def test_the_wheel_has_every_package():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    there = [path.parent for top in ("transformer", "data", "experiments") for path in (ROOT / top).rglob("__init__.py")]
-    assert {".".join(path.relative_to(ROOT).parts) for path in there} == set(listed)
+    files = [path for top in ("transformer", "data", "experiments") for path in (ROOT / top).rglob("__init__.py")]
+    assert {".".join(path.parent.relative_to(ROOT).parts) for path in files} == set(listed)
 
 
 def test_config_needs_no_jax():
