@@ -69,7 +69,7 @@ def refused(result: Result) -> str:
 
 
 def test_help_names_every_verb_and_experiment(program):
-    for arguments in ((), ("--help",), ("train", "--help"), ("--parts", EXAMPLES / "ter.py", "--help")):
+    for arguments in ((), ("--help",), ("-h",), ("--parts", EXAMPLES / "ter.py", "--help")):
         with tables_restored():
             result = program(*arguments)
         assert result.code == 0
@@ -78,28 +78,68 @@ def test_help_names_every_verb_and_experiment(program):
         assert "multi30k-tiny" in result.out
 
 
-def test_help_of_a_verb_explains_its_flags(program):
-    result = program("train", "demo", "--help")
-    assert result.code == 0
-    for flag in (
-        "--model.num-layers",
-        "--data.train-src",
-        "--train.steps",
-        "--optimizer.warmup-steps",
-        "--workdir",
-    ):
-        assert flag in result.out
-    assert "encoder" in result.out  # the help text of num_layers
+SETTINGS = ("--model.num-layers", "--data.train-src", "--train.steps", "--optimizer.warmup-steps", "--decode.beam")
+FLAGS_OF = {
+    "list": (),
+    "demo": ("--workdir", "--config", *SETTINGS),
+    "prepare": ("--from-dir", "--config", *SETTINGS),
+    "plan": ("--target", "--no-measure", "--config", *SETTINGS),
+    "explain": ("--config", *SETTINGS),
+    "train": ("--workdir", "--wandb", "--no-screen", "--config", *SETTINGS),
+    "watch": (),
+    "translate": ("--beam INT", "--input PATH", "--output PATH", "--alpha FLOAT", "--n-best INT"),
+    "attention": ("--html PATH", "--png-of {encoder,decoder,cross}", "--target STR"),
+    "inspect": ("--checkpoint STR",),
+    "evaluate": ("--test-set STR", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
+    "average": ("--output PATH",),
+    "compare": ("--test-set STR",),
+    "score": ("--source FILE", "--target FILE"),
+    "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
+    "results": (),
+}
+SOME = {"NAME": "small", "RUN": "no-such-run", "TEXT": "A dog.", "N": "2", "A": "no-such-run", "B": "another"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(program, verb):
+    """Usage, description, arguments and flags: without names, with all of them, with the first, and at either end."""
+    usage, about = (VERBS[verb].__doc__ or "").split(": ", 1)
+    arguments = usage.split()[1:]
+    names = [SOME[argument] for argument in arguments]
+    for words in (["--help"], ["-h"], [*names, "--help"], [*names, "-h"], [*names[:1], "--help"], ["--help", *names]):
+        result = program(verb, *words)
+        assert result.code == 0 and not result.err
+        told = " ".join(result.out.replace("│", "").split())
+        assert told.startswith(f"usage: python -m experiments {verb}") and about[1:] in told
+        assert all(f" {argument} " in told for argument in arguments)
+        assert [flag for flag in FLAGS_OF[verb] if flag not in told] == []
+        assert "{None}" not in told and "default: None" not in told and "Flags of" not in told
+
+
+def test_help_says_whose_defaults_it_shows(program):
+    def layers(*words):
+        told = " ".join(program("train", *words, "--help").out.replace("│", "").split())
+        default = re.search(r"--model.num-layers INT [^(]*\(default: (\d+)\)", told)
+        return default and int(default[1]), "those of base" in told
+
+    assert layers() == (find("base").model.num_layers, True)
+    assert layers("demo") == (find("demo").model.num_layers, False)
+    assert layers("demo", "--model.d-model", "8") == (find("demo").model.num_layers, False)
+    assert layers("--train.steps", "5")[1]
+    assert "unknown experiment 'a'" in refused(program("train", "a", "--help"))
 
 
 def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "--model.num-layers wants a whole number, not 'three'" in refused(
+    assert "--model.num-layers expects a whole number, not 'three'" in refused(
         program("train", "demo", "--model.num-layers", "three")
     )
-    assert "unexpected arguments: --all" in refused(program("list", "--all"))
+    for verb, *words in (("list",), ("results",), ("watch", "a"), ("attention", "a"), ("attention", "a", "A dog.")):
+        for flag in ("--all", "--model.x", "--train.steps=3"):
+            assert f"there is no flag {flag}" in refused(program(verb, *words, flag))
+    assert "unexpected more" in refused(program("list", "more"))
     assert "names come before flags" in refused(program("train", "--train.steps", "3"))
 
 
@@ -512,23 +552,23 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
     assert "the disk is full" in refused(program("list"))
 
 
-def test_a_flag_without_its_value_says_what_it_wants(program, run):
+def test_a_flag_without_its_value_says_what_it_expects(program, run):
     for verb, flags, message in (
-        ("attention", ("A dog.", "--html"), "--html wants a path"),
-        ("attention", ("A dog.", "--html", "--words"), "--html wants a path"),
-        ("attention", ("A dog.", "--png-of"), "--png-of wants one of encoder, decoder, cross"),
-        ("evaluate", ("--data.test-src",), "--data.test-src wants a path"),
-        ("attention", ("A dog.", "--png-of", "all"), "--png-of wants one of encoder, decoder, cross, not 'all'"),
-        ("translate", ("--beam",), "--beam wants a whole number"),
-        ("translate", ("--alpha", "1,5"), "--alpha wants a number, not '1,5'"),
-        ("translate", ("--n-best=two",), "--n-best wants a whole number, not 'two'"),
-        ("evaluate", ("--checkpoint",), "--checkpoint wants a value"),
-        ("score", ("--source", "--target"), "--source wants a path"),
+        ("attention", ("A dog.", "--html"), "--html expects a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html expects a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of expects one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src expects a path"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of expects one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam expects a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha expects a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best expects a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint expects a value"),
+        ("score", ("--source", "--target"), "--source expects a path"),
     ):
         assert refused(program(verb, run.path, *flags)) == f"error: {message}"
 
 
-def test_every_flag_says_what_it_wants():
+def test_every_flag_says_what_it_expects():
     """Of every verb: without a value, in words that this program has for its type."""
     kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
     cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
@@ -542,7 +582,7 @@ def test_every_flag_says_what_it_wants():
         with suppress(UserError):
             parse(kind, [flag], default, "x")
             continue  # a switch, or a list, which may be empty
-        with pytest.raises(UserError, match=rf"^{flag} wants (a value|a path|a whole number|a number|one of .*)$"):
+        with pytest.raises(UserError, match=rf"^{flag} expects (a value|a path|a whole number|a number|one of .*)$"):
             parse(kind, [flag], default, "x")
         asked += 1
     assert asked > 60
