@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -132,6 +133,8 @@ def run_train(arguments: Arguments) -> None:
 def trained(given: Training) -> WorkDir:
     """Trains, with a screen or log lines, and returns the work directory."""
     path = given.workdir or Path("runs") / given.experiment.name
+    if is_first():
+        check_folders(path)
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
     if not (given.screen and has_screen() and is_first()):
         return train(given.experiment, path, views=views)
@@ -374,9 +377,17 @@ def run_table(arguments: Arguments) -> None:
 def check_folders(*paths: Path) -> None:
     """Raises UserError for a path that cannot become a folder, before anything is computed for it."""
     for path in paths:
-        for folder in (path, *path.parents):
-            if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder} is not a directory: choose another path")
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot create the folder {error.filename} ({error.strerror}): choose another path"
+            ) from error
+        finally:
+            for folder in missing:  # leave no trace if the command fails before it writes
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {

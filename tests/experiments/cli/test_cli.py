@@ -588,6 +588,35 @@ def test_every_flag_says_what_it_expects():
     assert asked > 60
 
 
+def test_a_closed_stream_is_one_line_where_it_is_needed(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    main(["list"])
+    assert "demo" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["translate", str(run.path)])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: standard input is closed: give --input FILE\n"
+    monkeypatch.setattr("sys.stdout", None)
+    for words in (["list"], ["--help"], []):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2 and capsys.readouterr().err.startswith("error: stdout is closed: ")
+
+
+def test_a_folder_that_cannot_be_created_is_refused_before_any_work(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        for words in (
+            ("train", "demo", "--workdir", folder),
+            ("demo", "--workdir", folder),
+            ("table", "1", "--results", folder),
+            ("table", "3", "--scale", "smoke", "--runs", folder, "--results", tmp_path / "new" / "results"),
+        ):
+            assert f"cannot create the folder {folder} (" in refused(program(*words))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 OUTPUTS_THAT_FAIL = """
 import gc, json, os, sys
 from experiments.cli.main import main
