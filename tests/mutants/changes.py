@@ -1,7 +1,7 @@
-"""Changes that make the code wrong, each of which a test has to notice: `make mutants` (tests/mutants/__main__.py).
+"""Mutants: changes that break the code, each of which a test must detect. `make mutants` (tests/mutants/__main__.py).
 
-A new law wants a line here: the change of the code that it is there to refuse. Its tests are files, or functions of
-them, of the default suite, and take seconds.
+For a new invariant, add a line here: the change that its test has to detect. The tests of a change are files, or
+functions in them, of the default suite, and take seconds.
 """
 
 from typing import NamedTuple

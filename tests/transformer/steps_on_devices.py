@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
 
 
 def batches() -> list[dict[str, np.ndarray]]:
-    """Rows of two sentences, and at their end nothing."""
+    """Rows of two sentences, with empty rows at the end."""
     chance = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):
@@ -58,7 +58,7 @@ def batches() -> list[dict[str, np.ndarray]]:
 
 
 def layout(name: str) -> MeshConfig:
-    """The mesh of that name."""
+    """Returns the mesh of a layout."""
     if name == "pmap":
         return MeshConfig(step="pmap")
     data, fsdp, tensor = map(int, name.split("x"))

@@ -61,7 +61,7 @@ def program(capsys, monkeypatch):
 
 
 def refused(result: Result) -> str:
-    """The one line of a refusal."""
+    """Returns the one-line error of a command that was refused."""
     assert result.code == 2, result.err
     errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in result.err
@@ -154,14 +154,14 @@ def test_values_that_cannot_be(program):
 
 @pytest.fixture
 def own(text, tmp_path) -> Path:
-    """A copy of the text files, to be spoiled."""
+    """A copy of the text files, which a test may damage."""
     shutil.copytree(text, tmp_path / "text")
     return tmp_path / "text"
 
 
 @pytest.fixture
 def train_flags(data_flags, tmp_path):
-    """Flags of a run on a folder's text, in tmp_path / "run"."""
+    """Returns the flags of a run on the text of a folder, in tmp_path / "run"."""
     return lambda folder: [*data_flags(folder), "--data.vocab-size", "200", "--workdir", tmp_path / "run"]
 
 
@@ -223,13 +223,13 @@ def test_too_large_a_vocabulary_says_how_large_it_can_be(program, data_flags, te
 
 
 def test_odd_but_good_text_is_prepared(program, own, train_flags):
-    """CR LF is taken off, a byte order mark too; blank pairs and over-long ones are dropped and counted."""
+    """CR LF and byte order marks are removed; blank and too long pairs are dropped and counted."""
     for name in ("train.en", "train.de"):
         lines = (own / name).read_text(encoding="utf-8").splitlines()
         lines[3] = ""
         lines[5] = "word " * 500
         (own / name).write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
-    result = program("prepare", "small", *train_flags(own)[:-2])  # it has no --workdir
+    result = program("prepare", "small", *train_flags(own)[:-2])  # prepare has no --workdir
     assert result.code == 0
     assert "298 pairs" in result.out and "1 blank and 1 too long dropped" in result.out
 
@@ -238,7 +238,7 @@ def test_odd_but_good_text_is_prepared(program, own, train_flags):
 def test_what_bleu_will_need_is_said_before_the_text_is_prepared(
     program, data_flags, text, tmp_path, monkeypatch, command
 ):
-    """As a warning: it may be scored on another machine, where it is refused."""
+    """Only a warning: the run may be scored on another machine."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     sizes = ["--data.vocab-size", "200"]
     monkeypatch.setitem(sys.modules, "MeCab", None)
@@ -261,7 +261,7 @@ def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, o
 
 
 def test_one_of_a_kind_is_told_in_the_singular(program, run, tmp_path, text, data_flags, monkeypatch):
-    """In what a run of one of each says: no "1 lines", "1 pairs", "1 steps"."""
+    """Messages about one item do not say "1 lines", "1 pairs", "1 steps"."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     said = ""
     data = ["--data.vocab-size", "200", *data_flags(text)]
@@ -297,7 +297,7 @@ def test_translate_reads_and_writes_files(program, run, tmp_path, text):
 
 
 def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
-    """It is skipped and named; where it is refused, what was in the output file stays."""
+    """It is skipped with a warning; if it is refused, the output file keeps its earlier content."""
     long = b"a" * (LONGEST_LINE + 1)
     bad, good, out = tmp_path / "bad.txt", tmp_path / "good.txt", tmp_path / "out.txt"
     bad.write_bytes(b"A dog.\nbad \xff\n" + b"the " * 100 + b"\n" + long + b"\nA house.\n")
@@ -345,7 +345,7 @@ def test_a_text_whose_line_ends_are_carriage_returns_alone_is_refused(program, r
 
 @pytest.mark.parametrize("bad_lines", ["skip", "refuse"])
 def test_carriage_returns_in_a_line_are_told_and_cost_no_line(program, run, bad_lines):
-    """The line is translated too: they may stand in a sentence, and others came before it."""
+    """The line is translated: a carriage return may occur inside a sentence."""
     flags = ("--beam", "1", "--bad-lines", bad_lines)
     expected = program("translate", run.path, *flags, stdin=b"A dog.\nA dog. A house. A man.\nA man.\n")
     result = program("translate", run.path, *flags, stdin=b"A dog.\r\nA dog.\rA house.\rA man.\nA man.\r\r\n")
@@ -417,7 +417,7 @@ def test_lines_of_a_file_come_in_full_groups(tmp_path):
 
 
 def test_output_goes_where_it_is_told(program, run, tmp_path):
-    """Through a link into the file behind it, into a pipe as into any program, and not over a folder."""
+    """Writes to the target of a link, and into a pipe, but not over a folder."""
     (tmp_path / "file.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "file.txt")
     assert program("translate", run.path, "--output", tmp_path / "link.txt", stdin=b"A dog.\n").code == 0
@@ -474,7 +474,7 @@ def test_prompts_come_before_what_is_asked_for(capsys):
 
 
 def test_a_pipe_without_a_name_of_its_own_is_written_to():
-    """As /dev/stdout is in `--output /dev/stdout | less`."""
+    """Such as /dev/stdout in `--output /dev/stdout | less`."""
     there, here = os.pipe()
     with os.fdopen(there) as reader:
         with os.fdopen(here, "w"), written(Path(f"/dev/fd/{here}")) as output:
@@ -569,7 +569,7 @@ def test_a_flag_without_its_value_says_what_it_expects(program, run):
 
 
 def test_every_flag_says_what_it_expects():
-    """Of every verb: without a value, in words that this program has for its type."""
+    """For every flag of every verb: without a value, the error names the type that it expects."""
     kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
     cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
     small = find("small")
@@ -581,7 +581,7 @@ def test_every_flag_says_what_it_expects():
         flag = "--" + "data." * theirs + name.replace("_", "-")
         with suppress(UserError):
             parse(kind, [flag], default, "x")
-            continue  # a switch, or a list, which may be empty
+            continue  # a boolean flag, or a list, which may be empty
         with pytest.raises(UserError, match=rf"^{flag} expects (a value|a path|a whole number|a number|one of .*)$"):
             parse(kind, [flag], default, "x")
         asked += 1
@@ -644,7 +644,7 @@ for kind, commands in FAILING.items():
 
 
 def test_output_that_cannot_be_written_ends_in_a_line_or_quietly(tmp_path):
-    """A full device: one line and 2. A reader that went away: nothing and 141. Nowhere a traceback."""
+    """A full device: one line and exit code 2. A closed pipe: no message and 141. Never a traceback."""
     command = [sys.executable, "-W", "ignore", "-c", OUTPUTS_THAT_FAIL, str(tmp_path / "said")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
