@@ -126,7 +126,7 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
     same = replace(micro, name="small")
     assert_bitwise_equal(final_state(WorkDir(workdir), same)[0], final_state(run, micro)[0])
     steps = [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
-    assert steps == sorted(set(steps)), "a step stands twice in metrics.jsonl"
+    assert steps == sorted(set(steps)), "a step occurs twice in metrics.jsonl"
 
 
 def test_a_work_directory_belongs_to_one_experiment(run, micro):
