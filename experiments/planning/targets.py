@@ -16,21 +16,21 @@ class Target(NamedTuple):
     name: str
     label: str
     platform: str
-    """XLA's: "cuda" or "tpu"."""
+    """XLA's name of the platform: "cuda" or "tpu"."""
     description: str
-    """Of a GPU the fields of XLA's GpuDeviceInfoProto, of a TPU the name of its topologies."""
+    """For a GPU, the fields of XLA's GpuDeviceInfoProto; for a TPU, the name of its topologies."""
     memory: float
-    """Bytes."""
+    """Memory of a device, in bytes."""
     bandwidth: float
-    """Bytes a second that a large copy moves, read and written."""
+    """Bytes per second, read and written, of a large copy."""
     matmul_rate: float
-    """bfloat16 operations a second of a large matrix product."""
+    """bfloat16 operations per second of a large matrix product."""
     overhead: float
-    """Seconds that each kernel costs beside its bytes and operations: its start, its ramp and its tail."""
+    """Seconds per kernel in addition to its bytes and operations: launch, ramp-up and tail."""
     network: float
-    """Bytes a second that a device sends to the others of its machine, one way."""
+    """Bytes per second that a device sends to the others of its machine, in one direction."""
     dollars: float | None
-    """Of an hour of one, on demand."""
+    """Price of one device for one hour, on demand."""
     measured: str
     source: str
 
