@@ -1,4 +1,4 @@
-"""Two systems on one test set: sacrebleu's tests on texts that are what was scored."""
+"""Compares two systems on one test set with sacreBLEU's significance tests, on exactly the texts that were scored."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def evaluated(run, tmp_path_factory):
 
 
 def edited(path, copy, change):
-    """A copy of a scored run whose record says something else."""
+    """A copy of a scored run with changes in its record."""
     shutil.copytree(path, copy)
     record = json.loads((copy / "evaluation" / "test.json").read_text())
     change(record)

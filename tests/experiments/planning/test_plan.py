@@ -1,4 +1,4 @@
-"""What `plan` says is what `train` does."""
+"""The numbers of `plan` are those of `train`."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A table is made of records, and of nothing else."""
+"""Tables are rendered from records only."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from transformer.config import UserError
 
 @pytest.fixture(scope="module")
 def filled(micro, tmp_path_factory):
-    """Two rows of Table 3 and one of Table 2 on the micro experiment, two seeds of base."""
+    """Two rows of Table 3, with two seeds of base, and one row of Table 2, of the micro experiment."""
     folder = tmp_path_factory.mktemp("tables")
     quick = replace(
         micro,
@@ -155,7 +155,7 @@ def test_a_record_that_the_table_s_protocol_did_not_make_is_refused(filled, tmp_
 
 
 def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
-    """It was trained to the end, with another number of checkpoints to average."""
+    """It is complete, but with another number of checkpoints to average."""
     folder = copy_of(filled[0], tmp_path)
     runs = filled[0].parent / "runs"
     other = experiments_of(2, "micro")["en-de-base"]
@@ -198,7 +198,7 @@ def test_the_order_of_rows_is_compared_by_rank_alone():
 
 def test_interval():
     assert str(interval([2.0])) == "2.00"
-    assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # t of one degree of freedom, 12.706, times 1
+    assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # the t quantile for one degree of freedom, 12.706, times 1
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("table*.md")), ids=lambda path: path.stem)
