@@ -337,7 +337,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
 
 def expected(kind: Any) -> str:
     """Describes the values of a type other than None, for messages: "a whole number", "one of post, pre"."""
-    words = {int: "a whole number", float: "a number", str: "a string", Path: "a path"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a path"}
     return " or ".join(
         f"one of {', '.join(get_args(option))}" if get_origin(option) is Literal else words.get(option, "a value")
         for option in _options(kind)

@@ -4,8 +4,9 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -174,21 +175,47 @@ def parse(kind: type, arguments: Arguments, default: Any, command: str, about: s
         # Tyro draws a box with a title: put its sentences on one line.
         drawn = [line[2:].rstrip("│╰╯─ ") for line in said.getvalue().splitlines() if not line.startswith("╭")]
         text = " ".join(filter(None, (line.strip("─ ") for line in drawn))).split(" For full helptext")[0]
-        if text.startswith("Unrecognized options: "):
+        if text.startswith("Unrecognized options:"):
             # Similar flags are indented by four spaces, and their help texts by more.
-            near = [line.split()[0].rstrip(",") for line in drawn if re.match(r" {4}--", line)]
-            raise UserError(unknown(text, near)) from None
+            near = [flag for line in drawn if re.match(r" {4}--", line) for flag in re.findall(r"--[\w.-]+", line)]
+            raise UserError(value_of_switch(kind, arguments) or unknown(text, near)) from None
         raise UserError(in_words(text, kind)) from None
 
 
 def unknown(said: str, near: list[str]) -> str:
     """Rephrases Tyro's message about arguments that no flag takes."""
-    words = said.split(" Perhaps you meant")[0].split(" Arguments similar")[0].split(": ", 1)[1].split(", ")
+    said = said.split(" Perhaps you meant")[0].split(" Arguments similar")[0]
+    words = said.removeprefix("Unrecognized options:").strip().split(", ")
     if not (flags := [word for word in words if word.startswith("-")]):
-        return f"unexpected {' '.join(words)}"
+        return f"unexpected {' '.join(word or repr(word) for word in words)}"
     return f"there is no flag {' and no '.join(flags)}" + (
         f"; perhaps {' or '.join(dict.fromkeys(near))}" if near else ""
     )
+
+
+def value_of_switch(kind: type, arguments: Arguments) -> str | None:
+    """Returns the error message for the first boolean flag that is followed by a value; None if there is none.
+
+    Tyro's own message names the value, but not the flag.
+    """
+    both = {flag: pair for pair in switches(kind) for flag in pair}
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, equals, value = argument.partition("=")
+        flag = name.replace("_", "-")
+        if flag in both and (equals or not following.startswith("-")):
+            given, (on, off) = value if equals else following, both[flag]
+            return f"{flag} expects no value, not {given!r}: type {on} for True or {off} for False"
+    return None
+
+
+def switches(kind: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
+    """Yields the two flags of each boolean field of a dataclass, such as --screen and --no-screen."""
+    for name, field in get_type_hints(kind).items():
+        flag = name.replace("_", "-")
+        if field is bool:
+            yield f"{prefix}{flag}", f"{prefix}no-{flag}"
+        elif is_dataclass(field):
+            yield from switches(field, prefix if field is Experiment else f"{prefix}{flag}.")
 
 
 def in_words(said: str, kind: type) -> str:

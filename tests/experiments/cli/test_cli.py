@@ -78,7 +78,14 @@ def test_help_names_every_verb_and_experiment(program):
         assert "multi30k-tiny" in result.out
 
 
-SETTINGS = ("--model.num-layers", "--data.train-src", "--train.steps", "--optimizer.warmup-steps", "--decode.beam")
+SETTINGS = (
+    "--model.num-layers",
+    "--model.kernels, --model.no-kernels",
+    "--data.train-src",
+    "--train.steps",
+    "--optimizer.warmup-steps",
+    "--decode.beam",
+)
 FLAGS_OF = {
     "list": (),
     "demo": ("--workdir", "--config", *SETTINGS),

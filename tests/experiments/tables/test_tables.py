@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -12,7 +12,7 @@ from experiments.presets.paper import TABLE2, TABLE3
 from experiments.presets.scales import SCALES
 from experiments.presets.wmt14 import EXPERIMENTS as WMT14
 from experiments.tables.render import counted_flops, interval, order, render_table, render_table1
-from experiments.tables.runner import experiments_of, fill, records_of
+from experiments.tables.runner import experiments_of, fill, records_of, settings_differing
 from transformer.config import UserError
 
 
@@ -165,6 +165,13 @@ def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
         with pytest.raises(UserError, match=r"micro-en-de-base was trained with other settings .*\(train\.keep\)"):
             fill(2, "micro", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
     assert not (tmp_path / "new").exists() and folder.exists()
+
+
+def test_a_run_by_other_kernels_or_devices_is_the_same_row():
+    base = experiments_of(3, "small")["base"]
+    other = replace(base, model=replace(base.model, kernels=False), mesh=replace(base.mesh, fsdp=2))
+    assert settings_differing(asdict(other), base) == []
+    assert settings_differing(asdict(replace(base, model=replace(base.model, dropout=0.3))), base) == ["model.dropout"]
 
 
 def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):

@@ -137,6 +137,15 @@ def test_a_work_directory_belongs_to_one_experiment(run, micro):
     assert run.config.read_text() == before
 
 
+def test_a_run_goes_on_with_other_kernels(run, micro, tmp_path):
+    copy = WorkDir(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    lines: list[str] = []
+    train(replace(micro, model=replace(micro.model, kernels=False)), copy.path, lines.append)
+    assert any("model.kernels False (was True)" in line for line in lines)
+    assert not copy.experiment().model.kernels
+
+
 def test_a_finished_run_is_left_alone(run, micro):
     lines: list[str] = []
     before = sorted(run.checkpoints.iterdir())
