@@ -606,6 +606,9 @@ def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatc
     assert "same file name" in refused(program("attention", run.path, "A dog.", "--html", both, "--json", both))
     assert "/dev/stdout" in refused(program("attention", run.path, "A dog.", "--json", "-"))
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "figures").touch()
+    shutil.copy(run.config, tmp_path)
+    assert "figures (File exists)" in refused(program("attention", tmp_path, "A dog."))
     monkeypatch.undo()
     assert program("attention", run.path, "--words are here", "--html", both).code == 0
     assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
