@@ -29,7 +29,7 @@ suppress_warnings = ["ref.python"]  # a name of two modules is linked to one of 
 
 
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings as ours are written: plain text, "Args:" and its kind, indented or |-lined parts as they stand.
+    """Converts docstrings to reStructuredText: plain text, sections such as "Args:", indented or |-lined blocks.
 
     Napoleon is called here, since as an extension it reads "D: width" below a field as a type D.
     """

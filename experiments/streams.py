@@ -38,9 +38,11 @@ NOT_UTF8 = {
 def opened(path: Path | None) -> Iterator[BinaryIO]:
     """Opens a file (.gz and .xz are decompressed), a pipe, or standard input (None) for reading bytes.
 
-    UserError while reading, if an archive is damaged.
+    UserError if standard input is closed; or while reading, if an archive is damaged.
     """
     if path is None:
+        if sys.stdin is None:
+            raise UserError("standard input is closed: give --input FILE")
         yield sys.stdin.buffer
         return
     try:
@@ -182,11 +184,14 @@ def text_of(raw: bytes, name: str, number: int) -> str:
 
 
 def set_up_streams() -> None:
-    """Sets the three standard streams to UTF-8, whatever the locale. UserError if one of them is closed."""
+    """Sets the three standard streams to UTF-8, whatever the locale. UserError if an output is closed.
+
+    A closed standard input is an error only where it is read.
+    """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:
-            raise UserError(f"{name} is closed")
+        if stream is None and name != "stdin":
+            raise UserError(f"{name} is closed: redirect it to a file, or to /dev/null")
         if hasattr(stream, "reconfigure"):
             # Error messages quote the user's input, which may not be valid text.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace" if name == "stderr" else "strict")

@@ -19,10 +19,13 @@ from transformer.config import Experiment, UserError
 # Settings with the paths of the user's own corpus files. They may move: the files are identified by their hashes.
 PATHS = tuple(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt"))
 
+# Settings that change the results only by rounding: which devices and which kernels compute them.
+ROUNDING = ("mesh", "model.kernels")
+
 # Settings that may change when a run resumes: none of them affects the results up to a given step.
 MAY_CHANGE = (
     *PATHS,
-    "model.kernels",
+    *ROUNDING,
     "data.languages",
     "data.max_unknown",
     "train.steps",
@@ -32,7 +35,6 @@ MAY_CHANGE = (
     "train.keep",
     "train.max_bad_steps",
     "decode.",
-    "mesh",
     "note",
 )
 

@@ -1,4 +1,4 @@
-"""What every test shares: exact float32 products, and one model small enough to compile in a second."""
+"""Shared by all tests: exact float32 matmuls, and a model that compiles in a second."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ from jax._src.interpreters import partial_eval
 from transformer.config import ModelConfig
 from transformer.model import Transformer
 
-# TF32 on an NVIDIA GPU has 10 bits of mantissa: no law below would hold to its tolerance.
+# TF32 on an NVIDIA GPU has 10 bits of mantissa: no test would meet its tolerance.
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# A busy machine is no defect: how long an example takes is never tested.
+# No deadline: the time that an example takes on a busy machine is not tested.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Together with JAX_DISABLE_MOST_OPTIMIZATIONS these make a training step's compilation take a quarter of its time.
+# Together with JAX_DISABLE_MOST_OPTIMIZATIONS, these reduce the compilation time of a training step to a quarter.
 COMPILE_FAST = (
     "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
     "--xla_cpu_use_fusion_emitters=false",
@@ -35,7 +35,7 @@ partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 
 
 def known(flags: tuple[str, ...]) -> bool:
-    """Whether this version of XLA has these flags: it ends a process that names another one."""
+    """Returns whether this version of XLA has these flags: an unknown flag aborts the process."""
     environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", "import jax; jax.devices()"]
     return subprocess.run(command, env=environment, capture_output=True).returncode == 0
@@ -61,14 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory):
-    """Prepared data of the tests stays out of the user's."""
+    """Keeps the data that tests prepare out of the user's folder."""
     os.environ["DATA_DIR"] = str(tmp_path_factory.mktemp("prepared"))
     return Path(os.environ["DATA_DIR"])
 
 
 @pytest.fixture(scope="session")
 def config() -> ModelConfig:
-    """All sizes differ, so that a swapped axis cannot pass."""
+    """A model whose sizes all differ, so that swapped axes are detected."""
     return ModelConfig(
         vocab_size=29,
         num_layers=2,

@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ say, to be held against the code: snippets, commands, links, paths."""
+"""Extracts what can be checked in the README and docs/: snippets, commands, links, paths."""
 
 import re
 import shlex
@@ -46,7 +46,7 @@ _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0
 
 @contextmanager
 def tables_restored() -> Iterator[None]:
-    """The tables of parts are afterwards what they were before."""
+    """Context manager that restores the component registries."""
     every: tuple[dict[str, Any], ...] = (*REGISTRIES, METRICS, EXPERIMENTS)
     before = [dict(table) for table in every]
     try:
@@ -58,7 +58,7 @@ def tables_restored() -> Iterator[None]:
 
 
 def run_snippets(text: str) -> int:
-    """Runs the Python of a document in order, in one scope -> how many snippets there are."""
+    """Runs the Python snippets of a document in order, in one scope, and returns their number."""
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     scope: dict[str, object] = {"__name__": "snippets"}
     with tables_restored():
@@ -68,7 +68,7 @@ def run_snippets(text: str) -> int:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words after `python -m experiments` of each command, without what follows a pipe, and without comments."""
+    """Returns the arguments of each `python -m experiments` command, up to a pipe, redirection or comment."""
     told = re.sub(r"```python\n.*?```|<!--.*?-->", "", text, flags=re.DOTALL).replace("\\\n", " ")
     found = re.findall(r"python -m experiments((?: [^\n`]*)?)", told)
     lines = (re.split(r"\s#| [|&>]|<<<", line)[0] for line in found)
@@ -76,7 +76,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def check_command(words: list[str]) -> None:
-    """AssertionError or UserError unless verb, experiment and flags exist. Capitals stand for a reader's own."""
+    """Raises AssertionError or UserError unless verb, experiment and flags exist. Capitals are placeholders."""
     with tables_restored():
         words = [word for word in words if word not in ("--help", "[--flags]")]
         verb, *rest = take_config(load_parts_files(words))[1]
@@ -85,7 +85,7 @@ def check_command(words: list[str]) -> None:
         names, flags = rest[:count], rest[count:]
         assert len(names) == count and not any(name.startswith("--") for name in names), words
         if verb in _OF_EXPERIMENT:
-            if names[0].startswith("runs/"):  # the settings of a reader's run, which has these flags whatever they are
+            if names[0].startswith("runs/"):  # a run of the reader: the flags are the same for all settings
                 names = ["small"]
             if not names[0].isupper():
                 parse(_OF_EXPERIMENT[verb], flags, _OF_EXPERIMENT[verb](find(names[0])), verb)
@@ -100,7 +100,7 @@ def check_command(words: list[str]) -> None:
 
 
 def missing_links(path: Path) -> list[str]:
-    """Links to files that are not there, and addresses that are none. Nothing is fetched."""
+    """Returns links to files that do not exist, and malformed URLs. Nothing is fetched."""
     links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
     external = [link for link in links if ":" in link.split("/")[0]]
     bad = [link for link in external if not re.fullmatch(r"https?://[\w.-]+\.[a-z]+(/\S*)?", link)]
@@ -108,12 +108,12 @@ def missing_links(path: Path) -> list[str]:
 
 
 def named_paths(text: str) -> set[str]:
-    """Files of this repository that stand in backticks, by their path from its top."""
+    """Returns the paths of this repository in backticks, relative to its root."""
     return set(re.findall(r"`((?:transformer|experiments|data|docs|benchmarks|tests)/[\w./]*)`", text))
 
 
 def unknown_targets(text: str) -> set[str]:
-    """What a document says to make, in code, and the Makefile does not know."""
+    """Returns the make targets in a document that the Makefile does not have."""
     fenced = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
     told = set(re.findall(r"^make ([\w-]+)", fenced, re.MULTILINE)) | set(re.findall(r"`make ([\w-]+)", text))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

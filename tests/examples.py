@@ -1,4 +1,4 @@
-"""Where the worked examples of the documentation stand: parts as a user writes them."""
+"""The folder of the documentation's example components."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The benchmarks start with what a GPU machine has, and the peers get the weights that we have."""
+"""The benchmarks start with the packages of a GPU machine, and the peers get the same weights."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Text for tests: some sentences of the grammar in files, as a user would bring them."""
+"""Corpus files for tests: sentences of the grammar, in the format of user-defined text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from data import grammar
 
 
 def write_text(folder: Path, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Writes {train,dev,test}.{en,de}, so many pairs of each -> the settings of DataConfig that name them."""
+    """Writes {train,dev,test}.{en,de} with this many pairs, and returns the fields of DataConfig that name them."""
     settings = {}
     for split, count in sizes.items():
         pairs = list(grammar.pairs(split, count))  # type: ignore[arg-type]

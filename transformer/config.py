@@ -285,7 +285,7 @@ class Experiment:
 def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:
     if not isinstance(settings, dict):
         raise UserError(
-            f"{prefix.rstrip('.') or 'an experiment'} must be an object with settings, not {settings!r:.60}"
+            f"{prefix.rstrip('.') or 'an experiment'} expects an object with settings, not {settings!r:.60}"
         )
     known = {f.name: f for f in fields(cls)}
     if unknown := sorted(set(settings) - set(known)):
@@ -332,12 +332,12 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         elif (option is float and type(value) is int) or type(value) is option:
             return value
     null = " or null" if NoneType in options else ""
-    raise UserError(f"{name} must be {expected(kind)}{null}, not {value!r:.60}")
+    raise UserError(f"{name} expects {expected(kind)}{null}, not {value!r:.60}")
 
 
 def expected(kind: Any) -> str:
     """Describes the values of a type other than None, for messages: "a whole number", "one of post, pre"."""
-    words = {int: "a whole number", float: "a number", str: "a string", Path: "a path"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a path"}
     return " or ".join(
         f"one of {', '.join(get_args(option))}" if get_origin(option) is Literal else words.get(option, "a value")
         for option in _options(kind)

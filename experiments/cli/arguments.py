@@ -4,14 +4,16 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import tyro
 
+from experiments.cli.help import REGISTRY
 from experiments.presets import EXPERIMENTS, find
 from experiments.registry import FLAG, run_file
 from experiments.workdir import WorkDir, differences, find_workdir, is_run, no_such_run, similar_runs
@@ -20,12 +22,11 @@ from transformer.config import Experiment, UserError, expected
 
 Arguments = list[str]
 
+HELP = {"-h", "--help"}
+
 
 class UsageError(Exception):
-    """Raised to print the usage, because the user asked for it or gave too few arguments."""
-
-    def __init__(self, asked: bool) -> None:
-        self.asked = asked
+    """Raised to print the usage, because the user gave too few arguments."""
 
 
 class Named(NamedTuple):
@@ -46,14 +47,16 @@ def experiment_of(verb: str, arguments: Arguments) -> Named:
     """Splits [NAME, flags...] into settings and flags.
 
     NAME is an experiment, or a run whose settings are used; if it is both, the experiment. `--config FILE` overrides
-    some of these settings; without a NAME, the file provides all of them. UserError if the name or the file does not
-    exist.
+    some of these settings; without a NAME, the file provides all of them. `--help` without a NAME shows the settings of
+    the base model. UserError if the name or the file does not exist.
     """
     config, arguments = take_config(arguments)
-    if config and (not arguments or arguments[0].startswith("--")):
+    if config and (not arguments or arguments[0].startswith("-")):
         default = {"name": config.stem} if config.is_file() else {}  # a pipe has no name for the run
         return Named(Experiment.from_dict(default | read_settings(config), config), None, arguments)
-    name, flags = run_of(verb, arguments)
+    name, flags = run_of(verb, arguments, "NAME")
+    if name == "NAME" and HELP & set(flags):
+        return Named(replace(find("base"), name=name), None, flags)
     if name in EXPERIMENTS:
         note_run(name)
         return Named(configured(find(name), config), None, flags)
@@ -120,7 +123,7 @@ def take_flag(flag: str, what: str, arguments: Arguments) -> tuple[list[Path], A
         elif value := value or next(waiting, ""):
             files.append(Path(value))
         else:
-            raise UserError(f"{flag} needs {what}")
+            raise UserError(f"{flag} expects {what}")
     return files, rest
 
 
@@ -143,69 +146,97 @@ def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return settings | changes | {name: merged(settings[name], changes[name]) for name in nested}
 
 
-def run_of(verb: str, arguments: Arguments) -> tuple[str, Arguments]:
-    """Splits [RUN, flags...] into the name and the flags. UsageError without a name."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        raise UsageError(asked=bool(arguments))
-    if arguments[0].startswith("-"):
-        raise UserError(f"`{verb}` needs a name before {arguments[0]}: names come before flags")
-    return arguments[0], arguments[1:]
+def run_of(verb: str, arguments: Arguments, placeholder: str = "RUN") -> tuple[str, Arguments]:
+    """Splits [RUN, flags...] into the name and the flags. UsageError without a name.
+
+    With `--help` in place of the name, the name is the placeholder.
+    """
+    if not arguments:
+        raise UsageError
+    if not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if HELP & set(arguments):
+        return placeholder, ["--help"]
+    raise UserError(f"`{verb}` needs a name before {arguments[0]}: names come before flags")
 
 
-def no_more(arguments: Arguments) -> None:
-    """Raises UserError if any arguments are left."""
-    if arguments:
-        raise UserError(f"unexpected arguments: {' '.join(arguments)}")
+def parse(kind: type, arguments: Arguments, default: Any, command: str, about: str = "") -> Any:
+    """Parses flags into a dataclass. `--help` prints the description `about` and all flags, and exits.
 
-
-def parse(kind: type, arguments: Arguments, default: Any, command: str) -> Any:
-    """Parses flags into a dataclass. UserError for an unknown flag, with similar ones, and for an invalid value."""
-    said = io.StringIO()
+    UserError for an unknown flag, with similar ones, and for an invalid value.
+    """
+    said, prog = io.StringIO(), f"python -m experiments {command}"
     try:
         with redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, default=default, prog=f"python -m experiments {command}")
+            return tyro.cli(kind, args=arguments, default=default, prog=prog, description=about, registry=REGISTRY)
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        # tyro draws a box with a title: its sentences, on one line.
+        # Tyro draws a box with a title: put its sentences on one line.
         drawn = [line[2:].rstrip("│╰╯─ ") for line in said.getvalue().splitlines() if not line.startswith("╭")]
         text = " ".join(filter(None, (line.strip("─ ") for line in drawn))).split(" For full helptext")[0]
-        if text.startswith("Unrecognized options: "):
-            # Flags that are alike are indented by four, and what they do by more.
-            near = [line.split()[0].rstrip(",") for line in drawn if re.match(r" {4}--", line)]
-            raise UserError(unknown(text, near)) from None
+        if text.startswith("Unrecognized options:"):
+            # Similar flags are indented by four spaces, and their help texts by more.
+            near = [flag for line in drawn if re.match(r" {4}--", line) for flag in re.findall(r"--[\w.-]+", line)]
+            raise UserError(value_of_switch(kind, arguments) or unknown(text, near)) from None
         raise UserError(in_words(text, kind)) from None
 
 
 def unknown(said: str, near: list[str]) -> str:
-    """What tyro says of arguments that nobody reads, in this program's words."""
-    words = said.split(" Perhaps you meant")[0].split(" Arguments similar")[0].split(": ", 1)[1].split(", ")
+    """Rephrases Tyro's message about arguments that no flag takes."""
+    said = said.split(" Perhaps you meant")[0].split(" Arguments similar")[0]
+    words = said.removeprefix("Unrecognized options:").strip().split(", ")
     if not (flags := [word for word in words if word.startswith("-")]):
-        return f"unexpected {' '.join(words)}"
+        return f"unexpected {' '.join(word or repr(word) for word in words)}"
     return f"there is no flag {' and no '.join(flags)}" + (
         f"; perhaps {' or '.join(dict.fromkeys(near))}" if near else ""
     )
 
 
+def value_of_switch(kind: type, arguments: Arguments) -> str | None:
+    """Returns the error message for the first boolean flag that is followed by a value; None if there is none.
+
+    Tyro's own message names the value, but not the flag.
+    """
+    both = {flag: pair for pair in switches(kind) for flag in pair}
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, equals, value = argument.partition("=")
+        flag = name.replace("_", "-")
+        if flag in both and (equals or not following.startswith("-")):
+            given, (on, off) = value if equals else following, both[flag]
+            return f"{flag} expects no value, not {given!r}: type {on} for True or {off} for False"
+    return None
+
+
+def switches(kind: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
+    """Yields the two flags of each boolean field of a dataclass, such as --screen and --no-screen."""
+    for name, field in get_type_hints(kind).items():
+        flag = name.replace("_", "-")
+        if field is bool:
+            yield f"{prefix}{flag}", f"{prefix}no-{flag}"
+        elif is_dataclass(field):
+            yield from switches(field, prefix if field is Experiment else f"{prefix}{flag}.")
+
+
 def in_words(said: str, kind: type) -> str:
-    """What tyro says of a flag without a value, or with one that cannot be, in this program's words."""
+    """Rephrases Tyro's message about a flag with a missing or invalid value."""
     if missing := re.match(r"Missing value for argument '(--[\w.-]+)'", said):
-        return f"{missing[1]} needs {expected(type_of(kind, missing[1]))}"
+        return f"{missing[1]} expects {expected(type_of(kind, missing[1]))}"
     if wrong := re.match(r"invalid choice (?P<value>.+) for argument '(?P<flag>--[\w.-]+)'", said) or re.match(
         r"Error parsing (?P<flag>--[\w.-]+): .*?(?:base 10: |to float: |instantiated from \[)(?P<value>.+?)"
         r"(?:\]\. Got errors| Argument helptext)",
         said,
     ):
-        return f"{wrong['flag']} must be {expected(type_of(kind, wrong['flag']))}, not {wrong['value']}"
+        return f"{wrong['flag']} expects {expected(type_of(kind, wrong['flag']))}, not {wrong['value']}"
     return said
 
 
 def type_of(kind: type, flag: str) -> Any:
-    """Returns the type of the field that a flag of `kind` sets."""
+    """Returns the type of the field that a flag of the dataclass `kind` sets."""
     found: Any = kind
     for name in flag.removeprefix("--").replace("-", "_").split("."):
         fields = get_type_hints(found)
-        # An experiment's flags begin with the names of its parts; `evaluate` has some of these, and no experiment.
+        # Flags of an experiment start with their group, as in --data.test-src; `evaluate` has some, but no experiment.
         if name in fields or "experiment" in fields:
             found = fields[name] if name in fields else get_type_hints(fields["experiment"])[name]
     return found

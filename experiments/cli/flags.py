@@ -19,6 +19,11 @@ Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optio
 
 
 @dataclass(frozen=True)
+class NoFlags:
+    """Flags of the commands that have none."""
+
+
+@dataclass(frozen=True)
 class Configured:
     """Flags of every command that takes an experiment."""
 
@@ -32,7 +37,8 @@ class Training(Configured):
     """Flags of `train` and `demo`."""
 
     workdir: Path | None = None
-    """Work directory of the run; training resumes from what it holds. None: that of the named run, or runs/<name>."""
+    """Work directory of the run; training resumes from what it holds.
+    Default: that of the named run, or runs/<name>."""
     screen: bool = True
     """In a terminal, show a screen with curves, speed and the latest sample instead of log lines."""
     wandb: str | None = None
@@ -79,7 +85,7 @@ class Loading:
     """Which checkpoint: "average", "best", "last", a step, or a comma-separated list of steps to average.
     "average" is of the newest train.keep checkpoints (section 6.1); "best" has the lowest validation loss."""
     alpha: float | None = None
-    """Exponent of the length penalty. None: the run's setting."""
+    """Exponent of the length penalty. Default: the run's setting."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Searching(Loading):
     """Flags of every command that translates."""
 
     beam: int | None = None
-    """Beam size; 1 is greedy search. None: the run's setting."""
+    """Beam size; 1 is greedy search. Default: the run's setting."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Decoding(Searching):
     """Flags of every command that translates a whole text."""
 
     batch_size: int | None = None
-    """Sentences per batch. None: the run's setting."""
+    """Sentences per batch. Default: the run's setting."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,12 @@ class Evaluating(Decoding):
     test_tgt: Annotated[Path | None, tyro.conf.arg(name="data.test-tgt")] = None
     """Target side (references) of a test set in your own files."""
     languages: Annotated[str | None, tyro.conf.arg(name="data.languages")] = None
-    """Language pair, such as en-zh; selects the tokenizer of BLEU. None: the run's setting."""
+    """Language pair, such as en-zh; selects the tokenizer of BLEU. Default: the run's setting."""
     max_unknown: Annotated[float | None, tyro.conf.arg(name="data.max-unknown")] = None
-    """Refuse a text with a larger fraction of <unk> tokens than this. None: the run's setting."""
+    """Refuse a text with a larger fraction of <unk> tokens than this. Default: the run's setting."""
     record: Path | None = None
-    """Also write the record to this file, e.g. experiments/results/NAME.json, and the outputs next to it."""
+    """Also write the record to this file, and the outputs next to it.
+    `results` reads experiments/results in a checkout of this code, and ./results elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Averaging:
     checkpoint: str = "average"
     """Which checkpoints: "average" (the newest train.keep), or a comma-separated list of steps."""
     output: Path | None = None
-    """Work directory of the new run. None: RUN-averaged, next to RUN."""
+    """Work directory of the new run. Default: RUN-averaged, next to RUN."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,9 @@ class Translating(Decoding):
     """Flags of `translate`."""
 
     input: Path | None = None
-    """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. None: standard input."""
+    """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. Default: standard input."""
     output: Path | None = None
-    """Output file, one translation per input line. None: standard output."""
+    """Output file, one translation per input line. Default: standard output."""
     n_best: int = 1
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
@@ -163,13 +170,13 @@ class Attending(Searching):
     """Flags of `attention`."""
 
     target: str | None = None
-    """The translation to analyse. None: the one that the model produces."""
+    """The translation to analyse. Default: the one that the model produces."""
     html: Path | None = None
-    """Write an interactive page to this file. None, without another output: RUN/figures/attention.html."""
+    """Write an interactive page to this file. Default, if there is no other output: RUN/figures/attention.html."""
     png: Path | None = None
     """Write a figure with every layer and head to this file."""
     png_of: Literal["encoder", "decoder", "cross"] | None = None
-    """Which attention the figure shows. None: cross."""
+    """Which attention the figure shows. Default: cross."""
     json: Path | None = None
     """Write the exact weights to this file."""
     words: bool = False
@@ -195,7 +202,7 @@ class Table:
     seeds: int = 1
     """Number of runs per row, with seeds 0, 1, ..."""
     rows: tuple[str, ...] | None = None
-    """Train only these rows. None: all."""
+    """Train only these rows. Default: all."""
     render: bool = False
     """Only render the existing records, without training."""
     runs: Path = Path("runs")
@@ -209,7 +216,7 @@ class Scoring(Loading):
     """Flags of `score`."""
 
     batch_size: int | None = None
-    """Sentences per batch. None: the run's setting."""
+    """Sentences per batch. Default: the run's setting."""
     source: Annotated[Path | None, Needed] = None
     """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None

@@ -14,10 +14,10 @@ from typing import NoReturn
 
 import jax
 
-from experiments.cli.arguments import Arguments, UsageError, load_parts_files
+from experiments.cli.arguments import HELP, Arguments, UsageError, load_parts_files
 from experiments.cli.compilation_cache import keep_compiled
+from experiments.cli.help import argument_help
 from experiments.cli.verbs import VERBS
-from experiments.presets import EXPERIMENTS
 from experiments.streams import set_up_streams
 from experiments.training import preemption
 from experiments.training.preemption import EXIT_CODE, Preempted, preempt
@@ -33,15 +33,14 @@ FULL = "the disk is full; files written earlier are intact"
 def usage() -> str:
     """Returns the usage message: one line per command."""
     lines = [
-        "usage: python -m experiments VERB [NAME] [--flags]        (VERB NAME --help shows the flags)",
+        "usage: python -m experiments VERB [NAME] [--flags]        (VERB --help shows its arguments and flags)",
         "",
     ]
     lines += ["  {:18} {}".format(*(verb.__doc__ or "").split(": ", 1)) for verb in VERBS.values()]
     lines += [
         "",
-        f"NAME is one of: {', '.join(EXPERIMENTS)};",
-        "or a RUN, to use its settings; or omitted, if --config FILE provides the settings.",
-        "RUN is a work directory, or its name under runs/. If a name is both, NAME is the experiment and RUN the run.",
+        argument_help("NAME"),
+        argument_help("RUN"),
         "--parts FILE, with any verb, first runs a Python file that registers custom components, for use in settings.",
     ]
     return "\n".join(lines)
@@ -76,21 +75,24 @@ def discard_output() -> None:
 
 def run(arguments: Arguments) -> None:
     """Runs a command."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    set_up_streams()
+    if not arguments:
         print(usage())
         return
-    set_up_streams()
     keep_compiled()
+    arguments = load_parts_files(arguments)
     try:
-        arguments = load_parts_files(arguments)
-        if not arguments or arguments[0] in ("-h", "--help"):
-            raise UsageError(asked=bool(arguments))
+        if not arguments:
+            raise UsageError
+        if arguments[0] in HELP:
+            print(usage())
+            return
         if arguments[0] not in VERBS:
             raise UserError(f"unknown verb {arguments[0]!r}; the verbs are: {', '.join(VERBS)}")
         VERBS[arguments[0]](arguments[1:])
-    except UsageError as wanted:
+    except UsageError:
         print(usage())
-        sys.exit(0 if wanted.asked else 2)
+        sys.exit(2)
     if preemption.asked.is_set():
         raise Preempted("stopped by SIGTERM")
 

@@ -7,14 +7,16 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from data.corpora import SplitName, languages_of
 from data.dataset import adopt, prepare
 from data.languages import Languages
 from data.text import is_blank_line
-from experiments.cli.arguments import Arguments, configured, experiment_of, no_more, parse, run_of, take_config
+from experiments.cli.arguments import HELP, Arguments, configured, experiment_of, parse, run_of, take_config
 from experiments.cli.flags import (
     Attending,
     Averaging,
@@ -23,6 +25,7 @@ from experiments.cli.flags import (
     Explaining,
     Inspecting,
     Loading,
+    NoFlags,
     Planning,
     Preparing,
     Scoring,
@@ -31,6 +34,7 @@ from experiments.cli.flags import (
     Training,
     Translating,
 )
+from experiments.cli.help import describe
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.metrics import scores_told, target_language
@@ -57,10 +61,19 @@ from experiments.workdir import WorkDir, find_workdir
 from transformer.config import UserError, counted
 from transformer.processes import is_first, join
 
+Flags = TypeVar("Flags")
+
+
+def read_flags(verb: Callable[[Arguments], None], default: Flags, arguments: Arguments, *names: str) -> Flags:
+    """Parses the flags of a verb, which come after the names; `--help` prints them with the verb's description."""
+    command = " ".join([verb.__name__.removeprefix("run_"), *names])
+    parsed: Flags = parse(type(default), arguments, default, command, describe(verb, names))
+    return parsed
+
 
 def run_list(arguments: Arguments) -> None:
     """list: list the available experiments"""
-    no_more(arguments)
+    read_flags(run_list, NoFlags(), arguments)
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, counted(experiment.train.steps, "step")
         layers = counted(m.num_layers, "layer")
@@ -70,7 +83,7 @@ def run_list(arguments: Arguments) -> None:
 def run_prepare(arguments: Arguments) -> None:
     """prepare NAME: download the corpus, learn the vocabulary, write token files"""
     named = experiment_of("prepare", arguments)
-    given = parse(Preparing, named.flags, Preparing(named.experiment), f"prepare {named.name}")
+    given = read_flags(run_prepare, Preparing(named.experiment), named.flags, named.name)
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
     task = task_of(given.experiment.data)
@@ -86,7 +99,7 @@ def run_prepare(arguments: Arguments) -> None:
 def run_plan(arguments: Arguments) -> None:
     """plan NAME: show the size, time and cost of a run before it starts, and how it differs from the paper"""
     named = experiment_of("plan", arguments)
-    given = parse(Planning, named.flags, Planning(named.experiment), f"plan {named.name}")
+    given = read_flags(run_plan, Planning(named.experiment), named.flags, named.name)
     for line in plan(given.experiment, given.measure, log_to_stderr, given.target, named.run):
         print(line, flush=True)
 
@@ -94,7 +107,7 @@ def run_plan(arguments: Arguments) -> None:
 def run_explain(arguments: Arguments) -> None:
     """explain NAME: show the model as the paper's equations with its sizes, and how it differs from the paper"""
     named = experiment_of("explain", arguments)
-    given = parse(Explaining, named.flags, Explaining(named.experiment), f"explain {named.name}")
+    given = read_flags(run_explain, Explaining(named.experiment), named.flags, named.name)
     for line in explain(given.experiment, named.run):
         print(line)
 
@@ -102,7 +115,7 @@ def run_explain(arguments: Arguments) -> None:
 def run_inspect(arguments: Arguments) -> None:
     """inspect RUN: show the parameters of a checkpoint with their shapes and norms, and its provenance"""
     name, flags = run_of("inspect", arguments)
-    given = parse(Inspecting, flags, Inspecting(), f"inspect {name}")
+    given = read_flags(run_inspect, Inspecting(), flags, name)
     for line in inspect(find_workdir(name), given.checkpoint):
         print(line)
 
@@ -110,7 +123,7 @@ def run_inspect(arguments: Arguments) -> None:
 def run_train(arguments: Arguments) -> None:
     """train NAME: train, or resume a run that was stopped"""
     named = experiment_of("train", arguments)
-    given = parse(Training, named.flags, Training(named.experiment), f"train {named.name}")
+    given = read_flags(run_train, Training(named.experiment), named.flags, named.name)
     join()
     run = trained(replace(given, workdir=given.workdir or (named.run.path if named.run else None)))
     if is_first():
@@ -120,6 +133,8 @@ def run_train(arguments: Arguments) -> None:
 def trained(given: Training) -> WorkDir:
     """Trains, with a screen or log lines, and returns the work directory."""
     path = given.workdir or Path("runs") / given.experiment.name
+    if is_first():
+        check_folders(path)
     views = [WeightsAndBiases(WorkDir(path), given.experiment, given.wandb)] if given.wandb and is_first() else []
     if not (given.screen and has_screen() and is_first()):
         return train(given.experiment, path, views=views)
@@ -130,7 +145,7 @@ def trained(given: Training) -> WorkDir:
 def run_watch(arguments: Arguments) -> None:
     """watch RUN: show curves, speed and the latest sample of a run that trains in another process"""
     name, flags = run_of("watch", arguments)
-    no_more(flags)
+    read_flags(run_watch, NoFlags(), flags, name)
     watch(find_workdir(name))
 
 
@@ -150,7 +165,7 @@ def loaded(name: str, given: Loading) -> Translator:
 def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type"""
     name, flags = run_of("translate", arguments)
-    given = parse(Translating, flags, Translating(), f"translate {name}")
+    given = read_flags(run_translate, Translating(), flags, name)
     if given.interactive and (given.input or given.output):
         raise UserError("--interactive reads and writes the terminal: use it without --input and --output")
     if given.output:
@@ -190,8 +205,8 @@ def run_attention(arguments: Arguments) -> None:
     """attention RUN TEXT: show all attention weights of a sentence and its translation: interactive page, PNG, JSON"""
     name, rest = run_of("attention", arguments)
     # A sentence may also begin with dashes, but the name of a flag contains no space.
-    sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"--[\w-]+(=|$)", rest[0]) else ("", rest)
-    given = parse(Attending, flags, Attending(), f"attention {name}")
+    sentence, flags = (rest[0], rest[1:]) if rest and not re.match(r"(-h|--[\w.-]+)(=|$)", rest[0]) else ("", rest)
+    given = read_flags(run_attention, Attending(), flags, name, "TEXT")
     if is_blank_line(sentence):
         raise UserError(f'`attention` needs a sentence after the run: attention {name} "A sentence."')
     if given.target is not None and is_blank_line(given.target):
@@ -203,8 +218,10 @@ def run_attention(arguments: Arguments) -> None:
     run = find_workdir(name)
     page = given.html or (None if given.png or given.json else run.figures / "attention.html")
     outputs = [path for path in (given.html, given.png, given.json) if path]
-    for path in outputs:
-        check_output(path)
+    for file in outputs:
+        check_output(file)
+    if not outputs:
+        check_folders(run.figures)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise UserError("two outputs have the same file name: the second would replace the first")
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
@@ -223,7 +240,7 @@ def run_attention(arguments: Arguments) -> None:
 def run_evaluate(arguments: Arguments) -> None:
     """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
     name, flags = run_of("evaluate", arguments)
-    given = parse(Evaluating, flags, Evaluating(), f"evaluate {name}")
+    given = read_flags(run_evaluate, Evaluating(), flags, name)
     if given.record:
         check_folders(given.record.parent)
         if given.record.is_dir():
@@ -261,7 +278,7 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
 def run_average(arguments: Arguments) -> None:
     """average RUN: save the average of checkpoints as a new run, and show the validation loss before and after"""
     name, flags = run_of("average", arguments)
-    given = parse(Averaging, flags, Averaging(), f"average {name}")
+    given = read_flags(run_average, Averaging(), flags, name)
     run = find_workdir(name)
     path = run.path.resolve()
     print(average_run(run, given.checkpoint, given.output or path.with_name(path.name + "-averaged"), print))
@@ -270,7 +287,7 @@ def run_average(arguments: Arguments) -> None:
 def run_score(arguments: Arguments) -> None:
     """score RUN: print the log-probability of given translations, one number per line"""
     name, flags = run_of("score", arguments)
-    given = parse(Scoring, flags, Scoring(), f"score {name}")
+    given = read_flags(run_score, Scoring(), flags, name)
     if not given.source or not given.target:
         raise UserError("`score` needs --source FILE and --target FILE")
     sources, targets = (lines_of(path, given.bad_lines) for path in (given.source, given.target))
@@ -294,7 +311,7 @@ def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
 def run_demo(arguments: Arguments) -> None:
     """demo: train on the embedded corpus, translate and score its test set, draw the figures"""
     config, flags = take_config(arguments)
-    given = parse(Training, flags, Training(configured(find("demo"), config)), "demo")
+    given = read_flags(run_demo, Training(configured(find("demo"), config)), flags)
     run = trained(given)
     translator = Translator.load(run.path)
     result = evaluate(run, translator, "test", log_to_stderr)
@@ -313,33 +330,35 @@ def run_demo(arguments: Arguments) -> None:
 
 def run_compare(arguments: Arguments) -> None:
     """compare A B: test whether two evaluated runs differ significantly (with several seeds: A0,A1 B0,B1)"""
-    first, rest = run_of("compare", arguments)
-    second, flags = run_of("compare", rest)
-    given = parse(Comparing, flags, Comparing(), f"compare {first} {second}")
+    first, rest = run_of("compare", arguments, "A")
+    second, flags = run_of("compare", rest, "B")
+    given = read_flags(run_compare, Comparing(), flags, first, second)
     for line in compare(runs_of(first), runs_of(second), given.test_set):
         print(line)
 
 
 def run_results(arguments: Arguments) -> None:
-    """results: print a table of all published records and those in ./results"""
-    no_more(arguments)
+    """results: print a table of the published records and, outside a checkout of this code, those in ./results"""
+    read_flags(run_results, NoFlags(), arguments)
     print(results_table(*dict.fromkeys((RESULTS, results_folder()))), end="")
 
 
 def run_table(arguments: Arguments) -> None:
     """table N: train and score the missing rows of the paper's table 1, 2 or 3, and render it from its records"""
-    number, flags = run_of("table", arguments)
+    number, flags = run_of("table", arguments, "N")
     if number not in ("1", "2", "3"):
+        if HELP & set(flags):
+            read_flags(run_table, Table(), flags, "N")
         raise UserError(f"unknown table {number!r}; the tables are: 1, 2, 3")
     if number == "1":
-        only = parse(Table1, flags, Table1(), "table 1")
+        only = read_flags(run_table, Table1(), flags, number)
         check_folders(only.results)
         if not only.render:
             fill_table1(only.results, print)
         paths = render_table1(only.results)
     else:
         table: Number = 2 if number == "2" else 3
-        given = parse(Table, flags, Table(), f"table {number}")
+        given = read_flags(run_table, Table(), flags, number)
         check_folders(given.results, given.runs)
         there = experiments_of(table, given.scale)
         rows = list(there) if given.rows is None else list(given.rows)
@@ -359,9 +378,17 @@ def run_table(arguments: Arguments) -> None:
 def check_folders(*paths: Path) -> None:
     """Raises UserError for a path that cannot become a folder, before anything is computed for it."""
     for path in paths:
-        for folder in (path, *path.parents):
-            if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder} is not a directory: choose another path")
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot create the folder {error.filename} ({error.strerror}): choose another path"
+            ) from error
+        finally:
+            for folder in missing:  # leave no trace if the command fails before it writes
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {

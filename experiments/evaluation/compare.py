@@ -18,7 +18,7 @@ from data.text import read_lines
 from experiments.evaluation.intervals import interval
 from experiments.evaluation.metrics import bleu, tokens_of
 from experiments.evaluation.records import language_of, read_evaluation
-from experiments.workdir import PATHS, WorkDir, changed_parts, differences, find_workdir
+from experiments.workdir import PATHS, ROUNDING, WorkDir, changed_parts, differences, find_workdir
 from transformer.config import UserError, counted
 
 
@@ -119,7 +119,7 @@ def check_seeds(system: list[Scored]) -> None:
             differing = [
                 name
                 for name in differences(theirs, ours)
-                if not name.startswith(("train.seed", "data.languages", "data.max_unknown", "mesh", *PATHS))
+                if not name.startswith(("train.seed", "data.languages", "data.max_unknown", *ROUNDING, *PATHS))
             ]
             differing += ["the training text"] * (other.record["data"]["hash"] != run.record["data"]["hash"])
             differing += changed_parts(other.parts(), run.parts())

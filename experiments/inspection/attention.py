@@ -1,4 +1,4 @@
-"""The attention weights of a sentence pair: by pieces or merged to words, as JSON and as a page (explorer.html)."""
+"""The attention weights of a sentence pair, by subword pieces or by words, as JSON and as an HTML page."""
 
 import base64
 import json
@@ -14,21 +14,21 @@ from experiments.translator import Attention, Translator
 from transformer.config import UserError
 from transformer.model import AttentionWeights
 
-# A page grows with the square of the length: with this many tokens a base model's has 25 MB.
+# The size of a page grows with the square of the length: 25 MB for the base model and this many tokens.
 MAX_PIECES = 256
 
 AXES = {"encoder": ("source", "source"), "decoder": ("target", "shifted"), "cross": ("target", "source")}
-"""Whose pieces are the rows and the columns of a map. Row t of the target is the step that predicts piece t."""
+"""The pieces of the rows and the columns of each kind of weights. Row t of the target predicts piece t."""
 
 FULL = 65535
-"""A weight of 1 in the page, where each is an unsigned integer of 16 bits."""
+"""The value of weight 1 in the page, which stores weights as unsigned 16-bit integers."""
 
 _SPECIAL = {"<s>", "</s>"}
-_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a piece that spells one byte of a character without a piece
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a piece for one byte of a character that has no piece of its own
 
 
 class Word(NamedTuple):
-    """The pieces start, ..., stop - 1."""
+    """A word, spelled by the pieces start, ..., stop - 1."""
 
     text: str
     start: int
@@ -36,21 +36,21 @@ class Word(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A sentence and its translation, the attention between them, and where it comes from."""
+    """A sentence and its translation, their attention weights, and the run and checkpoints that produced them."""
 
     sentence: str
     translation: str
     run: str
     experiment: str
     steps: list[int]
-    """Of the checkpoints; several were averaged."""
+    """Steps of the checkpoints; several were averaged."""
     attention: Attention
 
 
 def pair_of(translator: Translator, run: str, sentence: str, target: str | None) -> Pair:
-    """All weights for a sentence and a target (None: its own translation), by the run of that name.
+    """Computes all attention weights for a sentence and a target. None: the model's own translation.
 
-    UserError if either is longer than MAX_PIECES.
+    UserError if either has more than MAX_PIECES tokens.
     """
     check_length(translator, "the sentence", sentence)
     given: Target
@@ -65,14 +65,14 @@ def pair_of(translator: Translator, run: str, sentence: str, target: str | None)
 
 
 def check_length(translator: Translator, what: str, given: Target) -> None:
-    """UserError for a text, or pieces, whose weights would not fit a page."""
+    """Raises UserError for a text, or pieces, with more than MAX_PIECES tokens."""
     count = len(translator.encode([given])[0])
     if count > MAX_PIECES:
         raise UserError(f"{what} has {count} tokens; {MAX_PIECES} is the most whose attention is shown")
 
 
 def words(pieces: list[str]) -> list[Word]:
-    """The words that the pieces spell, in order, without a gap: "▁" begins one, BOS and EOS stand alone."""
+    """Groups consecutive pieces into words: a piece with "▁" starts a word; BOS and EOS are words of their own."""
     starts = [
         i
         for i, piece in enumerate(pieces)
@@ -82,16 +82,17 @@ def words(pieces: list[str]) -> list[Word]:
 
 
 def spell(pieces: list[str]) -> str:
-    """The text of a word's pieces."""
+    """Returns the text that the pieces of a word spell."""
     found = [(piece, _BYTE.fullmatch(piece)) for piece in pieces]
     text = b"".join(bytes.fromhex(byte[1]) if byte else piece.encode() for piece, byte in found)
     return text.decode(errors="replace").removeprefix("▁") or "▁"
 
 
 def merge(weights: np.ndarray, rows: list[Word], columns: list[Word]) -> np.ndarray:
-    """[..., pieces, pieces] -> [..., words, words] float32.
+    """Merges weights [..., pieces, pieces] into [..., words, words], float32.
 
-    A word is looked at as much as all its pieces are, and looks as its pieces do on average: so rows still sum to 1.
+    Weights are summed over the pieces of a column's word and averaged over those of a row's word, so that each row
+    still sums to 1.
     """
     summed = np.add.reduceat(weights, [word.start for word in columns], axis=-1, dtype=np.float64)
     summed = np.add.reduceat(summed, [word.start for word in rows], axis=-2)
@@ -99,7 +100,7 @@ def merge(weights: np.ndarray, rows: list[Word], columns: list[Word]) -> np.ndar
 
 
 def merged(attention: Attention) -> Attention:
-    """The same by words."""
+    """Returns the attention with all pieces merged into words."""
     of = {axis: words(pieces) for axis, pieces in pieces_of(attention).items()}
     weights: dict[str, Any] = {
         name: merge(array, *(of[axis] for axis in AXES[name])) for name, array in attention.weights._asdict().items()
@@ -109,26 +110,26 @@ def merged(attention: Attention) -> Attention:
 
 
 def pieces_of(attention: Attention) -> dict[str, list[str]]:
-    """By axis. "shifted" is what stands at the decoder's own positions: the target shifted right (section 3.1)."""
+    """Returns the pieces of each axis. "shifted" is the decoder's input: the target shifted right (section 3.1)."""
     return {"source": attention.source, "target": attention.target, "shifted": ["<s>", *attention.target[:-1]]}
 
 
 def telling(weights: np.ndarray) -> np.ndarray:
-    """How much the row tells about the column that is looked at, in bits: [..., row, column] -> [...].
+    """Returns the mutual information of row and attended column, in bits: [..., row, column] -> [...].
 
-    The mutual information of the two: 0 of a head that looks everywhere alike, and of one that always looks at one
-    place, be it EOS; log2(n) of one that looks from each of n rows at a place of its own.
+    0 for a head that attends uniformly, or always to the same column, such as EOS; log2(n) for a head that attends from
+    each of n rows to a different column.
     """
     return bits(weights.mean(axis=-2)) - bits(weights).mean(axis=-1)
 
 
 def bits(weights: np.ndarray) -> np.ndarray:
-    """The entropy of distributions along the last axis."""
+    """Returns the entropy, in bits, of distributions along the last axis."""
     return -(weights * np.log2(np.where(weights > 0, weights, 1))).sum(axis=-1)
 
 
 def described(pair: Pair, by_words: bool) -> dict[str, Any]:
-    """All but the weights, for JSON."""
+    """Returns everything except the weights, for JSON."""
     pieces = pieces_of(pair.attention)
     origin = {name: value for name, value in pair._asdict().items() if name != "attention"}
     return origin | {
@@ -140,16 +141,16 @@ def described(pair: Pair, by_words: bool) -> dict[str, Any]:
 
 
 def to_json(pair: Pair, by_words: bool) -> str:
-    """A JSON object; "weights" has lists [layer, head, row, column] of the exact float32 numbers, of words if asked."""
+    """Returns a JSON object. "weights" has lists [layer, head, row, column] of the exact float32 values."""
     attention = merged(pair.attention) if by_words else pair.attention
     lists = {name: array.tolist() for name, array in attention.weights._asdict().items()}
     return json.dumps(described(pair, by_words) | {"weights": lists}) + "\n"
 
 
 def to_page(pair: Pair, by_words: bool) -> str:
-    """One HTML file that loads nothing else. It has the weights of the pieces, merges them itself, and begins so.
+    """Returns a self-contained HTML file with the weights of the pieces, which it can merge into words.
 
-    It opens on the most telling head of the cross attention.
+    It first shows words if `by_words`, and of each kind of attention the head with the highest mutual information.
     """
     layers, heads = pair.attention.weights.cross.shape[:2]
     packed = {
@@ -161,14 +162,15 @@ def to_page(pair: Pair, by_words: bool) -> str:
     data = described(pair, by_words) | sizes | {"opens": opens, "weights": packed}
     page = files("experiments.inspection").joinpath("explorer.html").read_text(encoding="utf-8")
     before, after = page.split("{{data}}")
-    # json leaves ASCII alone; without "<" nothing in a text can end the script element that holds it.
+    # Escape "<", which json.dumps leaves as it is: otherwise a text could end the script element that contains it.
     return before + json.dumps(data).replace("<", r"\u003c") + after
 
 
 def quantised(weights: np.ndarray) -> np.ndarray:
-    """[..., row, column] -> little-endian uint16, each row summing to FULL, each weight less than 1 / FULL off.
+    """Quantises weights [..., row, column] to little-endian uint16: each row sums to FULL, errors are below 1 / FULL.
 
-    All are rounded down, and what a row then lacks goes to those that lost most. A masked weight stays 0.
+    All weights are rounded down, and the remainder of a row goes to those with the largest rounding error. A masked
+    weight stays 0.
     """
     exact = weights.astype(np.float64)
     exact *= FULL / exact.sum(axis=-1, keepdims=True)

@@ -24,7 +24,7 @@ from transformer.config import Experiment, UserError
 from transformer.loss import least_loss
 
 DPI = 120
-CELL = 0.17  # inches a weight: a label of 9 points beside each
+CELL = 0.17  # inches per weight, so that each row and column can have a label of 9 points
 WORDS = {
     "encoder": ("Encoder self-", "source: what looks (query)", "source: what is looked at (key)"),
     "decoder": (
@@ -34,20 +34,20 @@ WORDS = {
     ),
     "cross": ("Cross-", "target: what is predicted (query)", "source: what is looked at (key)"),
 }
-"""Of a picture of an attention: its kind, and the names of its axes."""
-MAX_PIXELS = 16_000  # along the longer side: matplotlib holds the picture as 4 bytes a pixel, several times over
+"""Title and axis labels of the figure of each kind of attention."""
+MAX_PIXELS = 16_000  # of the longer side: matplotlib keeps several copies of the image, with 4 bytes per pixel
 
 
 def draw_curves(run: WorkDir) -> Path:
-    """`curves` of a run -> the PNG's path."""
+    """Writes the `curves` of a run as a PNG, and returns its path."""
     return save(curves(read_metrics(run.metrics), run.experiment()), run.figures / "curves.png")
 
 
 def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
-    """Over the steps: training and validation loss, BLEU of some validation sentences, and the speed.
+    """Plots training loss, validation loss, BLEU of some validation sentences, and speed over the steps.
 
-    The losses have axes of their own, since no distance between them means anything: that of training is against a
-    label-smoothed target, which costs even a perfect model something, as the experiment says (None: not known).
+    The losses have separate axes, since they are not comparable: the training loss is label-smoothed, so that even a
+    perfect model has a positive loss. The experiment gives this minimum (None: it is not shown).
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
     of_training, of_validation, bleu, speed = axes.flat
@@ -79,15 +79,15 @@ def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
 
 
 def draw_attention(attention: Attention, path: Path, of: str = "cross") -> Path:
-    """`attention_maps` of a sentence pair -> the PNG's path."""
+    """Writes the `attention_maps` of a sentence pair as a PNG, and returns its path."""
     return save(attention_maps(attention, of), path)
 
 
 def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
-    """The encoder's, the decoder's or the cross attention: every layer (rows) and head (columns).
+    """Plots encoder, decoder or cross attention: a map for every layer (rows) and head (columns).
 
-    Cross attention that is bright off the diagonal is where the word order of the two languages differs. UserError if
-    the picture would be too large.
+    In cross attention, large weights off the diagonal show where the word order of the two languages differs. UserError
+    if the figure would be too large.
     """
     weights = getattr(attention.weights, of)
     rows, columns = (pieces_of(attention)[axis] for axis in AXES[of])
@@ -98,7 +98,7 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
         longer = max(len(rows), len(columns))
         raise UserError(f"{longer} tokens are too many for a PNG of this model's heads ({fit} at most): use --html")
     width, height = (max(1.5, CELL * count) for count in (len(columns), len(rows)))
-    label = 0.085 * max(map(len, rows)), 0.085 * max(map(len, columns))  # inches of the longest, at their font size
+    label = 0.085 * max(map(len, rows)), 0.085 * max(map(len, columns))  # length of the longest label, in inches
     figure, axes = plt.subplots(
         layers,
         heads,
@@ -108,14 +108,14 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
         sharey=True,
         layout="constrained",
     )
-    text: dict[str, Any] = {"fontsize": 9, "parse_math": False}  # a "$" in a sentence is a dollar
-    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the square root, as on the page: small weights can be told apart
+    text: dict[str, Any] = {"fontsize": 9, "parse_math": False}  # a "$" in a sentence is not math
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # square root scale, as on the page: small weights can be distinguished
     for (layer, head), axis in np.ndenumerate(axes):
         image = axis.imshow(weights[layer, head], norm=norm, cmap="viridis")
         axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=10)
         axis.set_xticks(range(len(columns)), columns, rotation=90, **text)
         axis.set_yticks(range(len(rows)), rows, **text)
-        axis.label_outer(remove_inner_ticks=True)  # all maps are of the same pieces
+        axis.label_outer(remove_inner_ticks=True)  # all maps have the same pieces
     title, queries, keys = WORDS[of]
     figure.suptitle(f"{title}attention of every head: each row sums to 1")
     figure.supylabel(queries)
@@ -125,20 +125,20 @@ def attention_maps(attention: Attention, of: str = "cross") -> plt.Figure:
 
 
 class Beside(NamedTuple):
-    """A picture of a table: for each row the paper's value, and ours of each seed."""
+    """The data of a figure of a table: for each row the paper's value, and ours for each seed."""
 
     title: str
     unit: str
-    """What the values are: the name of their axis."""
+    """The label of the value axis."""
     names: tuple[str, str]
-    """Of the paper's points and of ours."""
+    """The legend: the names of the paper's points and of ours."""
     rows: dict[str, tuple[float, list[float]]]
     base: float | None = None
-    """The value that all others are compared with, if there is one: a line."""
+    """The reference value, if there is one, drawn as a line."""
 
 
 def draw_beside(picture: Beside, path: Path) -> Path:
-    """One point a value -> the PNG's path."""
+    """Draws one point per value, and returns the path of the PNG."""
     rows = picture.rows
     figure, axis = plt.subplots(figsize=(max(6.5, 0.55 * len(rows)), 4.5), layout="constrained")
     if picture.base is not None:
@@ -149,7 +149,7 @@ def draw_beside(picture: Beside, path: Path) -> Path:
     axis.legend()
     tilted: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(rows) > 8 else {}
     axis.set_xticks(range(len(rows)), list(rows), fontsize=9, **tilted)
-    axis.grid(axis="x", alpha=0.3)  # from a point down to the name of its row
+    axis.grid(axis="x", alpha=0.3)  # guides the eye from a point to the name of its row
     axis.set(title=picture.title, ylabel=picture.unit)
     return save(figure, path)
 
@@ -162,7 +162,7 @@ def draw_growth(
     unit: str = "seconds",
     note: str = "",
 ) -> Path:
-    """What a sequence costs over its length (None: not known), both logarithmic -> the PNG's path."""
+    """Plots cost over sequence length, both logarithmic (None: unknown cost). Returns the path of the PNG."""
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, costs in curves.items():
         axis.loglog(lengths, [math.nan if cost is None else cost for cost in costs], "o-", label=name)
@@ -175,7 +175,7 @@ def draw_growth(
 
 
 def save(figure: plt.Figure, path: Path) -> Path:
-    """Writes a figure as PNG, whatever the path ends with, and lets go of it."""
+    """Writes a figure as PNG, whatever the suffix of the path, and closes it."""
     path.parent.mkdir(exist_ok=True)
     picture = BytesIO()
     figure.savefig(picture, dpi=DPI, format="png")

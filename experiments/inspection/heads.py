@@ -1,4 +1,4 @@
-"""What single heads do: where they look over a whole text, and the model without them."""
+"""Analysis of single attention heads: statistics of their weights over a corpus, and ablation."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from experiments.translator import Translator, pad, width_for
 from transformer.config import PAD, ModelConfig, UserError, counted
 from transformer.train import Params, graph_of
 
-# By the names of AttentionWeights: where the parameters of an attention stand.
+# The path to the parameters of each kind of attention, by its name in AttentionWeights.
 PLACES = {
     "encoder": ("encoder", "self_attention"),
     "decoder": ("decoder", "self_attention"),
     "cross": ("decoder", "cross_attention"),
 }
 
-BATCH = 128  # sentence pairs whose weights are there at a time
+BATCH = 128  # sentence pairs whose weights are held in memory at a time
 
 
 class Head(NamedTuple):
@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 def heads(config: ModelConfig) -> Iterator[Head]:
-    """All of a model: by attention, layer and number."""
+    """Yields all heads of a model, ordered by attention, layer and number."""
     for attention in PLACES:
         for layer in range(config.num_layers):
             for number in range(config.num_heads):
@@ -44,7 +44,7 @@ def heads(config: ModelConfig) -> Iterator[Head]:
 
 
 def without(params: Params, *removed: Head) -> Params:
-    """A copy in which these heads add nothing: their rows of W^O [N, H, D] are zero. The others are not changed.
+    """Returns a copy of the parameters with these heads ablated: their rows of W^O [N, H, D] are zero.
 
     UserError for a head that the model does not have.
     """
@@ -60,33 +60,37 @@ def without(params: Params, *removed: Head) -> Params:
 
 
 class Looks(NamedTuple):
-    """Where the heads of one attention look, on average over the queries of a text. Arrays [layer, N].
+    """Statistics of the attention weights of all heads of one kind, averaged over the queries. Arrays [layer, N].
 
-    The keys of the decoder's self-attention are the target shifted right: "same" is the piece that came last, and
-    "first" the token that stands before every target.
+    The keys of the decoder's self-attention are the target shifted right: "same" is the piece generated last, and
+    "first" is BOS.
     """
 
     entropy: Any
-    """Of the weights, in bits: 0 for a head that looks at one place, log2(n) for one that looks at n alike."""
+    """Entropy of the weights, in bits: 0 if all weight is on one position, log2(n) if it is equal on n positions."""
     distance: Any
-    """Mean distance of query and key, in positions."""
+    """Mean distance between query and key, in positions."""
     previous: Any
-    """Share of the weight on the position before the query's own, where there is one."""
+    """Share of the weight on the position before the query's own, if there is one."""
     same: Any
+    """Share on the query's own position."""
     next: Any
+    """Share on the position after the query's own, if there is one."""
     first: Any
+    """Share on the first key."""
     last: Any
-    """Share on the last key: in the encoder and over the source, EOS."""
+    """Share on the last key; in the encoder and in cross-attention, this is EOS."""
 
 
 def looks(translator: Translator, sources: list[str], targets: list[str]) -> dict[str, Looks]:
-    """By the names of AttentionWeights, over sentences and their translations, which the model is given to read.
+    """Computes the statistics of each kind of attention over sentences and given translations (teacher forcing).
 
-    Padding counts for nothing. UserError where the numbers of lines differ, or are 0.
+    Padding is ignored. Keys of the result are the names of AttentionWeights. UserError if the numbers of sources and
+    targets differ, or are 0.
     """
     if len(sources) != len(targets) or not sources:
         both = f"{counted(len(sources), 'source')} and {counted(len(targets), 'target')}"
-        raise UserError(f"{both}: as many of both are wanted")
+        raise UserError(f"{both}: give the same number of each, at least one")
     source_ids, target_ids = translator.encode(sources), translator.encode(targets)
     widths = [width_for(max(map(len, ids))) for ids in (source_ids, target_ids)]
     graph = graph_of(translator.experiment.model)
@@ -114,7 +118,13 @@ def looks(translator: Translator, sources: list[str], targets: list[str]) -> dic
 
 
 def _sums(weights: Array, queries: Array, keys: Array) -> tuple[Looks, Looks]:
-    """Weights [layer, B, N, T, S], real queries [B, T] and keys [B, S] -> sums [layer, N], and how many went in."""
+    """Returns the sums [layer, N] of each statistic, and the number of terms in each.
+
+    Args:
+        weights: [layer, B, N, T, S].
+        queries: [B, T], False for padding.
+        keys: [B, S], False for padding.
+    """
     t, s = jnp.arange(queries.shape[1])[:, None], jnp.arange(keys.shape[1])
     real = queries[:, :, None] & keys[:, None, :]
     last = (s == keys.sum(axis=1, keepdims=True) - 1)[:, None, :]
@@ -122,9 +132,9 @@ def _sums(weights: Array, queries: Array, keys: Array) -> tuple[Looks, Looks]:
     def mean_over(values: Array) -> tuple[Array, Array]:
         return jnp.einsum("LBNTS,BTS->LN", weights, jnp.where(real, values, 0)), queries.sum()
 
-    def share_at(place: Array) -> tuple[Array, Array]:
-        there = real & place
-        return jnp.einsum("LBNTS,BTS->LN", weights, there.astype(weights.dtype)), there.sum()
+    def share_at(position: Array) -> tuple[Array, Array]:
+        selected = real & position
+        return jnp.einsum("LBNTS,BTS->LN", weights, selected.astype(weights.dtype)), selected.sum()
 
     bits = jnp.where(weights > 0, -weights * jnp.log2(jnp.where(weights > 0, weights, 1)), 0)
     both = Looks(

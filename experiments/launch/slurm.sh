@@ -3,8 +3,8 @@
 #
 #     sbatch --nodes=4 experiments/launch/slurm.sh wmt14-en-de-base [--flags of train]
 #
-# The run directory and the prepared data have to be on a file system that all nodes see. A minute before its time is
-# up, or when it is preempted, the run saves and ends with code 143, and the job queues itself again.
+# The run directory and the prepared data have to be on a file system that all nodes see. A minute before the time
+# limit, or when it is preempted, the run saves a checkpoint and exits with code 143, and the job requeues itself.
 #SBATCH --job-name=transformer
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -17,12 +17,12 @@
 #SBATCH --output=%x-%j.log
 set -uo pipefail
 
-# SLURM runs a copy of this file from elsewhere: the repository is where sbatch was called.
+# SLURM runs a copy of this file from another folder: the repository is where sbatch was called.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/../..}" || exit 1
 srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" -m experiments train "$@"
 code=$?
 if [ "$code" -eq 143 ]; then
-    echo "preempted: job $SLURM_JOB_ID queues again"
+    echo "preempted: job $SLURM_JOB_ID is requeued"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

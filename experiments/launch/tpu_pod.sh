@@ -3,8 +3,8 @@
 #
 #     TPU=my-slice ZONE=us-east5-a experiments/launch/tpu_pod.sh wmt14-en-de-base --workdir /mnt/runs/base [--flags]
 #
-# On each host this repository stands in ~/transformer, installed with jax[tpu]. JAX finds the other hosts by itself.
-# The run directory has to be on a file system that all hosts mount. The same command again goes on with a run that was interrupted.
+# Each host needs this repository in ~/transformer, installed with jax[tpu]. JAX finds the other hosts by itself. The run
+# directory has to be on a file system that all hosts mount. To resume an interrupted run, repeat the command.
 set -euo pipefail
 
 : "${TPU:?the name of the slice, e.g. TPU=my-slice}" "${ZONE:?its zone, e.g. ZONE=us-east5-a}"

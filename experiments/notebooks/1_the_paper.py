@@ -248,7 +248,7 @@ print("largest difference:", float(jnp.abs(terms.sum(axis=0) + attention.output.
 #
 # A *mask* forbids attention from a query to some of the keys. There are three:
 #
-# - **Padding.** Rows of a batch have the same length, and unused places at the end are filled with padding. No position
+# - **Padding.** Rows of a batch have the same length, and unused positions at the end hold padding. No position
 #   attends to padding.
 # - **Causal.** In the decoder, no position attends to later ones. The model can then be trained on whole sentences at
 #   once, and still learns to write them token by token.

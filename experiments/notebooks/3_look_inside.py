@@ -97,7 +97,7 @@ attention_maps(attention, "encoder")
 plt.show()
 
 # %%
-print("decoder: the translation looks at what stands before")
+print("decoder: the translation looks at what precedes")
 attention_maps(attention, "decoder")
 plt.show()
 
@@ -313,9 +313,9 @@ def encoder_weights(params, source):
 
 
 def mean_shares(chosen):
-    """Of sentences and the places of two words in each: the mean weight of the first on the second, by layer and head.
+    """For sentences and the positions of two words in each: mean weight of the first on the second, by layer and head.
 
-    With it the half of its 95% interval, and what it would be if the weight were spread evenly over the words.
+    Also returns half of its 95% interval, and the value if the weight were spread evenly over the words.
     """
     ids = translator.encode([text for text, _, _ in chosen])
     weights = encoder_weights(translator.params, pad(ids, range(len(ids)), width_for(max(map(len, ids))), len(ids)))
@@ -339,7 +339,7 @@ def table_of(shares):
 
 
 def in_two_places(forms, particle):
-    """The drawn sentences with one of the forms of a verb and its particle; the places of both."""
+    """Yields the sampled sentences with a form of the verb and its particle, and the positions of both."""
     for text, _ in drawn:
         plain = [word.rstrip(".?,") for word in text.split()]
         if particle in plain:
@@ -372,7 +372,7 @@ CONJUNCTIONS = {"because", "although", "if"}
 
 
 def places_of(text):
-    """The places of "it" and of the noun that it stands for; None: a sentence of another form."""
+    """Returns the positions of "it" and of its antecedent; None for a sentence of another form."""
     found = text.split()
     between = [i for i, word in enumerate(found) if i and word in CONJUNCTIONS]
     plain = [word.rstrip(".") for word in found]

@@ -2,8 +2,8 @@
 
     python experiments/notebooks/run.py [NAME ...] [--save | --quick] [--directory FOLDER]
 
-A notebook is a script (jupytext's percent format), and beside it the .ipynb with its outputs. The script is what one
-edits; --save makes the .ipynb from it.
+A notebook is a script in jupytext's percent format, with an .ipynb with its outputs next to it. Edit the script;
+--save creates the .ipynb from it.
 """
 
 import os
@@ -45,15 +45,15 @@ def cut(experiment, *others, **named):
 
 experiments.training.loop.train = cut
 """
-"""Before the first cell of a quick run: what is trained is trained for seconds, to no good. Such a model ends no
-output by itself: they are cut off early."""
+"""Code before the first cell of a quick run: training takes seconds, and outputs are cut off early, since such a model
+does not end them by itself."""
 
 
 COMPILE_FAST = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
 }
-"""Of a quick run, whose time is the compiler's."""
+"""Environment of a quick run, in which most of the time is compilation."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Flags:
     """What to execute, and where."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Only these, as in "1_the_paper". None: all."""
+    """Names of notebooks, such as "1_the_paper". Default: all."""
     save: bool = False
-    """Write each .ipynb, with its outputs, beside its script."""
+    """Write each .ipynb, with its outputs, next to its script."""
     quick: bool = False
-    """Train for 30 steps where a notebook trains for longer: shows that its cells run, and not what it shows."""
+    """Train for at most 30 steps: tests that all cells run, but gives other outputs."""
     directory: Path | None = None
-    """Where they run, and leave their runs. None: a fresh directory, which is removed at the end."""
+    """Working directory of the notebooks, which keeps their runs. Default: a temporary directory."""
 
 
 def scripts() -> list[Path]:
@@ -84,10 +84,10 @@ def read_script(path: Path) -> NotebookNode:
 
 
 def execute(notebook: NotebookNode, directory: Path, environment: dict[str, str]) -> None:
-    """Runs every cell in a process of its own in `directory`; the outputs go into the cells.
+    """Executes a notebook in a new process in `directory`, and stores the outputs in its cells.
 
     Args:
-        environment: variables of that process, besides this one's.
+        environment: additional environment variables of that process.
 
     CellExecutionError at the first cell that fails; KeyboardInterrupt at SIGINT and SIGTERM.
     """
@@ -100,20 +100,20 @@ def execute(notebook: NotebookNode, directory: Path, environment: dict[str, str]
         coalesce_streams=True,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
-    # The code beside the notebooks, and not another version that is installed.
+    # Use the code of this checkout, and not another version that may be installed.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         client.execute(env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)})
     except AssertionError as error:
         if client.kc is not None:
             raise
-        raise KeyboardInterrupt from error  # nbclient has ended the kernel, and only then finds that it is gone
+        raise KeyboardInterrupt from error  # nbclient ends the kernel, and then fails since there is none
 
 
 def main(flags: Flags) -> None:
-    """Stops at the first notebook that fails."""
+    """Executes the notebooks, and stops at the first one that fails."""
     if flags.save and flags.quick:
-        sys.exit("--quick makes other outputs than a notebook shows: it cannot be saved")
+        sys.exit("--quick gives other outputs than a full run: it cannot be combined with --save")
     there = {path.stem: path for path in scripts()}
     if unknown := set(flags.names) - set(there):
         sys.exit(f"no notebook {min(unknown)!r}; there are: {', '.join(there)}")
@@ -122,14 +122,14 @@ def main(flags: Flags) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            sys.exit(f"{directory} cannot be a folder: {error.strerror}")
+            sys.exit(f"cannot create the folder {directory} ({error.strerror})")
         environment = COMPILE_FAST | {"JAX_COMPILATION_CACHE_DIR": str(Path(fresh) / "compiled")} if flags.quick else {}
         for name, path in there.items():
             if flags.names and name not in flags.names:
                 continue
             notebook, start = read_script(path), time.monotonic()
             if flags.quick:
-                for cell in notebook.cells:  # two seeds are the fewest that have an interval
+                for cell in notebook.cells:  # an interval needs at least two seeds
                     cell.source = cell.source.replace("SEEDS = 300, range(3)", "SEEDS = 300, range(2)")
                 notebook.cells.insert(0, nbformat.v4.new_code_cell(QUICK))
             try:

@@ -20,23 +20,23 @@ class Accelerator(NamedTuple):
     """As in `--target`."""
     label: str
     platform: str
-    """The platform in XLA: "cuda" or "tpu"."""
+    """XLA's name of the platform: "cuda" or "tpu"."""
     description: str
     """For a GPU, the fields of XLA's GpuDeviceInfoProto; for a TPU, the name of its topologies."""
     memory: float
-    """Bytes."""
+    """Memory of a device, in bytes."""
     bandwidth: float
-    """Bytes per second that a large copy moves, counting reads and writes."""
+    """Bytes per second, read and written, of a large copy."""
     peak: float
     """Peak of dense bfloat16 matmuls by the data sheet, in operations per second."""
     matmul_rate: float
-    """Operations per second of a large bfloat16 matmul."""
+    """bfloat16 operations per second of a large matrix product."""
     overhead: float
-    """Seconds per kernel in addition to its memory traffic and operations: its launch, ramp-up and tail."""
+    """Seconds per kernel in addition to its bytes and operations: launch, ramp-up and tail."""
     network: float
-    """Bytes per second, one way, that a device sends to the others of its machine."""
+    """Bytes per second that a device sends to the others of its machine, in one direction."""
     dollars: float | None
-    """Price of one device per hour; None if no price could be found."""
+    """Price of one device for one hour, on demand; None if no price could be found."""
     measured: str
     source: str
     """Source of the peaks."""

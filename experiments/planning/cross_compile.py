@@ -20,13 +20,13 @@ _TPU_GRIDS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128
 
 
 def devices_of(target: Accelerator, count: int) -> list[Any]:
-    """Descriptions of so many devices of one machine, or of one TPU slice.
+    """Returns descriptions of this many devices of one machine, or of one TPU slice.
 
-    UserError without the compiler of that platform, or where there is no such slice.
+    UserError if the compiler of that platform is not installed, or if there is no such slice.
     """
     try:
         if target.platform == "tpu":
-            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server where there is no TPU
+            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the metadata server exists only on TPU hosts
             if count not in _TPU_GRIDS:
                 raise UserError(f"{target.name} has slices of {', '.join(map(str, _TPU_GRIDS))}, not of {count}")
             found = topologies.get_topology_desc(f"{target.description}:{_TPU_GRIDS[count]}", platform="tpu")
@@ -49,7 +49,10 @@ def devices_of(target: Accelerator, count: int) -> list[Any]:
 
 
 def compile_for(experiment: Experiment, shape: Shape, target: Accelerator, count: int) -> Any:
-    """The compiled train step for batches of this shape on so many devices, with its memory analysis and its text."""
+    """Compiles the training step for batches of this shape on this many devices.
+
+    Returns the compiled step, with its memory analysis and its HLO text.
+    """
     mesh = make_mesh(experiment.mesh, experiment.model, devices_of(target, count))
     rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
     with tracing_for("tpu" if target.platform == "tpu" else "gpu"):

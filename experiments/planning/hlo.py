@@ -1,8 +1,9 @@
-"""Reads a compiled program's text (XLA's optimized HLO): the bytes and floating-point operations of each kernel.
+"""Parses a compiled program (XLA's optimized HLO): the bytes and floating-point operations of each kernel.
 
 Each operation of the entry computation is one kernel, or a library call such as a matrix product. It reads its
-operands from the device's memory and writes its results there; what is fused within a kernel never leaves the chip. So
-bytes over bandwidth is the time of a kernel that computes little, and a while loop costs its body times its trips.
+operands from the device's memory and writes its results there; intermediate values inside a fused kernel stay on the
+chip. The time of a memory-bound kernel is therefore its bytes divided by the bandwidth, and the time of a while loop is
+that of its body times its trip count.
 """
 
 import math
@@ -22,7 +23,7 @@ _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "opt-barrier", "domain", "iota", "add-dependency",
 }  # fmt: skip
-"""Operations that move nothing: names for what is there already, or numbers that the next kernel makes itself."""
+"""Operations without memory traffic: aliases of existing arrays, or values that the next kernel generates itself."""
 
 STATED_FLOPS = r'serialized_metadata = "\{\\22flops\\22: \\22(\d+)'
 """Of a kernel of transformer/kernels: what it computes, in its own words, since XLA does not look into it."""
@@ -35,7 +36,7 @@ class Instruction(NamedTuple):
 
     name: str
     shape: str
-    """As it is written: "f32[8,64]{1,0}", or a tuple of such."""
+    """The shape as written in HLO: "f32[8,64]{1,0}", or a tuple of shapes."""
     opcode: str
     operands: tuple[str, ...]
     attributes: str
@@ -43,37 +44,37 @@ class Instruction(NamedTuple):
 
     @property
     def called(self) -> list[str]:
-        """The computations that it runs."""
+        """The names of the computations that it calls."""
         single = re.findall(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", self.attributes)
         several = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
         return single + ([name.strip(" %") for name in several[1].split(",")] if several else [])
 
 
 class Kernel(NamedTuple):
-    """What a device runs as one piece: a fusion, a library call, a copy, a collective."""
+    """One unit of execution on a device: a fusion, a library call, a copy, or a collective."""
 
     name: str
     opcode: str
     times: int
-    """How often a run of the program executes it: the trips of the loops around it."""
+    """Number of executions in one run of the program: the product of the trip counts of the loops around it."""
     bytes: float
-    """Read and written by all of these together."""
+    """Bytes read and written, summed over these executions."""
     flops: float
-    """Of its matrix products and convolutions, by all of these together."""
+    """FLOPs of its matrix products and convolutions, summed over these executions."""
     op_name: str
-    """JAX's name: the functions and transformations that made it."""
+    """JAX's name for the operation: the functions and transformations that produced it."""
     frames: tuple["Frame", ...]
-    """The Python call that made it, innermost first; empty where the compiler made it."""
+    """The Python call stack that produced it, innermost first; empty if the compiler added the operation."""
     network_bytes: float = 0.0
-    """Of a collective: what it has to move, as the size of its result or operand, whichever is larger."""
+    """For a collective: bytes to transfer, the size of its result or of its operand, whichever is larger."""
     done: int | None = None
+    """For an asynchronous collective: number of kernels started before the program waits for the result."""
     is_own: bool = False
     """Whether it is one of transformer/kernels and not the compiler's or a library's."""
-    """Of an asynchronous collective: how many kernels the program has started when it waits for the result."""
 
 
 class Frame(NamedTuple):
-    """A line of Python."""
+    """A stack frame: a line of Python code."""
 
     file: str
     function: str
@@ -81,7 +82,7 @@ class Frame(NamedTuple):
 
 
 def bytes_of(shape: str) -> float:
-    """Bytes of an array, or of a tuple of arrays."""
+    """Returns the size in bytes of an array, or of a tuple of arrays."""
     total = 0.0
     for kind, dims in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shape):
         total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
@@ -89,13 +90,13 @@ def bytes_of(shape: str) -> float:
 
 
 def dims_of(shape: str) -> list[int]:
-    """The dimensions of an array; of a tuple those of its first one."""
+    """Returns the dimensions of an array; for a tuple, those of its first array."""
     found = re.search(r"\[([\d,]*)\]", shape)
     return [int(d) for d in found[1].split(",") if d] if found else []
 
 
 class Program:
-    """A compiled program, by the text of its optimized HLO. UserError for any other text."""
+    """A compiled program, parsed from the text of its optimized HLO. UserError for any other text."""
 
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
@@ -117,7 +118,7 @@ class Program:
 
     @cached_property
     def frames(self) -> dict[int, tuple[Frame, ...]]:
-        """The stack of each stack_frame_id, innermost first."""
+        """The call stack of each stack_frame_id, innermost frame first."""
         tables: dict[str, dict[int, str]] = {}
         table: dict[int, str] | None = None
         for line in self._frames_text.splitlines():
@@ -136,16 +137,16 @@ class Program:
             function = tables["FunctionNames"].get(int(fields["function_name_id"]), "")
             place[number] = Frame(file, function, int(fields["line"]))
         rows = {n: dict(re.findall(r"(\w+)=(\d+)", frame)) for n, frame in tables["StackFrames"].items()}
-        # XLA writes 1 more than the parent's number: the first frame, which has none, would be its own.
+        # XLA adds 1 to the parent's number. Without this correction the first frame would be its own parent.
         more = int(rows.get(1, {}).get("parent_frame_id", 0))
         stacks: dict[int, tuple[Frame, ...]] = {0: ()}
-        for number, fields in sorted(rows.items()):  # a parent stands before its children
+        for number, fields in sorted(rows.items()):  # parents precede their children
             parent = int(fields.get("parent_frame_id", more)) - more
             stacks[number] = (place[int(fields["file_location_id"])], *stacks.get(parent, ()))
         return stacks
 
     def kernels(self) -> list[Kernel]:
-        """Everything that a run of the program executes, in the order of the compiler's schedule."""
+        """Returns all kernels that a run of the program executes, in the order of the compiler's schedule."""
         found: list[Kernel] = []
         started: dict[str, int] = {}
         for kernel in self._kernels(self.entry, 1):
@@ -164,10 +165,11 @@ class Program:
             opcode = instruction.opcode
             if opcode in _FREE:
                 continue
-            if opcode.endswith("-done"):  # by the name of what it waits for
+            if opcode.endswith("-done"):  # named after the operation that it waits for
                 yield Kernel(instruction.operands[0], opcode, times, 0.0, 0.0, "", ())
                 continue
-            if opcode in ("fusion-start", "copy-start", "slice-start"):  # their results stand last but one, or second
+            if opcode in ("fusion-start", "copy-start", "slice-start"):
+                # Their shape is a tuple, with the result as its second element (fusions) or its first.
                 parts = _parts_of(instruction.shape)
                 instruction = instruction._replace(shape=parts[1] if opcode == "fusion-start" else parts[0])
                 instruction = instruction._replace(opcode=opcode.removesuffix("-start"))
@@ -195,7 +197,7 @@ class Program:
         frames = self.frames.get(int(number[1]), ()) if number else ()
         if not frames and (line := re.search(r'source_file="([^"]*)" source_line=(\d+)', instruction.attributes)):
             frames = (Frame(line[1], "", int(line[2])),)
-        # A library call's workspace, an array of bytes, is among its results.
+        # The results of a library call include its workspace, an array of bytes: do not count it.
         shape = re.sub(r"s8\[\d+\]", "", instruction.shape) if opcode == "custom-call" else instruction.shape
         written = bytes_of(shape)
         read = sum(bytes_of(around[name].shape) for name in instruction.operands if name in around)
@@ -224,7 +226,7 @@ class Program:
         )
 
     def _fusion_bytes(self, fusion: Instruction, around: dict[str, Instruction]) -> tuple[float, float]:
-        """Bytes that a fused kernel reads and writes. Of an array that it only takes slices of, these alone count."""
+        """Returns the bytes that a fused kernel reads and writes. If it only slices an array, only the slices count."""
         inner = self.computations[fusion.called[0]]
         users: dict[str, list[Instruction]] = {}
         for instruction in inner.values():
@@ -287,7 +289,7 @@ class Program:
 
 
 def _contracted(convolution: Instruction, around: dict[str, Instruction]) -> float:
-    """Multiplications for each number of a convolution's result: TPU programs write matrix products as convolutions."""
+    """Returns the multiplications per output element of a convolution, the form of matrix products in TPU programs."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
     kernel = dims_of(around[convolution.operands[1]].shape)
     if not labels or len(kernel) != len(labels[2]):
@@ -296,7 +298,7 @@ def _contracted(convolution: Instruction, around: dict[str, Instruction]) -> flo
 
 
 def trips(loop: Instruction) -> int:
-    """How often a while loop runs; 1 where the compiler does not know."""
+    """Returns the trip count of a while loop; 1 if the compiler does not know it."""
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     return int(found[1]) if found else 1
 
@@ -320,7 +322,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _parts_of(shape: str) -> list[str]:
-    """The shapes of a tuple's elements."""
+    """Returns the shapes of a tuple's elements."""
     parts, depth, start = [], 0, 1
     for index, character in enumerate(shape):
         depth += (character in "([{") - (character in ")]}")
@@ -331,7 +333,7 @@ def _parts_of(shape: str) -> list[str]:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index of the bracket that closes the one at `start`."""
+    """Returns the index of the bracket that closes the one at `start`."""
     depth = 0
     for index in range(start, len(text)):
         if text[index] in "([{":

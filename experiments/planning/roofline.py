@@ -1,7 +1,8 @@
-"""How long a compiled program takes on a target: each kernel by its bytes or its operations, whichever takes longer.
+"""Estimates the time of a compiled program on a target: for each kernel, that of its bytes or of its operations.
 
-A kernel that moves b bytes and computes f operations in matrix products takes max(b / bandwidth, f / rate) and an
-overhead, one after the other: the roofline. `by_part` adds up by the parts of the paper.
+A kernel that moves b bytes and computes f operations in matrix products takes max(b / bandwidth, f / rate) plus an
+overhead, and kernels run one after the other: the roofline model. `by_part` adds up the times by the parts of the
+paper, such as attention.
 """
 
 import re
@@ -29,11 +30,11 @@ _RULES = (
     (r"Residual\.|Transformer\.(encode|logits|step)$", "residual + norm"),
     (r"transformer/optimizer\.py:|train_step|/optax/", "optimizer"),
 )
-"""What a frame's "file:function" holds, innermost frame first, and the part that it belongs to."""
+"""Patterns for the "file:function" of a stack frame, innermost frame first, and the part that they indicate."""
 
 
 class Cost(NamedTuple):
-    """Of some kernels together."""
+    """The total cost of several kernels."""
 
     kernels: int = 0
     bytes: float = 0.0
@@ -41,7 +42,7 @@ class Cost(NamedTuple):
     seconds: float = 0.0
 
     def plus(self, kernel: Kernel, target: Accelerator) -> "Cost":
-        """With one more."""
+        """Adds a kernel."""
         return Cost(
             self.kernels + kernel.times,
             self.bytes + kernel.bytes,
@@ -51,13 +52,13 @@ class Cost(NamedTuple):
 
 
 def seconds_of(kernel: Kernel, target: Accelerator) -> float:
-    """The time of all executions of a kernel."""
+    """Returns the time of all executions of a kernel."""
     rate = target.matmul_rate * (OWN_SHARE if kernel.is_own else 1)
     return max(kernel.bytes / target.bandwidth, kernel.flops / rate) + kernel.times * target.overhead
 
 
 def cost_of(kernels: Iterable[Kernel], target: Accelerator) -> Cost:
-    """Of all, one after the other."""
+    """Returns the total cost of kernels that run one after the other."""
     total = Cost()
     for kernel in kernels:
         total = total.plus(kernel, target)
@@ -65,7 +66,7 @@ def cost_of(kernels: Iterable[Kernel], target: Accelerator) -> Cost:
 
 
 def by_part(kernels: Iterable[Kernel], target: Accelerator) -> dict[tuple[str, str], Cost]:
-    """By part of the paper and direction ("forward", "backward"), in the order of PARTS."""
+    """Returns the cost by part of the paper and direction ("forward", "backward"), in the order of PARTS."""
     found: dict[tuple[str, str], Cost] = {}
     for kernel in kernels:
         key = part_of(kernel), direction_of(kernel)
@@ -74,7 +75,7 @@ def by_part(kernels: Iterable[Kernel], target: Accelerator) -> dict[tuple[str, s
 
 
 def part_of(kernel: Kernel) -> str:
-    """The part of the paper that made a kernel; "data movement" where the compiler did."""
+    """Returns the part of the paper that a kernel belongs to; "data movement" if the compiler added it."""
     for frame in kernel.frames:
         place = f"{frame.file}:{frame.function}"
         for pattern, part in _RULES:
@@ -84,16 +85,16 @@ def part_of(kernel: Kernel) -> str:
 
 
 def direction_of(kernel: Kernel) -> str:
-    """Whether a kernel belongs to the backward pass, by JAX's name of it."""
+    """Returns "backward" if a kernel belongs to the backward pass, by the name that JAX gave it, else "forward"."""
     return "backward" if "transpose(" in kernel.op_name else "forward"
 
 
 def line_of(kernel: Kernel) -> str:
-    """The innermost line of this project that made a kernel: "transformer/attention.py:95"."""
+    """Returns the innermost line of this project that produced a kernel, such as "transformer/attention.py:95"."""
     own = next((frame for frame in kernel.frames if is_own(frame)), None)
     return f"{'/'.join(own.file.split('/')[-2:])}:{own.line}" if own else "the compiler"
 
 
 def is_own(frame: Frame) -> bool:
-    """Whether a frame is of this project's model."""
+    """Returns whether a stack frame is in this project's package transformer."""
     return "/transformer/" in frame.file and "site-packages" not in frame.file

@@ -9,7 +9,7 @@ from typing import Any
 from data.corpora import languages_of
 from data.languages import primary
 from experiments.presets.wmt14 import EXPERIMENTS as PRESETS
-from experiments.workdir import differences, value_of
+from experiments.workdir import ROUNDING, differences, value_of
 from transformer.config import Experiment, ModelConfig, counted
 
 # Sentence pairs in the paper's training text (section 5.1).
@@ -32,7 +32,7 @@ _SILENT = (
     "train.eval_sentences",
     "train.max_bad_steps",
     "decode.batch_size",
-    "mesh",
+    *ROUNDING,
 )
 
 

@@ -1,4 +1,4 @@
-"""The paper's tables as Markdown, CSV and a picture, made from records and from nothing else.
+"""Renders the paper's tables as Markdown, CSV and a figure, from records only.
 
 A row without a record stays empty.
 """
@@ -21,7 +21,7 @@ from transformer.config import Experiment, UserError, counted
 from transformer.flops import train_flops
 
 MAPPED = 32 << 20
-"""Bytes from which on glibc maps an array anew each time (its DEFAULT_MMAP_THRESHOLD_MAX)."""
+"""Size in bytes from which glibc maps an array anew on each allocation (DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 
 def render_table(table: Number, scale: str, results: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def render_table1(results: Path) -> list[Path]:
     head = [
         "# Table 1",
         "",
-        f"One layer at its barest, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
+        f"One layer in its simplest form, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
         f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
         f"{record['hardware']['processor']}, {counted(record['hardware']['cores'], 'core')}.",
     ]
@@ -80,23 +80,23 @@ def render_table1(results: Path) -> list[Path]:
 
 
 def memory_note(lengths: list[int], d: int) -> str:
-    """Why the restricted layer's time jumps between two lengths, where it does; "" where it does not.
+    """Explains why the time of the restricted layer jumps between two lengths; "" if it does not.
 
-    It copies the neighbourhood of each position, [n, R, d]. glibc keeps smaller arrays for the next call; those of
-    MAPPED bytes it returns to the system, and each call has all pages mapped and cleared anew, which takes longer than
-    the products. (With a higher `MALLOC_MMAP_THRESHOLD_` the jump is gone.)
+    The layer copies the neighbourhood of each position, [n, R, d]. glibc keeps smaller arrays for the next call, but
+    returns arrays of MAPPED bytes or more to the system. Each call then maps and clears all pages again, which takes
+    longer than the matrix products. (With a higher `MALLOC_MMAP_THRESHOLD_` there is no jump.)
     """
     mapped = [n for n in lengths if 4 * n * R * d >= MAPPED]
     if not mapped or mapped == lengths:
         return ""
     return (
         f"From n = {mapped[0]} on, the restricted layer's copy of all neighbourhoods, [n, {R}, {d}] in float32, has "
-        f"{MAPPED >> 20} MiB or more: so much the C library of Linux has mapped anew at each call. Hence the jump."
+        f"{MAPPED >> 20} MiB or more. The C library of Linux maps such an array anew at each call, hence the jump."
     )
 
 
 def render_table2(scale: str, results: Path) -> list[Path]:
-    """Both language pairs below each other; systems of others as the paper quotes them."""
+    """Renders Table 2: both language pairs, with the other systems as the paper quotes them."""
     records = records_of(2, scale, results)
     columns = [
         "pair", "system", "BLEU-split (paper)", "BLEU-split", "difference", "BLEU", "chrF2",
@@ -130,7 +130,7 @@ def render_table2(scale: str, results: Path) -> list[Path]:
 
 
 def render_table3(scale: str, results: Path) -> list[Path]:
-    """Variations of base."""
+    """Renders Table 3: the variations of the base model."""
     records = records_of(3, scale, results)
     columns = [
         "row", "change", "parameters (paper)", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split",
@@ -162,17 +162,17 @@ def render_table3(scale: str, results: Path) -> list[Path]:
 
 
 def label_of(row: Row) -> str:
-    """The name of a row and what is changed in it; the name alone where that says it."""
+    """Returns the name of a row and its change; only the name if it already says what is changed."""
     return f"{row.name}: {row.what}" if row.what not in ("", row.name) else row.name
 
 
 def elsewhere(scale: str) -> str:
-    """A line of a picture's title: what a reader must know before comparing."""
+    """Returns a line for the title of a figure: why its numbers are not comparable with the paper's."""
     return "" if scale == "paper" else "\nours: other text and a far smaller model than the paper's"
 
 
 def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
-    """Whether the rows that both have stand in the same order."""
+    """Compares the order of the rows that both have, by Kendall's tau."""
     rows = [name for name in paper if math.isfinite(ours.get(name, math.nan))]
     if len(rows) < 3 or len({ours[name] for name in rows}) == 1:
         return []
@@ -195,7 +195,7 @@ def write_table(
     picture: Beside,
     told: Sequence[str] = (),
 ) -> list[Path]:
-    """One table in its three forms -> their paths. `told` is said above it, behind its notes."""
+    """Writes a table in all three formats and returns their paths. The lines of `told` follow the notes above it."""
     stem = folder_of(table, scale, results)
     head = [f"# Table {table}, scale: {scale}", "", *notes(table, scale, records), *told]
     text = write_text(stem, head, columns, lines)
@@ -203,7 +203,7 @@ def write_table(
 
 
 def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list[str]]) -> list[Path]:
-    """Markdown and CSV -> their paths."""
+    """Writes a table as Markdown and CSV, and returns their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *lines])
@@ -214,7 +214,7 @@ def write_text(stem: Path, head: list[str], columns: list[str], lines: list[list
 
 
 def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[str]:
-    """What a reader must know before the first number."""
+    """Returns the lines above a table: the corpus, checkpoints, decoding settings and devices of its numbers."""
     every = [record for made in records.values() for record in made]
     if not every:
         return ["No record yet."]
@@ -237,28 +237,28 @@ def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[s
 
 
 def scores_of(records: list[Record], name: str) -> list[float]:
-    """That score of each record which has it."""
+    """Returns the values of one score, of each record that has it."""
     return [score["value"] for record in records for score in record["scores"] if score["name"] == name]
 
 
 def mean(values: list[float]) -> str:
-    """A cell: the mean with its interval; empty without values."""
+    """Formats a cell: the mean with its interval; empty without values."""
     return str(interval(values)) if values else ""
 
 
 def difference(values: list[float], paper: float) -> str:
-    """A cell: ours minus the paper's."""
+    """Formats a cell: our mean minus the paper's value."""
     return f"{statistics.fmean(values) - paper:+.2f}" if values else ""
 
 
 def links(table: Number, scale: str, name: str, records: list[Record]) -> str:
-    """A cell: the record of each seed."""
+    """Formats a cell: links to the record of each seed."""
     seeds = [record["settings"]["train"]["seed"] for record in records]
     return " ".join(f"[{seed}](table{table}-{scale}/{name}-seed{seed}.json)" for seed in seeds)
 
 
 def counted_flops(record: Record) -> float:
-    """Of a whole training: what pairs of the corpus's mean lengths cost, padding not counted."""
+    """Returns the FLOPs of a whole training, for sentence pairs of the corpus's mean lengths, without padding."""
     train = record["data"]["splits"]["train"]
     source, target = (train[f"{side}_tokens"] / train["kept"] for side in ("source", "target"))
     model = Experiment.from_dict(record["settings"]).model

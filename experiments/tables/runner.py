@@ -17,7 +17,7 @@ from experiments.presets.paper import TABLE2, TABLE3, Change
 from experiments.presets.scales import SCALES
 from experiments.training.loop import train
 from experiments.translator import Translator
-from experiments.workdir import PATHS, WorkDir, differences
+from experiments.workdir import PATHS, ROUNDING, WorkDir, differences
 from transformer.checkpoint import read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
@@ -134,7 +134,7 @@ def check_record(table: Number, path: Path, record: Record, experiment: Experime
 def settings_differing(settings: dict[str, Any], experiment: Experiment) -> list[str]:
     """Returns the settings in which a run differs from an experiment, except those that do not affect its result."""
     train = ("seed", "log_every", "eval_sentences", "max_bad_steps")
-    harmless = (*PATHS, "decode.", "mesh", "note", *(f"train.{name}" for name in train))
+    harmless = (*PATHS, *ROUNDING, "decode.", "note", *(f"train.{name}" for name in train))
     return [name for name in differences(settings, asdict(experiment)) if not name.startswith(harmless)]
 
 

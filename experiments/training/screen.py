@@ -1,4 +1,4 @@
-"""A run on one screen of a terminal: curves of loss and BLEU, speed, the time that is left, the last sample."""
+"""Shows a run on one terminal screen: curves of loss and BLEU, speed, remaining time, the latest sample."""
 
 import math
 import sys
@@ -22,25 +22,25 @@ from transformer.config import Experiment, UserError
 from transformer.loss import least_loss
 
 Titles = tuple[str, ...]
-"""Of a box, the longest first."""
+"""Possible titles of a panel, longest first."""
 
 LINES = 200
-"""So many of the latest lines are printed when the screen is left."""
+"""Number of the latest log lines that are printed when the screen closes."""
 
 WORDS = 8
-"""Rows of text, at most, for the sample and the latest lines."""
+"""Maximum number of rows for the sample and the latest log lines."""
 
 CURVES = 5
-"""Rows below which a box with a curve shows nothing: its frame, an axis, and two for the curve."""
+"""Minimum height, in rows, of a panel with a curve: its frame, an axis, and two rows for the curve."""
 
 
 def has_screen() -> bool:
-    """Whether standard output is a terminal that can show one screen in place."""
+    """Returns whether standard output is a terminal that can redraw a screen in place."""
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
 class Screen:
-    """While it is entered, the terminal shows the run; afterwards, the lines that were said meanwhile."""
+    """Context manager that shows the run in the terminal; on exit it prints the latest log lines."""
 
     def __init__(self, run: WorkDir, experiment: Experiment):
         self.run, self.experiment = run, experiment
@@ -58,11 +58,11 @@ class Screen:
             print(line)
 
     def line(self, text: str) -> None:
-        """Says something: it is the newest line below the curves."""
+        """Adds a log line, shown below the curves."""
         self.lines.append(text)
 
     def picture(self) -> Layout:
-        """All of it, from what metrics.jsonl holds now."""
+        """Lays out the whole screen from the current contents of metrics.jsonl."""
         width, height = self.console.size
         rows: list[Row] | None = None
         try:
@@ -72,7 +72,7 @@ class Screen:
             words = [Text(str(error))]
         numbers = numbers_of(rows or [], self.experiment.train.steps, width - 4)
         top, below = 2 + 2 * len(numbers.renderables), 2 + len(words)
-        tall = height - top - below if rows is not None else 0  # of what cannot be read, there are no curves
+        tall = height - top - below if rows is not None else 0  # metrics that cannot be read have no curves
         parts = Layout()
         parts.split_column(
             Layout(Panel(numbers, title=fitting((visible(str(self.run.path)), self.run.path.name), width)), size=top),
@@ -89,7 +89,10 @@ class Screen:
         return parts
 
     def plots(self, rows: list[Row], width: int, height: int) -> list[tuple[Titles, Text]]:
-        """Three, with the titles that each may have. The two losses are no numbers to compare, so none shows both."""
+        """Returns three plots with their possible titles.
+
+        Training and validation loss are not comparable, since only one is smoothed, so no plot shows both.
+        """
         train = self.experiment.train
         first, valid = (min(every, train.steps) for every in (train.log_every, train.eval_every))
         loss: Titles = ("training loss", "training")
@@ -111,25 +114,25 @@ class Screen:
         ]
 
     def words(self, rows: list[Row], most: int) -> list[Text]:
-        """The last sample, and the last lines: one line at least, and so many at most."""
+        """Returns the latest sample and the latest log lines: between 1 and `most` lines of text."""
         sample = newest(rows, "output")
         said = [Text(visible(f"{name:9}  {sample[name]}"), no_wrap=True) for name in SAMPLE if name in sample]
         if not said:
             train = self.experiment.train
             when = min(train.eval_every, train.steps)
             said = [Text(f"no sample yet: first after step {when:,}", style="dim", no_wrap=True)]
-        last = [text for text in self.lines if not text.startswith(" ")]  # samples stand above
+        last = [text for text in self.lines if not text.startswith(" ")]  # without the samples, which are shown above
         room = max(0, most - len(said))
         return [*said[:most], *(Text(line, style="dim", no_wrap=True) for line in last[len(last) - room :])]
 
 
 def fitting(titles: Titles, width: int) -> str:
-    """The first that stands whole on a box of that width; none, where there is no such."""
+    """Returns the first title that fits on a panel of this width, or "" if none does."""
     return next((title for title in titles if cell_len(title) <= width - 6), "")
 
 
 def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
-    """How far the run is, how fast, and how good: in one row, or in several where they would not stand in one."""
+    """Returns the progress, speed and quality of a run, in as many rows as the width requires."""
     train, dev, bleu = (newest(rows, name) for name in ("loss", "dev_loss", "dev_bleu"))
     skipped = sum(row.get("skipped") or 0 for row in rows)
     cells = [
@@ -154,7 +157,7 @@ def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
 
 
 def broken(cells: list[tuple[str, str]], width: int) -> list[list[tuple[str, str]]]:
-    """Cells in the fewest rows of equal number that are not wider than that."""
+    """Splits cells into the fewest rows of equal length that fit the width."""
     for count in (8, 4, 2):
         rows = [cells[start : start + count] for start in range(0, len(cells), count)]
         if all(sum(1 + max(map(len, cell)) for cell in row) <= width for row in rows):
@@ -163,23 +166,23 @@ def broken(cells: list[tuple[str, str]], width: int) -> list[list[tuple[str, str
 
 
 def newest(rows: list[Row], name: str) -> Row:
-    """The last row that has it; an empty one where none does."""
+    """Returns the last row that has a value of this name, or an empty row."""
     return next((row for row in reversed(rows) if name in row), {})
 
 
 def shown(value: float | None, form: str) -> str:
-    """A number, or a dash where there is none."""
+    """Formats a number, or returns a dash for None."""
     return "-" if value is None else format(value, form)
 
 
 def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height: int) -> Text:
-    """One number of the rows over the steps, drawn with characters; it comes after step `first`."""
+    """Plots one metric over the steps, with characters. Its first value is expected after step `first`."""
     found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     if not found:
         return Text(f"none yet: first after step {first:,}", style="dim")
     if width < 10 or height < 3:
-        return Text("no room", style="dim")
-    # A run may have gone on beyond the steps that it has now.
+        return Text("too small", style="dim")
+    # An earlier process may have trained beyond the current number of steps.
     end = max(steps, *(row["step"] for row in rows))
     values = [value for _, value in found]
     low, high, marks = ticks(0.0 if name == "dev_bleu" else min(values), max(values), height - 2)
@@ -187,7 +190,7 @@ def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height:
     while across % 1:
         across = round_step(across * 1.01)
     plotext.clf()
-    plotext.limit_size(False, False)  # a box's size is known here better than by the terminal that plotext finds
+    plotext.limit_size(False, False)  # the panel's size is given; plotext only knows that of the terminal
     plotext.plotsize(width, height)
     plotext.theme("clear")
     plotext.xaxes(True, False)  # the box has a frame
@@ -199,16 +202,17 @@ def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height:
     plotext.xticks(steps_shown, [f"{step:,}" for step in steps_shown])
     if name == "loss":
         plotext.plot(*zip(*found, strict=True), marker="braille")
-    else:  # few: each stands for itself
+    else:  # few values: show each as a point
         plotext.scatter(*zip(*found, strict=True), marker="o")
     return Text.from_ansi(plotext.build())
 
 
 def ticks(low: float, high: float, rows: int) -> tuple[float, float, dict[float, str]]:
-    """Of an axis of so many rows of characters: its limits, and what stands beside which value.
+    """Returns the limits of an axis with this many rows of characters, and its labels by value.
 
-    plotext writes any label beside the row that is nearest to its value. Here a round number is a whole number of rows,
-    so that each label is the value of the row that it stands at; of those that fit, the one that stretches most.
+    plotext puts a label next to the row nearest to its value. Here the distance of two labels is a whole number of
+    rows, so that each label is the exact value of its row. Among the possible scales, the largest that shows all values
+    is chosen.
     """
     if high <= low:
         high = low + (abs(low) / 2 or 1.0)
@@ -226,15 +230,15 @@ def ticks(low: float, high: float, rows: int) -> tuple[float, float, dict[float,
 
 
 def round_step(least: float) -> float:
-    """The smallest number that is at least so large, and whose multiples are read at a glance."""
+    """Returns the smallest round number (1, 2, 2.5 or 5 times a power of ten) that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * digit for digit in (1, 2, 2.5, 5, 10) if power * digit >= least * (1 - 1e-9))
 
 
 def watch(run: WorkDir) -> None:
-    """Shows a run that another process trains, until Ctrl-C. Not in a terminal: its last numbers, once.
+    """Shows a run that another process trains, until Ctrl-C. Outside a terminal, prints its latest numbers once.
 
-    UserError once the run is gone.
+    UserError when the run is deleted.
     """
     screen = Screen(run, run.experiment())
     if not has_screen():

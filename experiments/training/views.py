@@ -1,6 +1,6 @@
-"""Where a run can be watched: TensorBoard, a notebook, Weights & Biases. In a terminal: experiments/training/screen.py.
+"""Views of a run: TensorBoard, a notebook, Weights & Biases. For the terminal, see experiments/training/screen.py.
 
-All show the rows of metrics.jsonl, so all show the same numbers.
+All of them show the rows of metrics.jsonl, and therefore the same numbers.
 """
 
 import math
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class TensorBoard:
-    """Event files in the work directory, one curve however often the run is started again."""
+    """Event files in the work directory. A run that is resumed continues its curves."""
 
     def __init__(self, run: WorkDir, step: int):
         if is_first():
-            from tensorboardX import SummaryWriter  # here, so that plans and benchmarks do without it
+            from tensorboardX import SummaryWriter  # here, since plans and benchmarks do not need it
 
             self.writer = SummaryWriter(str(run.path), purge_step=step + 1)
 
@@ -40,7 +40,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a project there, the same one after each start. UserError unless `wandb` is installed."""
+    """A run in a project of Weights & Biases; a resumed run continues it. UserError unless `wandb` is installed."""
 
     def __init__(self, run: WorkDir, experiment: Experiment, project: str):
         try:
@@ -69,17 +69,17 @@ class WeightsAndBiases:
 
 
 class Notebook:
-    """Curves and the last sample below the cell that trains, drawn anew in their place.
+    """Curves below the cell that trains, redrawn in place.
 
     Args:
-        every: seconds between two drawings.
+        every: seconds between two updates.
     """
 
     def __init__(self, run: WorkDir, every: float = 2.0):
         from IPython.display import display
 
         self.run, self.every = run, every
-        self.drawn = -math.inf  # never; a monotonic clock may be near 0, on a machine that has just been started
+        self.drawn = -math.inf  # never: a monotonic clock may be near 0 on a machine that has just started
         self.place = display(display_id=True)
 
     def write(self, row: Row) -> None:
@@ -90,10 +90,10 @@ class Notebook:
         self.draw()
 
     def draw(self) -> None:
-        """Draws what there is."""
+        """Draws the current curves."""
         import matplotlib.pyplot as plt
 
-        from experiments.inspection.figures import curves  # here: training alone needs no pictures
+        from experiments.inspection.figures import curves  # here, since training itself needs no figures
 
         figure = curves(read_metrics(self.run.metrics), self.run.experiment())
         self.place.update(figure)
@@ -102,7 +102,7 @@ class Notebook:
 
 
 def table(columns: Sequence[Any], rows: Iterable[Sequence[Any]]) -> "Markdown":
-    """Cells as a table below a notebook's cell."""
+    """Returns a table to display below a notebook cell."""
     from IPython.display import Markdown
 
     lines = [columns, ["---"] * len(columns), *rows]

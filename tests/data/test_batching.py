@@ -1,4 +1,4 @@
-"""The batch plan: every sentence once an epoch, in full rows of one shape, the same everywhere, from any step on."""
+"""Tests the batch plan: every sentence once per epoch, full rows of one shape, deterministic, resumable anywhere."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transformer.config import UserError
 
 
 def _lengths(count: int, seed: int = 0, longest: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths as in news text: lognormal, about 28 tokens, the sides within some 15 % of each other."""
+    """Lengths as in news text: lognormal, about 28 tokens, with a difference of about 15% between the sides."""
     rng = np.random.default_rng(seed)
     source = np.exp(rng.normal(np.log(24), 0.55, count))
     target = source * np.exp(rng.normal(0, 0.15, count))
@@ -21,7 +21,7 @@ def _lengths(count: int, seed: int = 0, longest: int = 128) -> tuple[np.ndarray,
 
 
 def _split(source: np.ndarray, target: np.ndarray, seed: int = 0) -> Split:
-    """Random tokens of these lengths."""
+    """Random sentences of these lengths."""
     rng = np.random.default_rng(seed)
     sides = []
     for lengths in (source, target):
@@ -38,7 +38,7 @@ def test_each_sentence_is_once_in_an_epoch_and_fits(lengths, budget, seed, epoch
     source, target = np.array(lengths).T
     plan = BatchPlan(source, target, make_shape(source, target, budget), seed)
     rows, s, t = plan.shape
-    assert rows * max(s, t) <= max(budget, 72)  # one row of the longest sentence is the least
+    assert rows * max(s, t) <= max(budget, 72)  # at least one row, as long as the longest sentence
     assert rows < 32 or rows % 8 == 0
     batches = list(plan.epoch(epoch))
     assert len(batches) == len(plan) > 0
@@ -61,7 +61,7 @@ def test_the_shape() -> None:
     lengths = np.full(1000, 12)
     assert make_shape(lengths, lengths, 25_000) == Shape(384, 64, 64)  # five sentences of 12
     assert make_shape(np.append(lengths, 150), np.append(lengths, 100), 25_000) == Shape(160, 152, 152)
-    assert make_shape(lengths, 2 * lengths, 25_000) == Shape(192, 64, 128)  # the proportion of the text
+    assert make_shape(lengths, 2 * lengths, 25_000) == Shape(192, 64, 128)  # the ratio of the corpus
 
 
 def test_a_sentence_longer_than_the_budget_has_a_batch_of_its_own() -> None:
@@ -103,7 +103,7 @@ def test_who_shares_a_row_changes_from_epoch_to_epoch() -> None:
 
 
 def test_the_order_is_pinned() -> None:
-    """A resumed run must meet the batches it would have met: these numbers may not change with a version."""
+    """A resumed run must see the same batches as an uninterrupted one, so these numbers must never change."""
     plan = BatchPlan(np.full(6, 3), np.full(6, 3), Shape(2, 4, 4), seed=1)
     assert [b.indices.tolist() for b in plan.epoch(2)] == [[5, 1], [0, 2], [3, 4]]
     source, target = np.array([3, 5, 2, 4, 3]), np.array([4, 4, 3, 2, 4])

@@ -1,4 +1,4 @@
-"""Text in: parallel files read exactly, downloads checked, every refusal a line that names what and where."""
+"""Corpora: parallel files are read exactly, downloads are verified, and errors name the file and line."""
 
 import gzip
 import hashlib
@@ -220,11 +220,11 @@ def test_own_text_says_its_languages_and_a_named_corpus_has_its_own(tmp_path: Pa
         find_corpus(replace(_own(tmp_path), languages="fr"))
 
 
-# Files at addresses
+# Downloads
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """/whole.gz; /half.gz, which breaks off; /rest.gz, which breaks off unless asked for the rest; nothing else."""
+    """Serves /whole.gz; /half.gz, which breaks off; and /rest.gz, which breaks off unless a range is requested."""
 
     def do_GET(self) -> None:
         if self.path not in ("/whole.gz", "/half.gz", "/rest.gz"):
@@ -276,7 +276,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server: str, tmp_path: Path)
         fetch(file, tmp_path, print)
     assert _everything_below(tmp_path) == ["rest.gz.part"]
     assert fetch(file, tmp_path, print).read_bytes() == CONTENT
-    # A server that cannot go on sends the whole again.
+    # A server without range requests sends the whole file again.
     (tmp_path / "corpus" / "whole.gz.part").write_bytes(b"something else")
     assert fetch(replace(file, address=f"{server}/whole.gz"), tmp_path, print).read_bytes() == CONTENT
     assert _everything_below(tmp_path) == ["rest.gz", "whole.gz"]

@@ -1,4 +1,4 @@
-"""Prepared data: the text comes back from the tokens, and nothing damaged or half-written is ever opened."""
+"""Prepared data: the tokens decode to the text, and damaged or incomplete data is never opened."""
 
 import errno
 import json
@@ -150,12 +150,12 @@ def test_blank_and_long_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
     assert [counts["train"][k] for k in ("read", "blank", "too_long", "kept")] == [200, 2, 1, 197]
     assert prepared.train.lengths("source").max() <= 40
     assert [counts["dev"][k] for k in ("read", "blank", "too_long", "kept")] == [2, 1, 0, 1]
-    assert prepared.dev.lengths("source")[0] > 40  # what is scored is never dropped for its length
+    assert prepared.dev.lengths("source")[0] > 40  # dev and test sentences are never dropped for their length
     assert prepared.text("dev", "target") == ["long"]
 
 
 def test_text_that_would_be_read_as_unknown_is_refused_and_the_characters_are_named(tmp_path: Path) -> None:
-    """A character on each line that the vocabulary cannot have, and one that only the test text has."""
+    """Adds a character to each line that the vocabulary cannot contain, and one that only the test set has."""
     config = _config(tmp_path / "text", [(_line(i), _line(i + 1).upper() + " ▅") for i in range(300)])
     with pytest.raises(UserError, match=r"train target: \d+\.\d% of the tokens are <unk>.*'▅' 300 times.*--data\."):
         prepare(config, tmp_path / "data", _quiet)
@@ -168,7 +168,7 @@ def test_text_that_would_be_read_as_unknown_is_refused_and_the_characters_are_na
     assert counts["test"]["source_uncovered"] == {"é": 20, "▁": 10} and counts["test"]["source_unknown"] == 20
     assert len([line for line in said if "warning: test source" in line and "'é' 20 times" in line]) == 1
     assert not [line for line in said if "train source" in line]
-    with pytest.raises(UserError, match="max_unknown"):  # it was written, and is refused all the same
+    with pytest.raises(UserError, match="max_unknown"):  # it has been written, and is refused nevertheless
         prepare(config, tmp_path / "data", _quiet)
 
 
@@ -261,7 +261,7 @@ def test_a_killed_prepare_leaves_no_folder_of_the_final_name(config: DataConfig,
         assert process.stdout.readline() == "half\n"
         (alive,) = _folders(data_dir)
         remove_abandoned(data_dir)
-        assert _folders(data_dir) == [alive]  # its process lives
+        assert _folders(data_dir) == [alive]  # its process is alive
         process.send_signal(signal.SIGKILL)
     assert alive.startswith(".")
     assert alive.endswith(".tmp")
@@ -334,7 +334,7 @@ def test_tokens_come_back_from_the_disk(tmp_path_factory: pytest.TempPathFactory
             flat = np.array([token for sentence in chunk for token in sentence], np.uint16)
             writer.write(flat, np.array([len(sentence) for sentence in chunk], np.int64))
     if not sum(map(len, sentences)):
-        return  # nothing to map: prepare refuses such a corpus
+        return  # an empty file cannot be mapped; prepare refuses such a corpus
     tokens = Tokens.open(folder, "train", "source", 2**16)
     assert [list(tokens[i]) for i in range(len(tokens))] == sentences
     indices = np.array([*range(len(sentences)), 0])

@@ -1,4 +1,4 @@
-"""Held-out text: by its hash it is the run's, wherever it is, and nothing else of the run has to be there."""
+"""Held-out data is identified by its hash, wherever it is, and does not need the training data of the run."""
 
 import shutil
 from dataclasses import replace
@@ -19,7 +19,7 @@ def quiet(message: object) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
-    """Text in the current folder, by relative paths."""
+    """Corpus files in the current folder, with relative paths."""
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path, {"train": 200, "dev": 12, "test": 15})
     for name in ("test.en", "test.de"):
@@ -65,7 +65,7 @@ def test_only_the_wanted_text_has_to_be_there(config: DataConfig, prepared: Prep
         read(config, prepared, "dev", "elsewhere")
     for name in ("test.en", "test.de"):
         Path(name).unlink()
-    assert len(read(config, prepared, "dev", "data").sources) == 12  # what was prepared of it is enough
+    assert len(read(config, prepared, "dev", "data").sources) == 12  # the prepared data is sufficient
 
 
 def test_text_that_changed_is_named(config: DataConfig, prepared: PreparedData) -> None:
@@ -78,7 +78,7 @@ def test_text_that_changed_is_named(config: DataConfig, prepared: PreparedData) 
 
 
 def test_a_file_that_is_gone_is_what_it_was(config: DataConfig, prepared: PreparedData) -> None:
-    """That of the run that resumes, or else of what was prepared under the same path; any other may be a slip."""
+    """That of the run that resumes, or else what was prepared under this path; another one may be a typing error."""
     sources = prepared.manifest["sources"]
     for name in ("train.en", "test.de"):
         Path(name).unlink()
@@ -120,7 +120,7 @@ def test_a_file_that_is_gone_is_not_that_of_a_text_that_changed(config: DataConf
 
 
 def test_what_was_prepared_is_found_by_its_text(config: DataConfig, prepared: PreparedData) -> None:
-    """Under other paths too, and not under the same ones when the text has changed."""
+    """Other paths are accepted if the text is the same; the same paths are refused if it has changed."""
     shutil.copy("train.en", "copy.en")
     assert find_prepared(replace(config, train_src="./copy.en"), Path("data")) == prepared.path
     Path("train.en").write_text(Path("train.en").read_text().upper())

@@ -1,4 +1,4 @@
-"""The vocabulary: fixed special ids, nothing lost, the same bytes each time."""
+"""The vocabulary: fixed special ids, lossless encoding, and a deterministic model file."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def with_bytes(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """A vocabulary large enough to spell unknown characters by their bytes."""
+    """A vocabulary that is large enough to include byte pieces for unknown characters."""
     choose = random.Random(0)
     words = ["".join(choose.choices("abcdefghijklmnopqrstuvwxyzäöü", k=8)) for _ in range(3000)]
     return train_tokenizer(words, tmp_path_factory.mktemp("large") / "vocab.model", "bpe", 4096)
@@ -69,7 +69,7 @@ def test_any_text_comes_back_when_there_are_bytes(with_bytes: Tokenizer, line: s
 
 
 def _spaced(line: str) -> str:
-    """What sentencepiece keeps of spaces: one between words."""
+    """Normalizes spaces as sentencepiece does: one between words."""
     return " ".join(word for word in line.split(" ") if word)
 
 
@@ -151,7 +151,7 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_lines_that_sentencepiece_would_leave_out_count_as_others_do(tmp_path: Path) -> None:
-    """Those with the character that it keeps for itself, and those that are too long for it."""
+    """Sentences with sentencepiece's space symbol, and sentences that it would skip as too long."""
     plain, english = _lines(500), ["the man sees a dog"] * 500
     expected = train_tokenizer(english + plain, tmp_path / "v", "bpe", 100).to_bytes()
     marked = [line + "▅" for line in plain]
@@ -171,7 +171,7 @@ def test_a_long_line_without_a_space_counts_too(tmp_path: Path) -> None:
 def test_the_characters_of_a_vocabulary_are_those_that_come_back(
     name: str, character: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Also of those that Unicode or sentencepiece has another use for, where training has seen them."""
+    """Including characters with a special role in Unicode or sentencepiece, if they occur in the training text."""
     lines = _lines(500) + [f"a{character}b c{character}d"] * 20
     seen = train_tokenizer(lines, tmp_path / "v", "bpe", 100)
     tokenizer = seen if name == "seen" else request.getfixturevalue(name)
@@ -204,6 +204,6 @@ def test_a_sample_is_even(count: int, most: int) -> None:
     numbers = list(map(int, kept))
     assert len(numbers) <= most
     assert len(numbers) > most // 2 or count <= most
-    assert len({b - a for a, b in itertools.pairwise(numbers)}) <= 1  # one stride over the whole
+    assert len({b - a for a, b in itertools.pairwise(numbers)}) <= 1  # one stride over all lines
     if count <= most:
         assert numbers == list(range(count))

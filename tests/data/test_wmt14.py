@@ -1,4 +1,4 @@
-"""WMT14 by the real builder of tensorflow-datasets, on small archives in the right formats; and by its fallbacks."""
+"""WMT14 with the real builder of tensorflow-datasets, on small archives in the original formats; and the fallbacks."""
 
 import gzip
 import importlib.util
@@ -29,7 +29,7 @@ def quiet(_: str) -> None:
 
 
 def sentences(language: str, part: str, count: int) -> dict[str, list[str]]:
-    """Pairs that say which part of which archive they were in; the grammar's German stands for any language."""
+    """Pairs that name their archive and file; the grammar's German stands for any language."""
     pairs = list(grammar.pairs("train", count, seed=sum(part.encode())))
     return {
         "en": [f"{part} {language}: {a}" for a, _ in pairs],
@@ -95,13 +95,13 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, corpus: WMT14) -> None:
-    """Takes the place of the corpus of its name."""
+    """Replaces the corpus of the same name."""
     monkeypatch.setattr(corpora, "CORPORA", Registry("data.corpus", corpora.CORPORA | {corpus.name: corpus}))
 
 
 @pytest.fixture
 def small(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CORPORA with the hashes of the small archives, and a folder that holds these under their public names."""
+    """CORPORA with the hashes of the small archives, and a folder with these archives under their public names."""
     given = tmp_path / "given"
     given.mkdir()
     for path in archives.glob("training-*"):
@@ -146,7 +146,7 @@ def test_the_real_builder_gives_all_pairs_from_english(
         for i in range(len(prepared.train))
     }
     assert train == expected(language, "train")
-    # The archives may go now: the second call needs neither them nor the builder.
+    # Remove the archives: the second call needs neither them nor the builder.
     monkeypatch.delenv("DATA_MIRROR")
     assert prepare(config(language), tmp_path / "data", quiet).hash == prepared.hash
     assert "tensorflow" not in sys.modules and "tensorflow_datasets" not in sys.modules

@@ -1,3 +1,3 @@
-"""The small trained run of the tests of experiments/."""
+"""Fixtures with the small trained run of tests/experiments."""
 
 from tests.experiments.conftest import micro, run, text  # noqa: F401

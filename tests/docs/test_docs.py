@@ -1,4 +1,4 @@
-"""The pages of docs/ say what is true: their Python runs, and commands, flags, files and links exist."""
+"""The pages of docs/ are correct: their Python runs, and their commands, flags, files and links exist."""
 
 import re
 import shutil
@@ -46,7 +46,7 @@ def test_commands_name_verbs_experiments_and_flags_that_exist(page, monkeypatch)
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(ROOT.glob(".github/**/*.md"))], ids=lambda p: p.name)
 def test_links_lead_somewhere(path):
-    # Those of all other folders: tests/experiments/test_readme.py.
+    # Links in other folders are checked in tests/experiments/test_readme.py.
     assert not missing_links(path)
 
 

@@ -1,4 +1,4 @@
-"""A small run on text files, trained once for all tests that want a trained model."""
+"""A small run on text files, trained once for all tests that need a trained model."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_flags():
-    """The function from such a folder to command-line flags."""
+    """Returns a function from such a folder to command-line flags."""
 
     def flags(folder: Path) -> list[str]:
         sides = (("src", "en"), ("tgt", "de"))
@@ -38,7 +38,7 @@ def data_flags():
 
 @pytest.fixture(scope="session")
 def micro(text) -> Experiment:
-    """Trains in seconds, to no good."""
+    """An experiment that trains in seconds, to a poor model."""
     files = {
         f"{split}_{side}": str(text / f"{split}.{language}")
         for split in SIZES

@@ -1,4 +1,4 @@
-"""Processes of `python -m experiments train` that are one run, on this machine."""
+"""Starts the processes of one multi-process run on this machine."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(experiment, workdir) -> list[str]:
-    """The experiment for another process: everything that differs from `small`, as flags."""
+    """Returns the flags that change `small` into this experiment."""
     flags = ["--workdir", str(workdir)]
     for part in ("model", "data", "optimizer", "train", "mesh"):
         for name, value in vars(getattr(experiment, part)).items():
@@ -29,12 +29,12 @@ def free_port() -> int:
 
 
 def start(command: list[str], count: int, devices: int = 1, **environment: str) -> list[subprocess.Popen[str]]:
-    """So many processes with so many devices each; of several, each knows the others."""
+    """Starts this many processes with this many devices each; several processes form one run."""
     return start_each([command] * count, devices, **environment)
 
 
 def start_each(commands: Sequence[list[str]], devices: int = 1, **environment: str) -> list[subprocess.Popen[str]]:
-    """The same, each with a command of its own."""
+    """Starts one process for each command."""
     address, started = f"localhost:{free_port()}", []
     for number, command in enumerate(commands):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
@@ -59,7 +59,7 @@ def start_each(commands: Sequence[list[str]], devices: int = 1, **environment: s
 
 
 def finish(processes: list[subprocess.Popen[str]], seconds: float = 300) -> list[str]:
-    """What each printed. AssertionError if one fails."""
+    """Returns the output of each process. AssertionError if one fails."""
     outputs = [process.communicate(timeout=seconds)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output

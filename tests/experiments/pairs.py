@@ -1,4 +1,4 @@
-"""Sentence pairs with made-up attention, for tests that want no trained model."""
+"""Sentence pairs with random attention weights, for tests without a trained model."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def make_pair(source: list[str], target: list[str], layers: int = 2, heads: int = 3, **texts: str) -> Pair:
-    """Of these pieces, EOS included: random weights, causal in the decoder."""
+    """Returns a pair with these pieces, EOS included, and random weights, causal in the decoder."""
     random = np.random.default_rng(0)
     S, T = len(source), len(target)
     causal = np.where(np.tri(T, dtype=bool), 0.0, -np.inf)

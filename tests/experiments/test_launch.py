@@ -1,4 +1,4 @@
-"""The files under experiments/launch/: their syntax, and the command inside, run with stand-ins for the schedulers."""
+"""Tests the files in experiments/launch/: their syntax, and their commands with fake schedulers."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from transformer.processes import join
 
 LAUNCH = ROOT / "experiments" / "launch"
 
-# Starts the tasks of a job step on this machine, as srun does on many.
+# Starts the tasks of a job step on this machine; srun does so on many.
 SRUN = """#!/usr/bin/env bash
 while [[ "$1" == --* ]]; do shift; done
 for task in 0 1; do
@@ -28,7 +28,7 @@ done
 exit $worst
 """
 SCONTROL = '#!/usr/bin/env bash\necho "scontrol $*"\n'
-# Runs the command on each host of a slice, which are here none but this one.
+# Runs the command on each host of a slice; here it has only this one.
 GCLOUD = '#!/usr/bin/env bash\necho "gcloud $*" >&2\nHOME="$FAKE_HOME" exec bash -c "${@: -1}"\n'
 
 
@@ -58,7 +58,7 @@ def test_scripts_are_well_formed(path):
 @pytest.mark.slow
 def test_slurm_trains_as_one_run(micro, tmp_path):
     stand_in(tmp_path / "bin", "srun", SRUN)
-    # JAX takes its port from the number of the job: 61440 + number % 4096.
+    # JAX derives its port from the job number: 61440 + number % 4096.
     job = str(free_port())
     arguments = command(micro, tmp_path / "run")[4:]
     arguments[arguments.index("--train.steps") + 1] = "4"

@@ -1,4 +1,4 @@
-"""What can be said of the notebooks without executing them: `make notebooks` does that, in minutes."""
+"""Checks of the notebooks that do not execute them; `make notebooks` does, in minutes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from experiments.notebooks.run import execute, read_script, scripts
 
 ROOT = Path(__file__).parents[2]
 
-LARGEST = 1_000_000  # bytes of one .ipynb
+LARGEST = 1_000_000  # maximum size of one .ipynb, in bytes
 # The first folders of absolute paths: a home, a temporary folder, a mounted disk, an installed package.
 OF_A_MACHINE = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|var|work|mnt|usr|opt|content|private)/|[A-Z]:\\\\\w")
 

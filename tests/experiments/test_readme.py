@@ -1,4 +1,4 @@
-"""The README says what is true: its snippets run, its table is the records', its files and verbs exist."""
+"""The README is correct: its snippets run, its table is that of the records, its files and verbs exist."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The user's own parts: the worked examples of the documentation, from the command line to a checkpoint and back."""
+"""Custom components: the examples of the documentation, from the command line to a checkpoint and back."""
 
 import shutil
 import types
@@ -35,14 +35,14 @@ FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
 
 @pytest.fixture(autouse=True)
 def tables():
-    """What a test puts into the tables is gone after it."""
+    """Restores the registries after each test."""
     with tables_restored():
         yield
 
 
 @pytest.fixture(scope="module")
 def changed(micro):
-    """The small run with a part of one's own in each place."""
+    """The small experiment with a custom component for every setting."""
     return replace(
         micro,
         model=replace(micro.model, **MODEL),
@@ -53,7 +53,7 @@ def changed(micro):
 
 @pytest.fixture(scope="module")
 def trained(changed, tmp_path_factory):
-    """A run of copies of the examples, as a user has them in a folder."""
+    """A run that uses copies of the examples in a folder, as a user would."""
     folder = tmp_path_factory.mktemp("parts")
     for name in FILES:
         shutil.copy(EXAMPLES / f"{name}.py", folder)
@@ -115,7 +115,7 @@ def test_a_rate_that_jumps_when_a_run_goes_on_is_said(changed):
 
 
 def test_a_file_is_named_as_it_was_when_it_was_run(tmp_path, micro):
-    """Also where the part is no class or function of it; and two files of one name are two."""
+    """Also if the component is not a class or function of the file; two files with the same name are distinct."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         file = tmp_path / name / "schedule.py"
@@ -196,7 +196,7 @@ def test_a_name_that_gets_another_meaning_is_compiled_anew(run):
 
         POSITIONS["mine"] = Mine
         translators.append(Translator(loaded.params, mine, loaded.tokenizer))
-    # The first one keeps the meaning that the name had when it was made.
+    # The first run keeps the component that the name had when it was trained.
     scores = [translator.score(sentence, sentence) for translator in translators]
     assert scores[0] != scores[1]
 
@@ -230,7 +230,7 @@ transformer.layers.FeedForward = Squared
 
 
 def test_a_class_that_was_replaced_by_assignment_is_known_to_the_checkpoint(run, micro, tmp_path, monkeypatch):
-    """It has no name in any table, and the parameters of the one that it replaced."""
+    """It is in no registry, and has the same parameters as the class that it replaced."""
     original = transformer.layers.FeedForward
     monkeypatch.setattr(transformer.layers, "FeedForward", original)  # put back after the test
     file = tmp_path / "squared.py"
@@ -267,7 +267,7 @@ def plain(length):
 @pytest.mark.parametrize(
     "value",
     [plain, jax.jit(plain), partial(plain), Instance(), Positions],
-    ids=["function", "jitted", "partial", "instance", "class"],  # their own texts hold addresses
+    ids=["function", "jitted", "partial", "instance", "class"],  # their repr contains memory addresses
 )
 def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, value):
     model = abstract_model(micro.model)
@@ -276,12 +276,12 @@ def test_functions_and_methods_that_were_replaced_are_known(micro, monkeypatch, 
     monkeypatch.setattr("transformer.model.causal_mask", value)
     monkeypatch.setattr("transformer.attention.MultiHeadAttention.project", value)
     found = {place: each for place, each in origins_of(model).items() if before.get(place) != each}
-    if value is Positions:  # of this code itself
+    if value is Positions:  # a class of this code
         assert not found
         return
     assert list(found) == ["transformer.attention.MultiHeadAttention.project", "transformer.model.causal_mask"]
     assert all(each["file"] == __file__ for each in found.values())
-    check_origins({}, model, print)  # one from before this was noted
+    check_origins({}, model, print)  # a checkpoint from before this was recorded
     check_origins({"made_of": before | found}, model, print)
     with pytest.raises(UserError, match=r"the original as transformer.* now: start again without"):
         check_origins({"made_of": before}, model, print)

@@ -32,7 +32,7 @@ def with_decode(translator, **changes) -> Translator:
 
 @pytest.fixture(scope="module")
 def ending(translator) -> Translator:
-    """The same, but some of its hypotheses end: EOS is made much like the piece that it writes all the time."""
+    """The same translator, but some hypotheses end: EOS is made similar to the piece that it generates most often."""
     pieces = translator.n_best(["A"], 1)[0][0].pieces
     (often,) = translator.tokenizer.ids([max(pieces, key=pieces.count)])
     embedding = translator.params["embedding"]
@@ -59,7 +59,7 @@ def test_one_translation_for_each_sentence_and_blank_stays_blank(translator):
 def test_n_best_gives_different_texts_finished_ones_first(translator, ending, sentences):
     wide, sources = with_decode(ending, beam=16, extra_length=1), ["A", *sentences[:3]]
     found = wide.n_best(sources, 16)
-    assert {one.finished for best in found for one in best} == {True, False}  # else nothing is shown here
+    assert {one.finished for best in found for one in best} == {True, False}  # otherwise this test checks nothing
     for best in found:
         assert 1 <= len(best) <= 16 and len({one.text for one in best}) == len(best)
         keys = [(not one.finished, -one.score) for one in best]
@@ -92,7 +92,7 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
     found = translator.distinct(rows, np.array([-1.0, -2.0, -3.0, -np.inf]))
     assert [(one.text, one.score) for one in found] == [("The man", -1.0), ("The dog", -3.0)]
     assert tokenizer.ids(found[0].pieces) == letters != whole
-    # And each is scored as it is spelled.
+    # Each is scored with its own pieces.
     source = ["Der Mann"]
     spelled, split = (translator.score(source, [given])[0] for given in (found[0].pieces, "The man"))
     assert spelled != pytest.approx(split, abs=0.1)

@@ -1,4 +1,4 @@
-"""Fault injection: `make test-faults`. What was survived is counted, and printed at the end."""
+"""Fault injection: `make test-faults`. The injected faults are counted, and a summary is printed at the end."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="session")
 def count():
-    """The function that counts a fault in, for the summary."""
+    """Returns the function that counts a fault for the summary."""
 
     def add(what: str, number: int = 1) -> None:
         with open(os.environ[COUNTS], "a") as file:
@@ -46,7 +46,7 @@ def count():
 
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory) -> Experiment:
-    """Trains for half a minute, with a checkpoint every half second."""
+    """An experiment that trains for half a minute, with a checkpoint every half second."""
     files = write_text(tmp_path_factory.mktemp("text"), {"train": 400, "dev": 12, "test": 12})
     return Experiment(
         "victim",
@@ -59,5 +59,5 @@ def victim(tmp_path_factory) -> Experiment:
 
 @pytest.fixture(scope="session")
 def undisturbed(victim, tmp_path_factory) -> WorkDir:
-    """The run that nothing happened to."""
+    """A run without faults, for comparison."""
     return train(victim, tmp_path_factory.mktemp("runs") / "victim", log=lambda line: None)

@@ -1,4 +1,4 @@
-"""Damaged files, full disks, numbers that are none: found, said, and nothing of the rest is lost."""
+"""Damaged files, full disks, non-finite numbers: each is detected and reported, and no other data is lost."""
 
 import random
 import re
@@ -39,7 +39,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(victim, undist
         copy = tmp_path / str(number)
         shutil.copytree(undisturbed.checkpoints, copy)
         sizes = [(copy / path).stat().st_size for path in files]
-        (name,) = chance.choices(files, weights=sizes)  # as a bad sector would
+        (name,) = chance.choices(files, weights=sizes)  # as with a bad sector
         content = bytearray((copy / name).read_bytes())
         place = chance.randrange(len(content))
         if kind == "bit":
@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(victim, undist
         state, meta = checkpoints.restore_state(template)
         checkpoints.close()
         if int(state.step) == steps[-1]:
-            # What it hit does not matter to the state: then the state has to be right.
+            # If the damage does not affect the state, the state must be correct.
             for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
                 np.testing.assert_array_equal(a, b)
             assert meta == told
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_no_number_is_skipped_and_the_run_goes_on(victim, tmp
     count("NaN gradients skipped", int(skipped))
 
 
-# What Orbax had begun of a save that it gave up is left unawaited.
+# Orbax does not await the tasks of a save that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_clock_that_is_set_costs_at_most_a_start(victim, undisturbed, tmp_path, count, monkeypatch):
     chance, true, behind = random.Random(0), time.time, [0.0, 0]
@@ -137,12 +137,12 @@ def test_a_clock_that_is_set_costs_at_most_a_start(victim, undisturbed, tmp_path
 
 
 def own_disk(folder: Path, options: str, script: str) -> subprocess.CompletedProcess[str]:
-    """Runs a shell script with a small file system of its own at `folder`. Skips where that is not allowed."""
+    """Runs a shell script with a small file system mounted at `folder`. Skips the test if mounting is not allowed."""
     folder.mkdir()
     unshare = ["unshare", "--mount", "--map-root-user", "--user", "sh", "-ec"]
     mount = f"mount -t tmpfs -o {options} none {folder}"
     if subprocess.run([*unshare, mount], capture_output=True).returncode:
-        pytest.skip("no mounts of one's own here")
+        pytest.skip("mounting is not allowed here")
     return subprocess.run([*unshare, f"{mount}\n{script}"], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -150,7 +150,7 @@ def own_disk(folder: Path, options: str, script: str) -> subprocess.CompletedPro
 def test_a_full_disk_stops_with_one_line_and_the_run_goes_on_elsewhere(victim, undisturbed, tmp_path, count, kilobytes):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     words = " ".join(command(victim, disk / "run"))
-    # What was left on the disk is taken to a larger one.
+    # Move the remaining files to a larger disk.
     done = own_disk(disk, f"size={kilobytes}k", f"{words} || echo code $?\ncp -r {disk}/run {kept} || true")
     assert "code 2" in done.stdout, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -1,4 +1,4 @@
-"""Files and text that somebody made to do harm, or that chance made: refused in one line, or read; never executed."""
+"""Malicious and random files and text are refused in one line, or read, but never executed."""
 
 import gzip
 import pickle
@@ -34,7 +34,7 @@ EXAMPLES = 500
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """A few bytes changed, dropped or doubled, or another kind of file altogether."""
+    """Changes, drops or doubles a few bytes, or returns another kind of file."""
     kind = chance.randrange(6)
     if kind == 0:
         return bytes(chance.randrange(256) for _ in range(chance.randrange(200)))
@@ -52,7 +52,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 
 
 class Harm:
-    """Loading this by pickle would leave a file behind."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self):
         return Path.touch, (Path("/tmp/harm-was-done"),)
@@ -170,7 +170,7 @@ def test_bombs(tmp_path, count):
 
 
 def test_a_swapped_archive_is_not_unpacked(tmp_path, count):
-    """An archive is unpacked if its hash is the registered one, and no other."""
+    """An archive is unpacked only if its hash is the registered one."""
     folder = tmp_path / "given"
     folder.mkdir()
     (tmp_path / "evil").write_text("x")
@@ -196,7 +196,7 @@ WORDS = [
 
 
 def test_the_command_line(tmp_path, count, monkeypatch, capsys):
-    """Any words: an exit code that says what it is, and no traceback. (What would train or download does nothing.)"""
+    """Random arguments give a documented exit code and no traceback. (Training and downloads are disabled.)"""
     monkeypatch.chdir(tmp_path)
     for name in ("train", "prepare", "plan", "fill", "fill_table1", "adopt"):
         monkeypatch.setattr(f"experiments.cli.verbs.{name}", lambda *_, **__: (_ for _ in ()).throw(UserError("no")))

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, a hundred of them; and SIGTERM. Whatever was killed goes on, and ends the same."""
+"""A hundred SIGKILLs at random moments, and SIGTERM. A killed run resumes and ends with the same result."""
 
 import random
 import re
@@ -28,9 +28,9 @@ GRACE = 30  # seconds from SIGTERM to SIGKILL that Kubernetes and SLURM give by 
 
 
 def assert_ended_the_same(run: WorkDir, undisturbed: WorkDir, experiment, losses: bool = True) -> None:
-    """Parameters, optimizer and counters bit by bit, the curves number by number, and no file half written.
+    """Checks that parameters, optimizer state, counters and curves are identical, and that no file is incomplete.
 
-    Without `losses`, those of training are not compared: a mean over five steps is of fewer after a stop among them.
+    Without `losses`, training losses are not compared: after a stop between two log lines, a mean covers fewer steps.
     """
     states = []
     for each in (run, undisturbed):
@@ -53,7 +53,7 @@ def assert_ended_the_same(run: WorkDir, undisturbed: WorkDir, experiment, losses
 
 
 def kill_at(process: subprocess.Popen, ready, delay: float) -> bool:
-    """SIGKILL so many seconds after `ready()`. False if the process ended before."""
+    """Sends SIGKILL this many seconds after `ready()`. Returns False if the process ended before."""
     while process.poll() is None and not ready():
         time.sleep(0.002)
     end = time.monotonic() + delay
@@ -101,7 +101,7 @@ def test_training_survives(victim, undisturbed, tmp_path, count, seed):
 def test_preparing_survives(victim, tmp_path, count, monkeypatch):
     chance = random.Random(2)
     text = {"train_src": tmp_path / "train.src", "train_tgt": tmp_path / "train.tgt"}
-    for name, path in text.items():  # long enough to be killed in
+    for name, path in text.items():  # long enough to be killed while it runs
         path.write_bytes(Path(getattr(victim.data, name)).read_bytes() * 100)
     config = replace(victim.data, **{name: str(path) for name, path in text.items()})
     expected = prepare(config, tmp_path / "undisturbed", lambda line: None)
@@ -118,7 +118,7 @@ def test_preparing_survives(victim, tmp_path, count, monkeypatch):
             killed += 1
             count("SIGKILL survived, while preparing")
         if found := find_prepared(config):
-            open_prepared(found).check()  # whole, if it is there at all
+            open_prepared(found).check()  # complete, if it exists
             for file in found.iterdir():
                 file.unlink()
             found.rmdir()
@@ -141,7 +141,7 @@ def test_averaging_survives(undisturbed, tmp_path, count):
         if kill_at(process, lambda: True, chance.uniform(usual / 2, usual)):
             killed += 1
             count("SIGKILL survived, while averaging")
-        if output.exists():  # then it is whole
+        if output.exists():  # then it is complete
             assert (output / "checkpoints" / "400" / "meta" / "metadata").exists()
             shutil.rmtree(output)
     subprocess.run([*average, str(output)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -163,7 +163,7 @@ def test_preemption_saves_and_says_so(victim, undisturbed, tmp_path, count, dela
         process.send_signal(signal.SIGTERM)
         output = process.communicate(timeout=GRACE)[0]
         if saved_steps(path / "checkpoints")[-1:] == [victim.train.steps]:
-            break  # the signal came when all was done
+            break  # the signal came after the end of training
         assert process.returncode == 143, output
         assert "error: preempted: saved after step" in output
         preempted += 1
@@ -185,7 +185,7 @@ def test_when_one_process_is_killed_the_others_stop_and_say_who(victim, tmp_path
     outputs = [process.communicate(timeout=60)[0] for process in others]
     assert time.monotonic() - killed < 60
     assert all(process.returncode for process in others)
-    # JAX counts in the first process; without it the others can only say that it is gone.
+    # The first process runs JAX's coordinator; without it the others can only report that it is gone.
     who = (
         rf"stopped sending heartbeats\):\s+{lost}\n|Task {lost} heartbeat timeout"
         if lost

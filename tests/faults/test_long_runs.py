@@ -1,4 +1,4 @@
-"""What a run leaves and holds stays bounded, one curve survives restarts, and a step that hangs is reported."""
+"""Disk and memory use stay bounded, the curves survive restarts, and a step that hangs is reported."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ STEPS = 20_000
 
 
 def resident() -> float:
-    """Megabytes of memory that this process has."""
+    """Returns the resident memory of this process in megabytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -50,7 +50,7 @@ def test_nothing_grows_over_twenty_thousand_steps(victim, tmp_path, count):
 
 
 def events(folder: Path) -> Iterator[Event]:
-    """All events of a folder's TensorBoard files, in the order of the files."""
+    """Yields all events of the TensorBoard files in a folder, in the order of the files."""
     for path in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
         content, place = path.read_bytes(), 0
         while place < len(content):
@@ -69,10 +69,10 @@ def test_tensorboard_shows_one_curve_across_restarts(victim, tmp_path, count):
 
         return log
 
-    for step in (25, 45, 50):  # five steps and more after a checkpoint: these are done, and shown, again
+    for step in (25, 45, 50):  # at least five steps after a checkpoint: they are repeated, and logged again
         with pytest.raises(KeyboardInterrupt):
             train(short, tmp_path / "run", die_at(step))
-        time.sleep(1.1)  # the names of the files have seconds
+        time.sleep(1.1)  # file names contain the time in seconds
     run = train(short, tmp_path / "run", lambda line: None)
     shown: dict[int, float] = {}
     for event in events(run.path):

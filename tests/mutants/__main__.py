@@ -1,10 +1,10 @@
-"""Whether the tests would notice: each change of `changes.py` is made to a copy of the code, and its tests are run.
+"""Mutation testing: makes each change of `changes.py` in a copy of the code, and runs its tests.
 
     python -m tests.mutants [WORD ...]
 
-A change is killed when a test fails, and survives when all pass. WORD: only changes whose file or reason has it. Exit
-code 1: fewer than 95 of 100 are killed, or the list does not fit the code (a text that is not there exactly once, tests
-that are not there or fail without any change, an "equivalent" change that a test notices).
+A change is killed when a test fails, and survives when all pass. WORD: only changes whose file or reason contains it.
+Exit code 1: fewer than 95 of 100 are killed, or the list does not match the code (a text that does not occur exactly
+once, tests that do not exist or fail without any change, an "equivalent" change that a test detects).
 """
 
 import os
@@ -21,11 +21,11 @@ from tests.mutants.changes import CHANGES, Change
 ROOT = Path(__file__).parents[2]
 COPIED = ("transformer", "data", "experiments", "benchmarks", "tests", "docs", "pyproject.toml", "README.md")
 LEAST = 0.95
-SECONDS = 900  # a change that makes a loop endless is noticed too
+SECONDS = 900  # a change that causes an endless loop counts as killed
 
 
 def copy_of_the_code(folder: Path) -> Path:
-    """What the tests need of the tree."""
+    """Copies the files that the tests need."""
     folder.mkdir()
     for name in COPIED:
         if (ROOT / name).is_dir():
@@ -37,12 +37,12 @@ def copy_of_the_code(folder: Path) -> Path:
 
 
 def run_tests(folder: Path, tests: list[str], compiled: Path) -> tuple[int, str]:
-    """pytest's exit code (0: all passed, 1: one failed) and what it said; -1: it took too long."""
+    """Returns pytest's exit code (0: all passed, 1: one failed, -1: timeout) and its output."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "PYTHONDONTWRITEBYTECODE": "1",  # a file changed twice in a second would be taken for the first one
+        "PYTHONDONTWRITEBYTECODE": "1",  # Python would reuse the bytecode of a file that changes twice within a second
         "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis"),
     }
     try:
@@ -72,7 +72,7 @@ def verdict(change: Change, folder: Path, compiled: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """The exit code."""
+    """Runs the command, and returns the exit code."""
     changes = [c for c in CHANGES if not words or any(word in f"{c.file} {c.what}" for word in words)]
     for change in changes:
         if (count := (ROOT / change.file).read_text(encoding="utf-8").count(change.old)) != 1:

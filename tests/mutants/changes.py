@@ -1,7 +1,7 @@
-"""Changes that make the code wrong, each of which a test has to notice: `make mutants` (tests/mutants/__main__.py).
+"""Mutants: changes that break the code, each of which a test must detect. `make mutants` (tests/mutants/__main__.py).
 
-A new law wants a line here: the change of the code that it is there to refuse. Its tests are files, or functions of
-them, of the default suite, and take seconds.
+For a new invariant, add a line here: the change that its test has to detect. The tests of a change are files, or
+functions in them, of the default suite, and take seconds.
 """
 
 from typing import NamedTuple
@@ -11,13 +11,13 @@ class Change(NamedTuple):
     """One change of one file."""
 
     what: str
-    """What is wrong then."""
+    """What is wrong with the changed code."""
     file: str
     old: str
-    """Stands in the file exactly once."""
+    """A text that occurs in the file exactly once."""
     new: str
     tests: str
-    """What pytest is given, with spaces between."""
+    """Arguments of pytest, separated by spaces."""
     equivalent: str = ""
     """Why nobody can notice; empty where one has to."""
 
@@ -79,7 +79,7 @@ TRANSFORMER = [
            'variance_scaling(2.0, "fan_avg"', ATTENTION),
     Change("the fans of one head, not of all", "transformer/attention.py",
            "range(len(inputs), len(inputs) + len(outputs))", "[len(inputs)]", ATTENTION),
-    Change("keys are not turned", "transformer/attention.py", "rotate(self.key(memory).swapaxes(1, 2))",
+    Change("keys are not rotated", "transformer/attention.py", "rotate(self.key(memory).swapaxes(1, 2))",
            "self.key(memory).swapaxes(1, 2)", ATTENTION),
     Change("queries are not rotated", "transformer/attention.py", "context.rotate(self.query(x).swapaxes(1, 2))",
            "self.query(x).swapaxes(1, 2)", ATTENTION),
@@ -87,7 +87,7 @@ TRANSFORMER = [
            "new.keys, 0 * index, axis=3)", STEP_BY_STEP),
     # 3.5, positions
     Change("another base of the wavelengths", "transformer/positions.py", "10_000.0", "1_000.0", POSITIONS),
-    Change("cosines at the even places", "transformer/positions.py", "[jnp.sin(angles), jnp.cos(angles)]",
+    Change("cosines at the even positions", "transformer/positions.py", "[jnp.sin(angles), jnp.cos(angles)]",
            "[jnp.cos(angles), jnp.sin(angles)]", POSITIONS),
     Change("all sines, then all cosines", "transformer/positions.py", "[jnp.sin(angles), jnp.cos(angles)], axis=-1",
            "[jnp.sin(angles), jnp.cos(angles)], axis=1", POSITIONS),
@@ -130,7 +130,7 @@ TRANSFORMER = [
     Change("a decoder's feed-forward has no dropout", "transformer/layers.py",
            "self.residuals[2](x, self.feed_forward, keys[2])", "self.residuals[2](x, self.feed_forward, None)",
            PLACES_OF_DROPOUT),
-    Change("dropout is of the place alone", "transformer/dropout.py", "_mix(_mix(place + first) ^ second)",
+    Change("dropout depends on the position alone", "transformer/dropout.py", "_mix(_mix(place + first) ^ second)",
            "_mix(_mix(place))", LAYERS),
     Change("another non-linearity", "transformer/layers.py", "relu(self.inner(", "jax.nn.gelu(self.inner(", LAYERS),
     Change("a large epsilon in the norm", "transformer/layers.py", "epsilon=1e-6", "epsilon=1e-3", LAYERS),
@@ -194,7 +194,7 @@ TRANSFORMER = [
            "AttentionContext(jnp.ones_like(cache.memory_mask))", STEP_BY_STEP),
     Change("a step writes over other hypotheses", "transformer/model.py", "index=index * K)", "index=index)",
            STEP_BY_STEP),
-    Change("a step looks at the empty places", "transformer/model.py", " & (positions <= index)[:, None]", "", FORCED),
+    Change("a step sees unused positions", "transformer/model.py", " & (positions <= index)[:, None]", "", FORCED),
     Change("a step is at the first position always", "transformer/model.py", "self.positions(index[None])[None]",
            "self.positions(0 * index[None])[None]", STEP_BY_STEP),
     Change("attention weights of the wrong kind", "transformer/model.py", "jnp.stack(decoder[0::2])",
@@ -217,7 +217,7 @@ TRANSFORMER = [
            "jnp.where((targets != PAD)[..., None], gradient, 0.0)", "gradient", LOSS),
     Change("padding counts in a chunk's loss", "transformer/loss.py",
            "jnp.where(targets != PAD, normalizer - expected, 0.0)", "normalizer - expected", LOSS),
-    Change("the gradient's target is a place off", "transformer/loss.py", "== targets[..., None]\n",
+    Change("the gradient's target is off by one position", "transformer/loss.py", "== targets[..., None]\n",
            "== targets[..., None] + 1\n", LOSS),
     Change("chunks come back in another order", "transformer/loss.py", "jnp.moveaxis(dx, 0, 2)",
            "jnp.moveaxis(dx, 0, 1)", LOSS),
@@ -426,7 +426,7 @@ SCORES = [
     Change("the score to publish is lowercased", METRICS_FILE, '"BLEU": by_bleu,',
            '"BLEU": partial(by_bleu, lowercase=True),',
            "tests/experiments/evaluation/test_metrics.py::test_a_perfect_translation_scores_100_and_case_counts"),
-    Change("outputs and references change places", METRICS_FILE,
+    Change("outputs and references are swapped", METRICS_FILE,
            "return metric.corpus_score(text.outputs, [text.references]).score, str(metric.get_signature())\n\n\n"
            "def by_bleu_intl", "return metric.corpus_score(text.references, [text.outputs]).score, "
            "str(metric.get_signature())\n\n\ndef by_bleu_intl",

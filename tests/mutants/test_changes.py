@@ -1,4 +1,4 @@
-"""The list of changes fits the code; `make mutants` makes them."""
+"""The list of changes applies to the current code; `make mutants` runs them."""
 
 from collections import Counter
 from pathlib import Path

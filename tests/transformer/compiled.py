@@ -1,6 +1,6 @@
-"""The model's methods, compiled: called by themselves, each of their operations is a compilation of its own.
+"""The model's methods, compiled; without jit, each of their operations would be compiled separately.
 
-A model is an argument, so two of the same configuration share what was compiled for the first.
+The model is an argument, so two models of the same configuration share the compiled code.
 """
 
 import jax

@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
 
 
 def batches() -> list[dict[str, np.ndarray]]:
-    """Rows of two sentences, and at their end nothing."""
+    """Rows of two sentences, with empty rows at the end."""
     chance = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):
@@ -61,7 +61,7 @@ def batches() -> list[dict[str, np.ndarray]]:
 
 
 def layout(name: str) -> MeshConfig:
-    """The mesh of that name."""
+    """Returns the mesh of a layout."""
     if name == "pmap":
         return MeshConfig(step="pmap")
     data, fsdp, tensor = map(int, name.split("x"))

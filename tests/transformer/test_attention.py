@@ -50,7 +50,7 @@ def test_masked_keys_and_values_do_not_matter(qkv):
 
 
 def test_the_order_of_keys_does_not_matter(qkv):
-    # Attention knows no order: this is why the model needs positions.
+    # Attention is permutation-equivariant: this is why the model needs positions.
     q, k, v = qkv
     order = jnp.array([3, 0, 4, 2, 1])
     mask = jnp.ones((1, 1, 1, S), bool)
@@ -103,7 +103,7 @@ def test_matrices_begin_with_glorots_variance_over_all_heads():
 
 
 def test_multi_head_is_the_papers_concatenation(config):
-    # Concat(head_1 ... head_h) W^O, each head computed for itself.
+    # Concat(head_1 ... head_h) W^O, each head computed separately.
     attention = MultiHeadAttention(config, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (B, T, config.d_model))
     memory = jax.random.normal(jax.random.key(2), (B, S, config.d_model))

@@ -68,7 +68,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, state):
 def test_average_is_the_mean_of_the_newest(tmp_path, state):
     saved(tmp_path, state, [5.0, 1.0, 4.0, 3.0, 2.0, 6.0]).close()
     loaded = load(tmp_path, "average", 3, state.params)
-    assert loaded.steps == [4, 5, 6]  # not 2, which is kept for being the best
+    assert loaded.steps == [4, 5, 6]  # not 2, which is kept because it is the best
     for got, start in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(got, start + 5, rtol=1e-6)
 
@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert restored.step == 2 and meta["number"] == 2
     assert len(messages) == 1 and "checkpoint 3 cannot be read" in messages[0]
     assert (tmp_path / "unreadable-3-2" / "params").is_dir()  # set aside, not deleted
-    # The run goes on, and can write step 3 again.
+    # The run resumes, and can write step 3 again.
     checkpoints.save(restored._replace(step=jnp.array(3)), {"dev_loss": 0.5, "number": 3})
     checkpoints.wait()
     assert checkpoints.steps() == [1, 2, 3] and load(tmp_path, "best", 3, state.params).steps == [3]
@@ -128,7 +128,7 @@ def test_what_is_said_beside_the_arrays_is_checked_too(tmp_path, state):
 
 
 def test_the_average_is_of_those_that_were_validated(tmp_path, state):
-    """One that a preemption left is the newest, but no part of the mean; alone it is all there is."""
+    """A checkpoint of a preemption is the newest, but is not averaged, unless it is the only one."""
     saved(tmp_path, state, [3.0, 2.0, None]).close()
     assert load(tmp_path, "average", 3, state.params).steps == [1, 2]
     assert load(tmp_path, "last", 3, state.params).steps == [3]

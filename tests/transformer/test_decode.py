@@ -18,7 +18,7 @@ EXTRA = 6
 
 @pytest.fixture(scope="module")
 def sharp(config) -> Transformer:
-    """Random, but with opinions: an untrained model's probabilities are nearly flat. Some of its outputs end by EOS."""
+    """A random model with larger embeddings, so that its probabilities are not nearly flat. Some outputs have EOS."""
     model = Transformer(replace(config, num_layers=1), rngs=nnx.Rngs(0))
     model.embedding[...] = model.embedding[...] * 2
     return model
@@ -26,7 +26,7 @@ def sharp(config) -> Transformer:
 
 @pytest.fixture(scope="module")
 def tiny(config) -> Transformer:
-    """A vocabulary of six, of which four can be written: all translations can be tried."""
+    """A vocabulary of six tokens, four of which can be generated: all translations can be enumerated."""
     model = Transformer(replace(config, vocab_size=6, num_layers=1), rngs=nnx.Rngs(1))
     model.embedding[...] = model.embedding[...] * 3
     return model
@@ -48,12 +48,12 @@ def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
     def search(model):
         return greedy_search(model, sources, alpha=0.0, extra_length=EXTRA).tokens[:, 0]
 
-    # EOS is made a little likelier than what the model writes fourth, so that some outputs end by it.
+    # EOS becomes slightly likelier than the fourth token that the model generates, so that some outputs end with it.
     written = search(sharp)[0, 3]
     model = nnx.clone(sharp)
     model.embedding[...] = model.embedding[...].at[EOS].set(1.01 * model.embedding[...][written])
     found = search(model)
-    # Each token follows from those before it: one forward pass has what the model would write at every place.
+    # Each token depends only on those before it: one forward pass gives the next token at every position.
     likeliest = np.array(forward(model, sources, found).at[..., jnp.array([PAD, BOS])].set(-jnp.inf).argmax(axis=-1))
     limits = (sources != PAD).sum(axis=1) + EXTRA
     ended = 0
@@ -68,7 +68,7 @@ def test_greedy_takes_the_likeliest_token_up_to_its_first_eos(sharp):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
 def test_a_wide_beam_finds_the_best_of_all_translations(tiny, alpha):
-    # A beam as wide as the tree prunes nothing: it must agree with trying everything.
+    # A beam as wide as the tree prunes nothing, so it must agree with an exhaustive search.
     source, limit = jnp.array([[4, 5, 3, 2]]), 5
     candidates = []
     for length in range(1, limit + 1):
@@ -76,7 +76,7 @@ def test_a_wide_beam_finds_the_best_of_all_translations(tiny, alpha):
             candidates.append([*words, EOS])
     candidates += [list(words) for words in product([3, 4, 5], repeat=limit)]
     padded = jnp.array([c + [PAD] * (limit - len(c)) for c in candidates])
-    # The searches never write PAD or BOS and share their probability out, so renormalise here too.
+    # The searches never generate PAD or BOS, and renormalise the other probabilities; do so here too.
     logits = forward(tiny, jnp.tile(source, (len(padded), 1)), padded).at[:, :, jnp.array([PAD, BOS])].set(-jnp.inf)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), padded[:, :, None], axis=2)[:, :, 0]
     scores = np.array(jnp.where(padded == PAD, 0, chosen).sum(1)) / np.array(
@@ -127,7 +127,7 @@ def test_a_sentence_does_not_notice_its_batch(sharp, source, search):
 
 
 def test_output_stops_at_the_input_plus_extra_length(sharp, source):
-    # Without EOS nothing ends by itself: its logit is 0, and others are far above it.
+    # Without EOS no output ends by itself: the logit of EOS is 0, and others are far above it.
     endless = nnx.clone(sharp)
     endless.embedding[...] = endless.embedding[...].at[EOS].set(0.0)
     for found in (
@@ -147,7 +147,7 @@ def test_an_empty_row_costs_nothing_and_changes_nothing(sharp, source):
 
 
 def search_to_the_end(logits_of, beam, alpha, limit):
-    """The beam search of a textbook, of one sentence: no cache, and no stop before the limit. -> score, tokens."""
+    """A textbook beam search for one sentence, without cache or early stopping. Returns score and tokens."""
     alive, finished = [(0.0, [])], []
     for t in range(limit):
         rows = [tokens + [PAD] * (limit - t) for _, tokens in alive] + [[PAD] * limit] * (beam - len(alive))
@@ -164,11 +164,11 @@ def search_to_the_end(logits_of, beam, alpha, limit):
 
 @pytest.mark.parametrize("alpha", [0.6, 1.5])
 def test_a_search_that_stops_early_finds_what_one_to_the_end_finds(sharp, alpha):
-    # A large alpha favours long outputs: those that a bound by the length of now would give up.
+    # A large alpha favours long outputs, which a bound based on the current length would discard.
     sources = jax.random.randint(jax.random.key(5), (16, 4), 4, 29)
     found = beam_search(sharp, sources, beam=3, alpha=alpha, extra_length=26)
     lengths = (found.tokens[:, 0] != PAD).sum(axis=1)
-    assert lengths.min() < 30 and lengths.max() == 30  # some stop early, and some could have
+    assert lengths.min() < 30 and lengths.max() == 30  # some stop early, and some could have stopped
     logits_of = jax.jit(lambda source, target: sharp(jnp.tile(source, (3, 1)), target))
     for row, source in enumerate(sources):
         score, tokens = search_to_the_end(partial(logits_of, source), 3, alpha, limit=30)
@@ -179,7 +179,7 @@ def test_a_search_that_stops_early_finds_what_one_to_the_end_finds(sharp, alpha)
 @pytest.mark.parametrize("size", [9, 127, 200, 640, 2 * 331])
 def test_the_largest_are_those_of_top_k(size):
     x = jax.random.normal(jax.random.key(size), (3, 2, size))
-    x = x.at[0, 0, :7].set(9.0 + jnp.arange(7))  # side by side: all from one block
+    x = x.at[0, 0, :7].set(9.0 + jnp.arange(7))  # adjacent: all from one block
     expected, places = jax.lax.top_k(x, 5)
     found, where = largest(x, 5)
     np.testing.assert_array_equal(found, expected)
@@ -192,7 +192,7 @@ def test_the_cache_grows_up_to_the_limit():
 
 
 def test_forced_scoring_is_a_probability(tiny):
-    # Over all translations of up to two tokens and all beginnings of longer ones, probabilities sum to 1.
+    # The probabilities of all translations of up to two tokens and of all prefixes of longer ones sum to 1.
     beginnings = [[EOS, PAD]] + [[a, b] for a in (3, 4, 5) for b in (2, 3, 4, 5)]
     source = jnp.tile(jnp.array([4, 5, 2]), (len(beginnings), 1))
     log_probs = token_log_probs(tiny, source, jnp.array(beginnings)).sum(axis=1)
@@ -209,7 +209,7 @@ def test_forced_scoring_gives_the_models_own_odds(tiny):
 
 
 def test_finished_hypotheses_come_first_and_each_kind_is_sorted(tiny):
-    # Of at most two tokens there are 4 finished ones, and 9 beginnings.
+    # With at most two tokens there are 4 finished outputs and 9 prefixes.
     source = jnp.array([[4, 2], [5, 2]])
     found = beam_search(tiny, source, beam=12, alpha=0.6, extra_length=0, best=12)
     for tokens, scores in zip(found.tokens, np.array(found.scores), strict=True):
@@ -217,4 +217,4 @@ def test_finished_hypotheses_come_first_and_each_kind_is_sorted(tiny):
         count = int((~cut_off).sum())
         assert count == 4 and not cut_off[:count].any()
         assert np.all(np.diff(scores[:count]) <= 0) and np.all(np.diff(scores[count:]) <= 0)
-        assert scores[count] > scores[count - 1]  # so the order is not that of the scores alone
+        assert scores[count] > scores[count - 1]  # so the order is not only that of the scores

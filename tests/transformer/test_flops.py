@@ -1,4 +1,4 @@
-"""The count of operations agrees with the paper's and with the compiler's."""
+"""The number of operations agrees with that of the paper and that of the compiler."""
 
 from dataclasses import replace
 
@@ -24,5 +24,5 @@ def test_the_compiler_counts_the_same_products(changes):
     graph, params = nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))
     source, target = (jax.ShapeDtypeStruct((4, length), "int32") for length in (24, 40))
     compiled = jax.jit(lambda p, s, t: nnx.merge(graph, p)(s, t)).lower(params, source, target).compile()
-    # It also counts norms, softmax and residuals: some percent of a model this small.
+    # The compiler also counts norms, softmax and residuals: a few percent in such a small model.
     assert 4 * forward_flops(config, 24, 40) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.06)

@@ -23,7 +23,7 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_bits_look_random(seed):
-    """Every bit falls both ways equally often, and tells nothing of another, a neighbour or what other keys give."""
+    """Every bit is 0 or 1 equally often, and independent of other bits, of neighbours and of other keys."""
     key, other = jax.random.split(jax.random.key(seed))
     shape = (64, 32, 48)
 

@@ -46,7 +46,7 @@ def test_sums_add_up_over_parts():
 
 
 def test_smoothing_is_least_at_the_smoothed_distribution():
-    # The best logits are log q, not infinitely sure ones: what label smoothing is for (5.4).
+    # The optimal logits are log q and therefore finite, which is the purpose of label smoothing (5.4).
     V, eps = 7, 0.1
     targets = jnp.array([3])
     q = jnp.full(V, eps / (V - 1)).at[3].set(1 - eps)
@@ -57,7 +57,7 @@ def test_smoothing_is_least_at_the_smoothed_distribution():
 @pytest.mark.parametrize("tokens", [4, 10, 12, 1000])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
-    """Value and gradients, however the positions are cut: one at a time, in parts, all together."""
+    """Values and gradients are equal for any chunk size: one position, several, or all."""
     monkeypatch.setattr(transformer.loss, "_TOKENS_ON_CPU", tokens)
     monkeypatch.setattr(transformer.loss, "_TOKENS", tokens)
     B, T, D, V = 2, 6, 8, 11
@@ -85,7 +85,7 @@ def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
 
 @pytest.mark.parametrize("size", [12, 20, 40, 90])
 def test_no_confident_token_has_a_negative_loss_in_bfloat16(size):
-    """The logits are rounded, and the target's with them: log Z is never below it."""
+    """All logits are rounded, including the target's, so log Z is never below it."""
     table = jax.random.normal(jax.random.key(0), (1000, 64))
     targets = jax.random.randint(jax.random.key(1), (4, 32), 1, 1000)
     x = (size * table[targets] / jnp.square(table[targets]).sum(-1, keepdims=True)).astype(jnp.bfloat16)

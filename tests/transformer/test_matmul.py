@@ -29,7 +29,7 @@ def test_the_gradient_is_autodiffs(factors):
 
 
 def dots(jaxpr: core.Jaxpr):
-    """All matrix products of a program, those of its inner programs too."""
+    """Yields all matmuls of a program, including those of its inner programs."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             yield equation
@@ -40,12 +40,12 @@ def dots(jaxpr: core.Jaxpr):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_training_step_multiplies_in_one_type_only(dtype):
-    """Forward and backward: a float32 factor would take a GPU's product off its fast path."""
+    """Forward and backward: with a float32 factor, a GPU would not use its fast matmul."""
     model = ModelConfig(vocab_size=13, num_layers=2, d_model=8, d_ff=16, num_heads=2, d_k=4, d_v=4, dtype=dtype)
     experiment = Experiment("products", model=model, data=DataConfig(vocab_size=13))
     batch = {"source": jnp.full((2, 6), 5), "target": jnp.full((2, 6), 5)}
     state = jax.eval_shape(lambda: init_state(experiment))
     program = jax.make_jaxpr(make_train_step(experiment))(state, batch, jax.random.key(0))
     found = list(dots(program.jaxpr))
-    assert len(found) > 3 * 2 * (4 + 2 + 4 + 4 + 2)  # three for each product of a layer, and those of attention
+    assert len(found) > 3 * 2 * (4 + 2 + 4 + 4 + 2)  # three for each matmul of a layer, and those of attention
     assert {factor.aval.dtype for dot in found for factor in dot.invars} == {jnp.dtype(dtype)}

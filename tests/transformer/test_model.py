@@ -57,7 +57,7 @@ def test_every_prediction_depends_on_all_of_the_source_and_all_that_came_before(
 def test_padding_changes_nothing(variant, source, target):
     logits = forward(variant, source, target)
     wider = jnp.pad(source, ((0, 0), (0, 5))), jnp.pad(target, ((0, 0), (0, 3)))
-    # Cosines are multiplied by 10, and so is their rounding.
+    # Cosines are multiplied by 10, and so is their rounding error.
     atol = 1e-5 if variant.config.attention == "cosine" else 2e-6
     np.testing.assert_allclose(
         forward(variant, *wider)[:, : target.shape[1]][target != PAD], logits[target != PAD], atol=atol
@@ -65,7 +65,7 @@ def test_padding_changes_nothing(variant, source, target):
 
 
 def test_padding_changes_nothing_where_no_eos_is_before_it(model):
-    """Batches end every sentence by EOS; `translate` and a search need not."""
+    """In a batch every sentence ends with EOS; in `translate` and a search it need not."""
     source, target = jnp.array([[5, 6, 7]]), jnp.array([[8, 9, 10, 11]])
     padded = forward(model, jnp.pad(source, ((0, 0), (0, 4))), target)
     np.testing.assert_allclose(padded, forward(model, source, target), atol=2e-6)
@@ -78,12 +78,12 @@ def test_rows_do_not_see_each_other(variant, source, target):
 
 
 def test_step_by_step_equals_all_at_once(variant, source, target):
-    """Three hypotheses for each source, that change places at every step as those of a beam search do."""
+    """Three hypotheses for each source, reordered at every step as in a beam search."""
     K, (B, T) = 3, target.shape
     targets = jnp.stack([jnp.roll(target, i, axis=0) for i in range(K)], axis=1)
     full = jnp.stack([forward(variant, source, targets[:, k]) for k in range(K)], axis=1)
     shifted = jnp.stack([shift_right(targets[:, k], segments(targets[:, k])) for k in range(K)], axis=1)
-    room = T + 4  # what stays empty must not be seen
+    room = T + 4  # unused positions must be masked
     cache, history = start_cache(variant, source, beam=K, length=room), jnp.full((B, K, room), 7)
     order = jnp.arange(K)
     for t in range(T):
@@ -101,7 +101,7 @@ def test_shift_right():
 
 
 def test_sentences_in_one_row_are_as_alone(variant):
-    """Any number of sentences, in any order, with padding behind them."""
+    """Any number of sentences, in any order, followed by padding."""
     pairs = [([5, 6, 7, EOS], [8, 9, EOS]), ([10, EOS], [11, 12, 13, 14, EOS]), ([5, 6, EOS], [EOS])]
     alone = [forward(variant, jnp.array([source]), jnp.array([target]))[0] for source, target in pairs]
     for order in ([0, 1, 2], [2, 0, 1], [1, 1, 0]):
@@ -130,7 +130,7 @@ def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
 
 
 def test_what_the_model_begins_with(config):
-    """Embeddings of variance 1 / D: scaled by sqrt(D), they are as large as the positions (3.4)."""
+    """Embeddings have variance 1 / D: scaled by sqrt(D), they are as large as the positional encodings (3.4)."""
     table = Transformer(replace(config, vocab_size=5000), rngs=nnx.Rngs(0)).embedding[...]
     np.testing.assert_allclose(table.std(), config.d_model**-0.5, rtol=0.02)
 
@@ -153,7 +153,7 @@ def test_dropout_needs_a_key(model, source, target):
 
 
 def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(config, source, target, monkeypatch):
-    """Section 5.4: on the output of each sub-layer, and on the sums of embeddings and positions in both stacks."""
+    """Section 5.4: dropout on the output of each sub-layer, and on the sums of embeddings and positional encodings."""
     drawn = []
 
     def spy(x, rate, key):
@@ -210,8 +210,8 @@ counted = cache(count_parameters)
 
 @pytest.mark.parametrize("row", TABLE3, ids=lambda row: row.name)
 def test_parameter_counts_of_table_3(row):
-    count = counted(replace(row.change(Experiment("base", model=BASE)).model, dropout=0.0))  # rows differ in it alone
-    # Big is the exception: its 213 M imply an embedding of about 35,900 rows; with 40,960 as all others it has 218 M.
+    count = counted(replace(row.change(Experiment("base", model=BASE)).model, dropout=0.0))  # rows may differ in it
+    # Big is an exception: its 213 M imply an embedding of about 35,900 rows; with 40,960, as the others, it has 218 M.
     assert round(count / 1e6) == {"big": 218, "E": 66}.get(row.name, row.parameters or 65)
 
 
@@ -220,7 +220,7 @@ def test_big_is_the_exception():
 
 
 def test_the_rows_of_table_3_are_the_papers():
-    """At the paper's size, each row written out as the paper does: h, d_k, d_v, and what else differs from base."""
+    """At the paper's size, each row has the paper's h, d_k, d_v, and other differences from base."""
     base = Experiment("base", model=BASE)
     expected = {
         "base": {},

@@ -1,4 +1,4 @@
-"""Laws of training on many devices, on eight that XLA makes of one processor."""
+"""Tests of training on many devices: eight that XLA emulates on one CPU."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def results(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     }
     command = [sys.executable, str(ROOT / "tests/transformer/steps_on_devices.py"), str(out), "one", *LAYOUTS]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert "rematerialization" not in done.stderr, "the compiler found a place where all devices get everything"
+    assert "rematerialization" not in done.stderr, "the compiler replicates an array on all devices"
     return {name: dict(np.load(out / f"{name}.npz")) for name in ("one", *LAYOUTS)}
 
 
@@ -43,8 +43,8 @@ def test_many_devices_train_what_one_trains(results, layout):
     np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-5)
     moved = 0.0
     for name in one:
-        # A bias of the keys adds as much to all scores of a query, and softmax does not see it: its gradient is zero
-        # but for rounding, which Adam, blind to the scale of gradients, makes as large as any.
+        # A key bias adds the same number to all scores of a query, and softmax is invariant to it: its gradient is zero
+        # except for rounding, which Adam, invariant to the scale of gradients, makes as large as any other update.
         if name not in ("losses", "bytes") and not name.endswith("['key']['bias']"):
             np.testing.assert_allclose(many[name], one[name], atol=1e-5, rtol=0, err_msg=name)
             moved = max(moved, np.abs(many[name] - many[name].mean()).max())
@@ -58,9 +58,9 @@ def test_a_device_holds_its_part_of_the_state(results, capsys):
     with capsys.disabled():
         print(f"\nbytes of state on a device: {whole:,} on one alone; {held}")
     assert held["8x1x1"] == held["pmap"] == whole
-    # Norms and some biases are on all devices; the rest is an eighth.
+    # Norms and some biases are replicated; all other parameters are split into eighths.
     assert whole / 8 < held["1x8x1"] < whole / 6
-    # Along two axes of two: a quarter.
+    # Split along two axes of size two: a quarter.
     assert whole / 4 < held["2x2x2"] < whole / 3
 
 
@@ -85,7 +85,7 @@ def test_axes_must_divide_the_model(monkeypatch):
 
 
 def test_an_array_that_cannot_be_shared_is_on_every_device():
-    """As an optimizer keeps one, or a part of the user's own, under the name of a parameter."""
+    """Such as the state of an optimizer or of a custom component, under the name of a parameter."""
     mesh = AbstractMesh((1, 2, 2), AXES)
     assert divides(mesh, P("tensor", "fsdp"), (4, 6)) and divides(mesh, P(("fsdp", "tensor")), (4,))
     assert not divides(mesh, P("tensor", "fsdp"), (4, 3)) and not divides(mesh, P("fsdp"), (1,))

@@ -1,4 +1,4 @@
-"""The same model in PyTorch, torch.nn.Transformer with the weights copied over, must compute the same."""
+"""Parity with PyTorch: torch.nn.Transformer with the same weights must compute the same."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ SMOOTHING = 0.1
 
 
 class Peer(torch.nn.Module):
-    """torch.nn.Transformer between one embedding matrix and its transpose, as the paper wires it."""
+    """torch.nn.Transformer with tied embeddings, as in the paper."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Peer(torch.nn.Module):
             torch.nn.TransformerEncoderLayer(*sizes, **options), CONFIG.num_layers, enable_nested_tensor=False
         )
         decoder = torch.nn.TransformerDecoder(torch.nn.TransformerDecoderLayer(*sizes, **options), CONFIG.num_layers)
-        # Given as custom stacks, since nn.Transformer's own end on a layer norm that the paper does not have.
+        # Custom stacks, since those of nn.Transformer end with a layer norm that the paper does not have.
         self.stacks = torch.nn.Transformer(
             CONFIG.d_model, CONFIG.num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
         )
@@ -71,7 +71,7 @@ class Peer(torch.nn.Module):
 
 
 def as_ours(peer, read):
-    """The peer's tensors, `read` from each parameter (its value, or its gradient), as our tree of parameters."""
+    """Arranges PyTorch's tensors, `read` from each parameter (value or gradient), as our tree of parameters."""
     D, N = CONFIG.d_model, CONFIG.num_heads
 
     def array(parameter):
@@ -202,7 +202,7 @@ def test_three_steps_of_adam(peer, batch):
         strict=True,
     ):
         name = jax.tree_util.keystr(path)
-        # A gradient of rounding noise becomes a full step of Adam. Softmax does not feel a bias on its keys at all.
+        # Adam turns a gradient of pure rounding noise into a full step; the key biases have such gradients.
         assert "'key']['bias']" in name or mask.mean() > 0.95, name
         if "'key']['bias']" not in name:
             np.testing.assert_allclose(ours_[mask], theirs[mask], atol=1e-5, err_msg=name)

@@ -26,7 +26,7 @@ from transformer.train import batch_loss, dropout_key, graph_of, init_state, mak
 def experiment(config):
     return Experiment(
         "test",
-        model=replace(config, num_layers=1),  # what a step does, it does with one as with six
+        model=replace(config, num_layers=1),  # one layer is enough to test a step
         data=DataConfig(vocab_size=20),
         optimizer=OptimizerConfig(warmup_steps=20),
         train=TrainConfig(label_smoothing=0.1),
@@ -51,12 +51,12 @@ def leaves_close(a, b, **tolerance):
 
 @cache
 def step_of(experiment):
-    """Compiled once for all tests."""
+    """The training step, compiled once for all tests."""
     return jax.jit(make_train_step(experiment))
 
 
 def start_of(experiment):
-    """Where all begin whose model has the same parameters: neither dropout nor how it is trained comes into it."""
+    """The initial state, which is the same for all values of dropout and of the training settings."""
     return start_of_model(replace(experiment.model, dropout=0.0, dtype="float32"))
 
 
@@ -71,7 +71,7 @@ def first_step(experiment, batch):
 
 @pytest.mark.parametrize("parts", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8))])
 def test_accumulated_gradients_are_those_of_the_whole_batch(experiment, batch, parts):
-    # Adam's first moment after one step is the gradient times 1 - b1. Dropout is off: its draws differ.
+    # Adam's first moment after one step is the gradient times 1 - b1. Dropout is off, since its masks would differ.
     whole, whole_metrics = first_step(still(experiment), batch)
     split, split_metrics = first_step(still(experiment, accumulate=parts), batch)
     leaves_close(split.opt_state.mu, whole.opt_state.mu, atol=1e-7, rtol=1e-5)
@@ -112,7 +112,7 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(experiment, bat
 
 
 def still(experiment, **train):
-    """The same without dropout, so that a gradient can be had in other ways too."""
+    """The same without dropout, so that the gradient can be computed in other ways."""
     return replace(
         experiment,
         model=replace(experiment.model, dropout=0.0),
@@ -121,7 +121,7 @@ def still(experiment, **train):
 
 
 def mean_gradient(experiment, params, batch):
-    """Of the loss per token, by way of all the logits at once."""
+    """Returns the gradient of the loss per token, computed from all logits at once."""
 
     def loss(params):
         logits = nnx.merge(graph_of(experiment.model), params)(batch["source"], batch["target"])
@@ -132,7 +132,7 @@ def mean_gradient(experiment, params, batch):
 
 
 def test_two_steps_follow_adam_and_the_schedule(experiment, batch):
-    """Written out as in Kingma and Ba's Algorithm 1, from gradients that the step does not make."""
+    """Compares with Algorithm 1 of Kingma and Ba, on gradients that are computed independently of the step."""
     experiment = still(experiment)
     step, state = step_of(experiment), start_of(experiment)
     m = v = jax.tree.map(lambda p: np.zeros(p.shape), state.params)
@@ -142,13 +142,13 @@ def test_two_steps_follow_adam_and_the_schedule(experiment, batch):
         v = jax.tree.map(lambda v, g: 0.98 * v + (1 - 0.98) * np.array(g) ** 2, v, gradient)
         rate = experiment.model.d_model**-0.5 * t * experiment.optimizer.warmup_steps**-1.5
         after, _ = step(state, batch, jax.random.key(0))
-        # Adam hides the gradient's scale in its quotient; its moments do not.
+        # Adam's update does not depend on the gradient's scale, but its moments do.
         leaves_close(after.opt_state.mu, m, rtol=1e-3, atol=1e-7)
         leaves_close(after.opt_state.nu, v, rtol=2e-3, atol=1e-11)
         checked = 0
         for p0, p1, m_t, v_t in zip(*map(jax.tree.leaves, (state.params, after.params, m, v)), strict=True):
             update = rate * (m_t / (1 - 0.9**t)) / (np.sqrt(v_t / (1 - 0.98**t)) + 1e-9)
-            # Where the gradient is nothing but rounding, as that of the keys' biases, the quotient is anything.
+            # Where the gradient is only rounding noise, as for the key biases, the update is arbitrary.
             sure = np.sqrt(v_t) > 1e-5
             checked += sure.sum()
             np.testing.assert_allclose((p0 - p1)[sure], update[sure], rtol=1e-2, atol=1e-6)
@@ -175,7 +175,7 @@ def test_what_is_dropped_owes_nothing_to_where_the_parameters_began(seed):
     rngs, key, counts = nnx.Rngs(seed), jax.random.key(seed), jnp.arange(1000)
     first = [jax.random.key_data(rngs.params()) for _ in range(3)]
     initial = jax.random.key_data(jax.vmap(lambda n: jax.random.fold_in(key, n))(counts))
-    np.testing.assert_array_equal(initial[:3], first)  # it is so that Flax makes them
+    np.testing.assert_array_equal(initial[:3], first)  # as Flax derives them
     drawn = jax.random.key_data(jax.vmap(lambda n: dropout_key(key, n))(counts))
     both = np.concatenate([initial, drawn])
     assert len(np.unique(both, axis=0)) == len(both) == 2000
@@ -201,7 +201,7 @@ def test_a_non_finite_step_changes_no_parameter_and_is_counted(experiment, batch
 
 
 def test_an_update_beyond_all_numbers_is_skipped_too(experiment, batch, monkeypatch):
-    """The loss and its gradient are finite, and the learning rate is not."""
+    """The loss and its gradient are finite, but the learning rate is not."""
     monkeypatch.setattr("transformer.train.learning_rate", lambda step, experiment: jnp.float32(jnp.inf))
     start = start_of(experiment)
     after, metrics = jax.jit(make_train_step(experiment))(start, batch, jax.random.key(0))
@@ -237,7 +237,7 @@ def test_evaluation_has_neither_smoothing_nor_dropout(experiment, batch):
     ids=str,
 )
 def test_it_learns_to_reverse(experiment, change):
-    """The system test of a sequence model: nearly all of a toy task, which needs attention and positions."""
+    """End-to-end test: the model learns nearly all of a toy task that requires attention and positions."""
     toy = replace(
         experiment,
         model=replace(experiment.model, dropout=0.0, **change),
@@ -246,7 +246,7 @@ def test_it_learns_to_reverse(experiment, change):
     )
     step, state, key = step_of(toy), start_of(toy), jax.random.key(0)
     rng = np.random.default_rng(0)
-    # A threshold after so many steps would be of the processor's rounding: it learns in about 150, and may lapse later.
+    # Stop at the threshold: the task is learned after about 150 steps, but rounding may cause a later relapse.
     for _ in range(1000):
         words = rng.integers(4, 14, (64, 5))
         end = np.full((64, 1), 2)

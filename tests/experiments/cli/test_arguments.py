@@ -9,7 +9,7 @@ import pytest
 
 from experiments import find
 from experiments.cli.arguments import UsageError, configured, experiment_of, parse, take_config
-from experiments.cli.flags import Attending, Planning, Scoring
+from experiments.cli.flags import Attending, Planning, Scoring, Training
 from experiments.workdir import find_workdir
 from transformer.config import UserError
 
@@ -63,14 +63,17 @@ def test_a_file_changes_some_settings_or_has_all(here, flag):
         ({"vocab_size": 9}, "unknown setting 'vocab_size'; did you mean 'model.vocab_size' or 'data.vocab_size'[?]"),
         ({"modle": {}}, "unknown setting 'modle'; did you mean 'model'[?]"),
         ({"mesh": {"qqqq": 1}}, "unknown setting 'mesh.qqqq'; there are: mesh.data, mesh.fsdp"),
-        ({"train": 3}, "train must be an object with settings, not 3"),
-        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "name must be a string"),
+        ({"train": 3}, "train expects an object with settings, not 3"),
+        ({"name": {"a": 1}, "model": {"d_model": "wide"}}, "name expects a string"),
         ([1], "not a JSON object"),
         ({"train": {"steps": 0}}, "train.steps must be at least 1"),
-        ({"train": {"steps": 6.5}}, "train.steps must be a whole number, not 6.5"),
-        ({"train": {"steps": True}}, "train.steps must be a whole number, not True"),
-        ({"model": {"norm": "banana"}}, "model.norm must be one of post, pre, not 'banana'"),
-        ({"data": {"train_pairs": "ten"}}, "data.train_pairs must be a whole number or null, not 'ten'"),
+        ({"train": {"steps": 6.5}}, "train.steps expects a whole number, not 6.5"),
+        ({"train": {"steps": True}}, "train.steps expects a whole number, not True"),
+        ({"model": {"norm": "banana"}}, "model.norm expects one of post, pre, not 'banana'"),
+        ({"model": {"kernels": "no"}}, "model.kernels expects true or false, not 'no'"),
+        ({"model": {"kernels": 0}}, "model.kernels expects true or false, not 0"),
+        ({"model": {"no_kernels": True}}, "unknown setting 'model.no_kernels'; did you mean 'model.kernels'[?]"),
+        ({"data": {"train_pairs": "ten"}}, "data.train_pairs expects a whole number or null, not 'ten'"),
         ({"name": ""}, "name '' cannot name a run"),
         ({"name": "../up"}, "cannot name a run"),
     ],
@@ -170,8 +173,8 @@ def test_a_name_of_both_is_noted_where_the_settings_differ(here, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["demo", "--config"], "--config needs a JSON file"),
-        (["demo", "--config="], "--config needs a JSON file"),
+        (["demo", "--config"], "--config expects a JSON file"),
+        (["demo", "--config="], "--config expects a JSON file"),
         (["demo", "--config", "."], r"--config [.] is a directory: give a JSON file"),
         (["demo", "--config", "nothing.json"], "no such file"),
         (["demo", "--config", "a", "--config", "b"], "given twice"),
@@ -193,7 +196,8 @@ def test_what_is_not_there_is_named(here, arguments, message):
         (["--htm", "a.html"], "there is no flag --htm; perhaps --html"),
         (["--nothing-like-it"], "there is no flag --nothing-like-it"),
         (["--html", "a.html", "b.html"], "unexpected b.html"),
-        (["--words", "yes"], "unexpected yes"),
+        (["yes"], "unexpected yes"),
+        ([""], "unexpected ''"),
     ],
     ids=str,
 )
@@ -209,6 +213,37 @@ def test_flags_that_are_alike_are_named_without_their_help():
     ) as e:
         parse(Planning, ["--train.step", "5", "--model.d-modl", "3"], Planning(find("demo")), "plan")
     assert "--train.steps" in str(e.value).split() and "--model.d-model" in str(e.value).split()
+
+
+def parsed(*flags):
+    demo = find("demo")
+    return parse(Training, list(flags), Training(demo), "train demo")
+
+
+def test_a_boolean_setting_has_a_flag_for_each_value_and_a_file_has_false(here):
+    off = replace(find("demo"), model=replace(find("demo").model, kernels=False))
+    for flag in ("--model.no-kernels", "--model.no_kernels"):
+        assert parsed(flag).experiment == off
+    write(here / "off.json", {"model": {"kernels": False}})
+    configured = experiment_of("train", ["demo", "--config", "off.json"]).experiment
+    assert configured == off
+    assert parse(Training, ["--model.kernels"], Training(configured), "train demo").experiment == find("demo")
+
+
+@pytest.mark.parametrize("on, off", [("--model.kernels", "--model.no-kernels"), ("--screen", "--no-screen")])
+@pytest.mark.parametrize("value", ["False", "true", "0", ""])
+def test_a_boolean_flag_with_a_value_says_what_to_type(on, off, value):
+    for flag in (on, off):
+        for words in ([f"{flag}={value}"], [flag.replace("-k", "_k") + "=" + value], [flag, value, "--train.steps=5"]):
+            with pytest.raises(UserError) as told:
+                parsed(*words)
+            assert str(told.value) == f"{flag} expects no value, not {value!r}: type {on} for True or {off} for False"
+
+
+@pytest.mark.parametrize("flag", ["--model.kernel", "--model.no-kernel", "--no-model.kernels", "--model.no-kernels-"])
+def test_a_mistyped_boolean_flag_names_both(flag):
+    with pytest.raises(UserError, match=f"^there is no flag {flag}; perhaps --model.kernels or --model.no-kernels$"):
+        parsed(flag)
 
 
 def test_help_says_what_is_required_and_no_default_for_it(capsys):

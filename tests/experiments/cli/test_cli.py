@@ -61,7 +61,7 @@ def program(capsys, monkeypatch):
 
 
 def refused(result: Result) -> str:
-    """The one line of a refusal."""
+    """Returns the one-line error of a command that was refused."""
     assert result.code == 2, result.err
     errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in result.err
@@ -69,7 +69,7 @@ def refused(result: Result) -> str:
 
 
 def test_help_names_every_verb_and_experiment(program):
-    for arguments in ((), ("--help",), ("train", "--help"), ("--parts", EXAMPLES / "ter.py", "--help")):
+    for arguments in ((), ("--help",), ("-h",), ("--parts", EXAMPLES / "ter.py", "--help")):
         with tables_restored():
             result = program(*arguments)
         assert result.code == 0
@@ -78,28 +78,75 @@ def test_help_names_every_verb_and_experiment(program):
         assert "multi30k-tiny" in result.out
 
 
-def test_help_of_a_verb_explains_its_flags(program):
-    result = program("train", "demo", "--help")
-    assert result.code == 0
-    for flag in (
-        "--model.num-layers",
-        "--data.train-src",
-        "--train.steps",
-        "--optimizer.warmup-steps",
-        "--workdir",
-    ):
-        assert flag in result.out
-    assert "encoder" in result.out  # the help text of num_layers
+SETTINGS = (
+    "--model.num-layers",
+    "--model.kernels, --model.no-kernels",
+    "--data.train-src",
+    "--train.steps",
+    "--optimizer.warmup-steps",
+    "--decode.beam",
+)
+FLAGS_OF = {
+    "list": (),
+    "demo": ("--workdir", "--config", *SETTINGS),
+    "prepare": ("--from-dir", "--config", *SETTINGS),
+    "plan": ("--target", "--no-measure", "--config", *SETTINGS),
+    "explain": ("--config", *SETTINGS),
+    "train": ("--workdir", "--wandb", "--no-screen", "--config", *SETTINGS),
+    "watch": (),
+    "translate": ("--beam INT", "--input PATH", "--output PATH", "--alpha FLOAT", "--n-best INT"),
+    "attention": ("--html PATH", "--png-of {encoder,decoder,cross}", "--target STR"),
+    "inspect": ("--checkpoint STR",),
+    "evaluate": ("--test-set STR", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
+    "average": ("--output PATH",),
+    "compare": ("--test-set STR",),
+    "score": ("--source FILE", "--target FILE"),
+    "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
+    "results": (),
+}
+SOME = {"NAME": "small", "RUN": "no-such-run", "TEXT": "A dog.", "N": "2", "A": "no-such-run", "B": "another"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(program, verb):
+    """Usage, description, arguments and flags: without names, with all of them, with the first, and at either end."""
+    usage, about = (VERBS[verb].__doc__ or "").split(": ", 1)
+    arguments = usage.split()[1:]
+    names = [SOME[argument] for argument in arguments]
+    for words in (["--help"], ["-h"], [*names, "--help"], [*names, "-h"], [*names[:1], "--help"], ["--help", *names]):
+        result = program(verb, *words)
+        assert result.code == 0 and not result.err
+        told = " ".join(result.out.replace("│", "").split())
+        assert told.startswith(f"usage: python -m experiments {verb}") and about[1:] in told
+        assert all(f" {argument} " in told for argument in arguments)
+        assert [flag for flag in FLAGS_OF[verb] if flag not in told] == []
+        assert "{None}" not in told and "default: None" not in told and "Flags of" not in told
+
+
+def test_help_says_whose_defaults_it_shows(program):
+    def layers(*words):
+        told = " ".join(program("train", *words, "--help").out.replace("│", "").split())
+        default = re.search(r"--model.num-layers INT [^(]*\(default: (\d+)\)", told)
+        return default and int(default[1]), "those of base" in told
+
+    assert layers() == (find("base").model.num_layers, True)
+    assert layers("demo") == (find("demo").model.num_layers, False)
+    assert layers("demo", "--model.d-model", "8") == (find("demo").model.num_layers, False)
+    assert layers("--train.steps", "5")[1]
+    assert "no experiment or run 'a'" in refused(program("train", "a", "--help"))
 
 
 def test_unknown_verb_experiment_and_flag(program):
     assert "unknown verb 'trane'" in refused(program("trane"))
     assert "did you mean: multi30k-tiny" in refused(program("train", "multi30k-tiy"))
     assert "--model.num-layers" in refused(program("train", "demo", "--model.num-layer", "3"))
-    assert "--model.num-layers must be a whole number, not 'three'" in refused(
+    assert "--model.num-layers expects a whole number, not 'three'" in refused(
         program("train", "demo", "--model.num-layers", "three")
     )
-    assert "unexpected arguments: --all" in refused(program("list", "--all"))
+    for verb, *words in (("list",), ("results",), ("watch", "a"), ("attention", "a"), ("attention", "a", "A dog.")):
+        for flag in ("--all", "--model.x", "--train.steps=3"):
+            assert f"there is no flag {flag}" in refused(program(verb, *words, flag))
+    assert "unexpected more" in refused(program("list", "more"))
     assert "names come before flags" in refused(program("train", "--train.steps", "3"))
 
 
@@ -114,14 +161,14 @@ def test_values_that_cannot_be(program):
 
 @pytest.fixture
 def own(text, tmp_path) -> Path:
-    """A copy of the text files, to be spoiled."""
+    """A copy of the text files, which a test may damage."""
     shutil.copytree(text, tmp_path / "text")
     return tmp_path / "text"
 
 
 @pytest.fixture
 def train_flags(data_flags, tmp_path):
-    """Flags of a run on a folder's text, in tmp_path / "run"."""
+    """Returns the flags of a run on the text of a folder, in tmp_path / "run"."""
     return lambda folder: [*data_flags(folder), "--data.vocab-size", "200", "--workdir", tmp_path / "run"]
 
 
@@ -268,13 +315,13 @@ def test_too_large_a_vocabulary_says_how_large_it_can_be(program, data_flags, te
 
 
 def test_odd_but_good_text_is_prepared(program, own, train_flags):
-    """CR LF is taken off, a byte order mark too; blank pairs and over-long ones are dropped and counted."""
+    """CR LF and byte order marks are removed; blank and too long pairs are dropped and counted."""
     for name in ("train.en", "train.de"):
         lines = (own / name).read_text(encoding="utf-8").splitlines()
         lines[3] = ""
         lines[5] = "word " * 500
         (own / name).write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
-    result = program("prepare", "small", *train_flags(own)[:-2])  # it has no --workdir
+    result = program("prepare", "small", *train_flags(own)[:-2])  # prepare has no --workdir
     assert result.code == 0
     assert "298 pairs" in result.out and "1 blank and 1 too long dropped" in result.out
 
@@ -283,7 +330,7 @@ def test_odd_but_good_text_is_prepared(program, own, train_flags):
 def test_what_bleu_will_need_is_said_before_the_text_is_prepared(
     program, data_flags, text, tmp_path, monkeypatch, command
 ):
-    """As a warning: it may be scored on another machine, where it is refused."""
+    """Only a warning: the run may be scored on another machine."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     sizes = ["--data.vocab-size", "200"]
     monkeypatch.setitem(sys.modules, "MeCab", None)
@@ -306,7 +353,7 @@ def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, o
 
 
 def test_one_of_a_kind_is_told_in_the_singular(program, run, tmp_path, text, data_flags, monkeypatch):
-    """In what a run of one of each says: no "1 lines", "1 pairs", "1 steps"."""
+    """Messages about one item do not say "1 lines", "1 pairs", "1 steps"."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     said = ""
     data = ["--data.vocab-size", "200", *data_flags(text)]
@@ -342,7 +389,7 @@ def test_translate_reads_and_writes_files(program, run, tmp_path, text):
 
 
 def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
-    """It is skipped and named; where it is refused, what was in the output file stays."""
+    """It is skipped with a warning; if it is refused, the output file keeps its earlier content."""
     long = b"a" * (LONGEST_LINE + 1)
     bad, good, out = tmp_path / "bad.txt", tmp_path / "good.txt", tmp_path / "out.txt"
     bad.write_bytes(b"A dog.\nbad \xff\n" + b"the " * 100 + b"\n" + long + b"\nA house.\n")
@@ -390,7 +437,7 @@ def test_a_text_whose_line_ends_are_carriage_returns_alone_is_refused(program, r
 
 @pytest.mark.parametrize("bad_lines", ["skip", "refuse"])
 def test_carriage_returns_in_a_line_are_told_and_cost_no_line(program, run, bad_lines):
-    """The line is translated too: they may stand in a sentence, and others came before it."""
+    """The line is translated: a carriage return may occur inside a sentence."""
     flags = ("--beam", "1", "--bad-lines", bad_lines)
     expected = program("translate", run.path, *flags, stdin=b"A dog.\nA dog. A house. A man.\nA man.\n")
     result = program("translate", run.path, *flags, stdin=b"A dog.\r\nA dog.\rA house.\rA man.\nA man.\r\r\n")
@@ -462,7 +509,7 @@ def test_lines_of_a_file_come_in_full_groups(tmp_path):
 
 
 def test_output_goes_where_it_is_told(program, run, tmp_path):
-    """Through a link into the file behind it, into a pipe as into any program, and not over a folder."""
+    """Writes to the target of a link, and into a pipe, but not over a folder."""
     (tmp_path / "file.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "file.txt")
     assert program("translate", run.path, "--output", tmp_path / "link.txt", stdin=b"A dog.\n").code == 0
@@ -519,7 +566,7 @@ def test_prompts_come_before_what_is_asked_for(capsys):
 
 
 def test_a_pipe_without_a_name_of_its_own_is_written_to():
-    """As /dev/stdout is in `--output /dev/stdout | less`."""
+    """Such as /dev/stdout in `--output /dev/stdout | less`."""
     there, here = os.pipe()
     with os.fdopen(there) as reader:
         with os.fdopen(here, "w"), written(Path(f"/dev/fd/{here}")) as output:
@@ -559,6 +606,9 @@ def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatc
     assert "same file name" in refused(program("attention", run.path, "A dog.", "--html", both, "--json", both))
     assert "/dev/stdout" in refused(program("attention", run.path, "A dog.", "--json", "-"))
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "figures").touch()
+    shutil.copy(run.config, tmp_path)
+    assert "figures (File exists)" in refused(program("attention", tmp_path, "A dog."))
     monkeypatch.undo()
     assert program("attention", run.path, "--words are here", "--html", both).code == 0
     assert "the sentence has" in refused(program("attention", run.path, "dog " * 300))
@@ -597,24 +647,24 @@ def test_a_full_disk_is_one_line(program, monkeypatch):
     assert "the disk is full" in refused(program("list"))
 
 
-def test_a_flag_without_its_value_says_what_it_wants(program, run):
+def test_a_flag_without_its_value_says_what_it_expects(program, run):
     for verb, flags, message in (
-        ("attention", ("A dog.", "--html"), "--html needs a path"),
-        ("attention", ("A dog.", "--html", "--words"), "--html needs a path"),
-        ("attention", ("A dog.", "--png-of"), "--png-of needs one of encoder, decoder, cross"),
-        ("evaluate", ("--data.test-src",), "--data.test-src needs a path"),
-        ("attention", ("A dog.", "--png-of", "all"), "--png-of must be one of encoder, decoder, cross, not 'all'"),
-        ("translate", ("--beam",), "--beam needs a whole number"),
-        ("translate", ("--alpha", "1,5"), "--alpha must be a number, not '1,5'"),
-        ("translate", ("--n-best=two",), "--n-best must be a whole number, not 'two'"),
-        ("evaluate", ("--checkpoint",), "--checkpoint needs a string"),
-        ("score", ("--source", "--target"), "--source needs a path"),
+        ("attention", ("A dog.", "--html"), "--html expects a path"),
+        ("attention", ("A dog.", "--html", "--words"), "--html expects a path"),
+        ("attention", ("A dog.", "--png-of"), "--png-of expects one of encoder, decoder, cross"),
+        ("evaluate", ("--data.test-src",), "--data.test-src expects a path"),
+        ("attention", ("A dog.", "--png-of", "all"), "--png-of expects one of encoder, decoder, cross, not 'all'"),
+        ("translate", ("--beam",), "--beam expects a whole number"),
+        ("translate", ("--alpha", "1,5"), "--alpha expects a number, not '1,5'"),
+        ("translate", ("--n-best=two",), "--n-best expects a whole number, not 'two'"),
+        ("evaluate", ("--checkpoint",), "--checkpoint expects a string"),
+        ("score", ("--source", "--target"), "--source expects a path"),
     ):
         assert refused(program(verb, run.path, *flags)) == f"error: {message}"
 
 
-def test_every_flag_says_what_it_wants():
-    """Of every verb: without a value, in words that this program has for its type."""
+def test_every_flag_says_what_it_expects():
+    """For every flag of every verb: without a value, the error names the type that it expects."""
     kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
     cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
     small = find("small")
@@ -626,11 +676,40 @@ def test_every_flag_says_what_it_wants():
         flag = "--" + "data." * theirs + name.replace("_", "-")
         with suppress(UserError):
             parse(kind, [flag], default, "x")
-            continue  # a switch, or a list, which may be empty
-        with pytest.raises(UserError, match=rf"^{flag} needs (a string|a path|a whole number|a number|one of .*)$"):
+            continue  # a boolean flag, or a list, which may be empty
+        with pytest.raises(UserError, match=rf"^{flag} expects (a string|a path|a whole number|a number|one of .*)$"):
             parse(kind, [flag], default, "x")
         asked += 1
     assert asked > 60
+
+
+def test_a_closed_stream_is_one_line_where_it_is_needed(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    main(["list"])
+    assert "demo" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["translate", str(run.path)])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: standard input is closed: give --input FILE\n"
+    monkeypatch.setattr("sys.stdout", None)
+    for words in (["list"], ["--help"], []):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2 and capsys.readouterr().err.startswith("error: stdout is closed: ")
+
+
+def test_a_folder_that_cannot_be_created_is_refused_before_any_work(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        for words in (
+            ("train", "demo", "--workdir", folder),
+            ("demo", "--workdir", folder),
+            ("table", "1", "--results", folder),
+            ("table", "3", "--scale", "smoke", "--runs", folder, "--results", tmp_path / "new" / "results"),
+        ):
+            assert f"cannot create the folder {folder} (" in refused(program(*words))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 OUTPUTS_THAT_FAIL = """
@@ -660,7 +739,7 @@ for kind, commands in FAILING.items():
 
 
 def test_output_that_cannot_be_written_ends_in_a_line_or_quietly(tmp_path):
-    """A full device: one line and 2. A reader that went away: nothing and 141. Nowhere a traceback."""
+    """A full device: one line and exit code 2. A closed pipe: no message and 141. Never a traceback."""
     command = [sys.executable, "-W", "ignore", "-c", OUTPUTS_THAT_FAIL, str(tmp_path / "said")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

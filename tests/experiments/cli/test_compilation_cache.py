@@ -15,7 +15,7 @@ print(jax.config.jax_compilation_cache_dir, float(jax.jit(lambda x: jnp.sin(x) @
 
 
 def start(**environment: str | None) -> tuple[str, float]:
-    """Where a process keeps what it compiled, and what it computed."""
+    """Runs a process and returns the location of its cache, and its result."""
     clean = {k: v for k, v in os.environ.items() if k not in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")}
     clean |= {name: value for name, value in environment.items() if value is not None}
     out = subprocess.run(

@@ -1,4 +1,4 @@
-"""The paper's protocol on cases worked out by hand from the programs' rules, and on 500 lines that they made."""
+"""The paper's BLEU protocol, on cases derived by hand from the scripts' rules, and on 500 lines of their output."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ MADE_BY_THE_PROGRAMS = Path(__file__).parents[3].parent / "shared" / "bleu-split
         ("Er kam, sah (und siegte)!", "Er kam , sah ( und siegte ) !"),
         ("Es kostet 1,5 Mio. Euro, 3.000 Stück.", "Es kostet 1,5 Mio. Euro , 3.000 Stück ."),
         ("Am 3. Oktober kam Dr. Maier z.B. nicht.", "Am 3. Oktober kam Dr. Maier z.B. nicht ."),
-        ("Er kam um 3.", "Er kam um 3."),  # Moses takes it for an ordinal, at the end too
+        ("Er kam um 3.", "Er kam um 3."),  # Moses treats it as an ordinal, also at the end
         ("Es waren 300. Und mehr.", "Es waren 300 . Und mehr ."),
         ("Ach ... so geht's nicht.", "Ach ... so geht ' s nicht ."),
-        ("Es endet. wieder klein", "Es endet. wieder klein"),  # a lower-case word goes on with the sentence
+        ("Es endet. wieder klein", "Es endet. wieder klein"),  # a lower-case word continues the sentence
         ("Die Warner Bros. Studios", "Die Warner Bros. Studios"),
         ("Eine US-Wahl, 50% a/b", "Eine US ##AT##-##AT## Wahl , 50 % a / b"),
-        ("250 m², CO₂ hier.", "250 m ² , CO ₂ hier ."),  # to Moses they are no letters and no digits
-        ("5−3 und 5-3", "5 − 3 und 5 ##AT##-##AT## 3"),  # a minus sign makes no compound
+        ("250 m², CO₂ hier.", "250 m ² , CO ₂ hier ."),  # neither letters nor digits to Moses
+        ("5−3 und 5-3", "5 − 3 und 5 ##AT##-##AT## 3"),  # a minus sign does not make a compound
         ("", ""),
     ],
 )
@@ -66,14 +66,14 @@ def test_the_papers_score_counts_n_grams_of_those_tokens() -> None:
 
 
 def test_quotes_that_the_reference_writes_otherwise_cost_what_they_cost_in_the_paper() -> None:
-    """The reference goes through no replacement, so ASCII quotes in a hypothesis are as wrong as they were there."""
+    """Quotes are not replaced in the reference, so ASCII quotes in a hypothesis count as errors, as in the paper."""
     reference = ["Er sagte: „Das ist ein schönes altes Haus.“"]
     as_reference, ascii_quotes = (
         score(Translated([], [line], reference, "de"))[0]
         for line in (reference[0], 'Er sagte: "Das ist ein schönes altes Haus."')
     )
     split = [next(s.value for s in scores if s.name == "BLEU-split") for scores in (as_reference, ascii_quotes)]
-    # 12 tokens. Of a copy the closing quote alone is replaced, and wrong: 11/12, 10/11, 9/10, 8/9.
+    # 12 tokens. In a copy of the reference, only the closing quote is replaced and wrong: 11/12, 10/11, 9/10, 8/9.
     assert split[0] == pytest.approx(100 * (11 / 12 * 10 / 11 * 9 / 10 * 8 / 9) ** 0.25)
     # Both quotes wrong, the first within the line: 10 of 12, 8 of 11, 6 of 10, 4 of 9.
     assert split[1] == pytest.approx(100 * (10 / 12 * 8 / 11 * 6 / 10 * 4 / 9) ** 0.25)

@@ -1,4 +1,4 @@
-"""The records of the repository hold what experiments/results/README.md says of them."""
+"""The records in the repository contain what experiments/results/README.md says."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ FIELDS = (
 
 
 def is_older(path: Path) -> bool:
-    """Whether the README names it, or its table, among those from before outputs were kept."""
+    """Returns whether the README lists the record, or its table, among those without outputs."""
     named = re.findall(r"\]\(([\w-]+)\.\w+\)", OLDER)
     return path.stem in named or path.parent.name in named
 
@@ -35,7 +35,7 @@ def test_a_record_has_all_that_is_promised(path):
     assert record["commit"]["train"].isalnum() and record["commit"]["evaluate"].isalnum()  # no "-dirty"
     if is_older(path):
         assert "BLEU-split" not in {score["name"] for score in record["scores"]}
-        assert "selection" not in record  # else it is no older one
+        assert "selection" not in record  # otherwise it is not an older record
         return
     assert not [field for field in FIELDS if field not in record]
     outputs = outputs_of(path).read_bytes()

@@ -1,4 +1,4 @@
-"""What can be evaluated besides the run's own test set."""
+"""Evaluation on test sets other than that of the run."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ def quiet(line):
 
 @pytest.fixture
 def news(tmp_path):
-    """A further test text of three lines, one of them blank."""
+    """A second test set of three lines, one of them blank."""
     source, target = tmp_path / "news.en", tmp_path / "news.de"
     source.write_text("The man sees the dog.\n\nThe dog sees the man.\n")
     target.write_text("Der Mann sieht den Hund.\n\nDer Hund sieht den Mann.\n")
@@ -48,7 +48,7 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
 
 
 def test_a_record_says_what_it_was_scored_by(run, news):
-    """Not what the run said, where `evaluate` was told something else: in its settings too."""
+    """Flags of `evaluate` override the settings of the run, also in the settings of the record."""
     translator = Translator.load(run.path)
     assert translator.experiment.data.languages is None
     data = replace(translator.experiment.data, max_unknown=0.5)
@@ -97,7 +97,7 @@ def test_sets_of_sacrebleu_are_found_by_name(run, tmp_path, monkeypatch):
     found = find_test_set("wmt14/full", translator, EN_DE, quiet)
     assert (found.name, found.label) == ("wmt14-full", "wmt14/full, en-de")
     assert (found.sources, found.references) == (["A dog."], ["Ein Hund."])
-    assert not any(str(tmp_path) in facts["name"] for facts in found.files.values())  # a record is read elsewhere
+    assert not any(str(tmp_path) in facts["name"] for facts in found.files.values())  # records are portable
     with pytest.raises(UserError, match="no test set 'unheard-of' for en-de"):
         find_test_set("unheard-of", translator, EN_DE, quiet)
 

@@ -1,4 +1,4 @@
-"""Merging keeps distributions, the JSON is exact, and a page holds its texts as text."""
+"""Merged weights are distributions, the JSON is exact, and a page escapes its texts."""
 
 import base64
 import json
@@ -90,7 +90,7 @@ def test_merging_sums_what_is_looked_at_and_averages_who_looks():
     assert found.source == ["The", "dogs", "barks.", "</s>"] and found.target == ["Die", "Hunde", "bellen.", "</s>"]
     cross = pair.attention.weights.cross
     np.testing.assert_allclose(found.weights.cross[1, 2, 1, 2], cross[1, 2, 1:3, 3:7].sum() / 2, rtol=1e-6)
-    # The decoder's own positions hold BOS and then the target: as many words, each a place later.
+    # The decoder's input is BOS and then the target: the same number of words, each one position later.
     decoder = pair.attention.weights.decoder
     np.testing.assert_allclose(found.weights.decoder[0, 0, 2, 2], decoder[0, 0, 3:6, 2:4].sum() / 3, rtol=1e-6)
     assert np.all(found.weights.decoder[..., np.triu_indices(4, 1)[0], np.triu_indices(4, 1)[1]][:, :, [0, 1, 2]] == 0)
@@ -138,7 +138,7 @@ def test_without_a_target_it_is_the_models_translation(translator):
 
 def test_what_is_too_long_is_refused_by_name(translator, monkeypatch):
     long = "dog " * MAX_PIECES
-    monkeypatch.setattr(translator, "attention", None)  # refused before it is asked
+    monkeypatch.setattr(translator, "attention", None)  # refused before the model is run
     with pytest.raises(UserError, match=rf"the translation has \d+ tokens; {MAX_PIECES} is the most"):
         pair_of(translator, "micro", "A dog.", long)
     monkeypatch.setattr(translator, "translate", None)
@@ -167,13 +167,13 @@ def test_what_a_head_tells_is_the_mutual_information_of_row_and_column(seed, row
 def test_a_page_opens_on_the_head_that_tells_most(kind):
     pair = make_pair(SOURCE, TARGET)
     clear, shape = getattr(pair.attention.weights, kind), getattr(pair.attention.weights, kind).shape
-    clear[...] = np.eye(shape[-1])[-1]  # all on EOS: of no entropy, and of no interest
+    clear[...] = np.eye(shape[-1])[-1]  # all weight on EOS: zero mutual information
     clear[1, 2] = np.eye(shape[-1])[np.arange(shape[-2]) % shape[-1]]
     assert json.loads(Page(to_page(pair, by_words=False)).scripts[0])["opens"][kind] == 1 * 3 + 2
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements with their attributes, and the scripts' texts."""
+    """Parses a page as a browser would: its elements with their attributes, and the text of its scripts."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -249,7 +249,7 @@ def test_a_picture_has_every_head_with_its_own_pieces(of, tmp_path, monkeypatch)
     maps = getattr(attention.weights, of).reshape(-1, len(rows), len(columns))
     for axis, weights in zip(figure.axes[:-1], maps, strict=True):  # the last one is the colour bar
         np.testing.assert_array_equal(axis.images[0].get_array(), weights)
-        place = axis.get_subplotspec()  # the labels of all maps stand beside the outer ones
+        place = axis.get_subplotspec()  # only the outer maps have labels
         assert [tick.get_text() for tick in axis.get_xticklabels()] == (columns if place.is_last_row() else [])
         assert [tick.get_text() for tick in axis.get_yticklabels()] == (rows if place.is_first_col() else [])
     queries, keys = figure.get_supylabel(), figure.get_supxlabel()
@@ -271,7 +271,7 @@ def test_labels_of_a_picture_can_be_read_and_none_is_over_another(count, tmp_pat
     (figure,) = drawn
     figure.canvas.draw()
     maps = np.array(figure.axes[:-1]).reshape(2, 4)
-    for (row, column), axis in np.ndenumerate(maps):  # beside the outer maps alone
+    for (row, column), axis in np.ndenumerate(maps):  # only next to the outer maps
         shown = [any(t.label1.get_visible() for t in a.get_major_ticks()) for a in (axis.xaxis, axis.yaxis)]
         assert shown == [row == 1, column == 0]
     for labels, side in ((maps[1, 0].get_xticklabels(), 0), (maps[1, 0].get_yticklabels(), 1)):

@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows, by mouse and by keyboard. Needs chromium and chromedriver."""
+"""Tests the page in a real browser, with mouse and keyboard. Needs chromium and chromedriver."""
 
 import json
 import re
@@ -52,7 +52,7 @@ LONG = make_pair(["▁wo", "rd"] * 80 + ["</s>"], ["▁Wör", "t", "er"] * 50 + 
 
 
 class Browser:
-    """One headless browser, and how to work the page in it."""
+    """A headless browser with actions on the page."""
 
     def __init__(self, profile):
         options = webdriver.ChromeOptions()
@@ -80,11 +80,11 @@ class Browser:
         next(tab for tab in self.all("#tabs button") if tab.text == kind).click()
 
     def press(self, *keys: str) -> None:
-        """To whatever has the focus."""
+        """Sends keys to the focused element."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def hover(self, row: int, column: int) -> str:
-        """The mouse over a weight of the large map -> the tooltip."""
+        """Moves the mouse over a weight of the large map, and returns the tooltip."""
         canvas = self.one("#field canvas")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'nearest'})", self.one("#scroll"))
         rows, columns = len(self.all("#rows span")), len(self.all("#columns span"))
@@ -106,7 +106,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def requests(self) -> list[str]:
-        """What was loaded since it was last asked."""
+        """Returns what was loaded since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
@@ -114,7 +114,7 @@ class Browser:
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SE_OFFLINE", "true")  # selenium looks for no driver of its own
+        patch.setenv("SE_OFFLINE", "true")  # selenium must not download a driver
         browser = Browser(tmp_path_factory.mktemp("profile"))
         yield browser
         browser.driver.quit()
@@ -122,7 +122,7 @@ def started(tmp_path_factory):
 
 @pytest.fixture
 def browser(started):
-    """Whatever a test does, the console stays empty and nothing but the page is loaded."""
+    """Checks after each test that the console is empty and that only the page was loaded."""
     started.driver.get("about:blank")
     started.driver.get_log("browser")
     started.requests()
@@ -132,12 +132,12 @@ def browser(started):
 
 
 def number(tip: str) -> float:
-    """The weight that a tooltip ends with."""
+    """Returns the weight at the end of a tooltip."""
     return float(re.search(r": (\d\.\d{4})$", tip)[1])
 
 
 def opened(pair: Pair, kind: str) -> tuple[int, int]:
-    """Layer and head of the most telling map of a kind, from 0."""
+    """Returns layer and head, from 0, of the map of a kind with the highest mutual information."""
     found = telling(pair.attention.weights._asdict()[kind])
     layer, head = np.unravel_index(found.argmax(), found.shape)
     return int(layer), int(head)
@@ -147,7 +147,7 @@ def name(kind: str, layer: int, head: int) -> str:
     return f"{kind}, layer {layer + 1}, head {head + 1}"
 
 
-CLOSE = {"atol": 0.00005 + 1 / 65535}  # four digits are shown, of 16 bits
+CLOSE = {"atol": 0.00005 + 1 / 65535}  # the tooltip shows four digits of a 16-bit value
 
 
 def test_it_begins_with_all_heads_and_one_large_map(browser, tmp_path):
@@ -221,11 +221,11 @@ def test_words_are_merged_and_taken_apart(browser, tmp_path):
 def test_all_of_it_by_keyboard(browser, tmp_path):
     browser.open(tmp_path, PAIR)
     browser.press(Keys.TAB)
-    browser.press(Keys.ARROW_LEFT)  # the tab before: arrows choose at once
+    browser.press(Keys.ARROW_LEFT)  # the previous tab: arrow keys select immediately
     assert browser.one("#chosen").text == name("decoder", *opened(PAIR, "decoder"))
     browser.all("#grid button")[0].click()
     browser.one("#tabs [aria-selected=true]").click()
-    assert browser.one("#chosen").text == "decoder, layer 1, head 1"  # what was chosen in a tab stays so
+    assert browser.one("#chosen").text == "decoder, layer 1, head 1"  # a tab keeps its selection
     browser.press(Keys.TAB, Keys.SPACE)
     assert browser.texts("#columns span") == ["<s>", "Die", "Hunde", "bellen."]
     browser.press(Keys.TAB, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
@@ -296,7 +296,7 @@ def test_a_window_is_used_and_nothing_goes_beyond_it(browser, tmp_path, width, h
     assert browser.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     grid, scroll, field = (browser.one(found).rect for found in ("#grid", "#scroll", "#field canvas"))
     assert field["x"] + field["width"] <= scroll["x"] + scroll["width"] + 1 <= width + 1
-    if width >= 1280:  # beside each other, all in sight, and no more than a quarter of either side empty
+    if width >= 1280:  # next to each other, all visible, with at most a quarter of the width or height empty
         assert grid["x"] + grid["width"] < scroll["x"] and scroll["y"] + scroll["height"] <= height
         assert scroll["x"] + scroll["width"] > 0.75 * width and scroll["y"] + scroll["height"] > 0.75 * height
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,4 +1,4 @@
-"""`plan` advises where settings do not suit the text, and says nothing where they do."""
+"""`plan` gives advice if settings do not suit the corpus, and none otherwise."""
 
 from dataclasses import replace
 

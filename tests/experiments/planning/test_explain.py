@@ -1,4 +1,4 @@
-"""`explain` and `inspect`: what they say is what the model and the checkpoint hold."""
+"""The output of `explain` and `inspect` agrees with the model and the checkpoint."""
 
 import ast
 import re
@@ -84,7 +84,7 @@ def test_a_part_is_explained_by_its_own_words(micro):
 
 
 def test_inspect_shows_nothing_that_was_not_saved(run, tmp_path):
-    """The arrays of another checkpoint are whole, and are not this one's."""
+    """Undamaged arrays of another checkpoint are detected."""
     shutil.copytree(run.path, tmp_path / "run")
     copied = WorkDir(tmp_path / "run")
     shutil.rmtree(copied.checkpoints / "40" / "params")

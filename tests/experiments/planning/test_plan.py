@@ -1,4 +1,4 @@
-"""What `plan` says is what `train` does."""
+"""The numbers of `plan` are those of `train`."""
 
 from dataclasses import replace
 
@@ -66,6 +66,8 @@ def test_every_setting_that_differs_is_named(micro):
     paper = replace(base, model=replace(base.model, dtype="float32"))
     same = deviations(paper)
     assert not any(line.startswith(("model.", "train.", "optimizer.", "decode.")) for line in same)
+    rounded = replace(paper, model=replace(paper.model, kernels=False), mesh=replace(paper.mesh, fsdp=2))
+    assert deviations(rounded) == same
     other = replace(paper, model=replace(paper.model, num_heads=4), optimizer=replace(paper.optimizer, b2=0.99))
     told = deviations(other, {"train": {"kept": 450_000, "too_long": 12}})
     assert "model.num_heads: 4; the paper's en-de-base: 8 (3.2.2)" in told

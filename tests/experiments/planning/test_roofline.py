@@ -1,4 +1,4 @@
-"""Bytes, operations and time of a compiled program, counted by hand in small ones, and against a real measurement."""
+"""Bytes, operations and time of a compiled program, compared with counts by hand and with a measurement."""
 
 import lzma
 from pathlib import Path
@@ -75,13 +75,13 @@ ENTRY %main (x: f32[10,100], w: f32[100,50], n: s32[]) -> f32[10,50] {
   ROOT %copy = f32[10,50]{1,0} copy(%z)
 }
 """  # noqa: E501
-# What a real H100 took, and the program it ran: a folder of such files, where there is one.
+# A folder with times measured on an H100 and the programs that ran, if there is one.
 MEASURED = Path(__file__).parents[3].parent / "shared" / "h100"
 
 
 def test_each_kernel_is_counted_as_often_as_it_runs_and_for_what_it_moves():
     row, update, gemm, copy = Program(TEXT).kernels()
-    assert (row.times, row.bytes) == (10, 10 * (400 + 4 + 400))  # the row that is read, its number, the row written
+    assert (row.times, row.bytes) == (10, 10 * (400 + 4 + 400))  # the row read, its index, the row written
     assert (update.times, update.bytes) == (10, 10 * (400 + 4 + 400))  # in place: not the whole array
     assert gemm.flops == 2 * 10 * 50 * 100 and gemm.times == 1
     assert gemm.bytes == 4 * (10 * 100 + 100 * 50 + 10 * 50)  # without its workspace

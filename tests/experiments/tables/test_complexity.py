@@ -1,4 +1,4 @@
-"""Table 1's formulas are what the layers do."""
+"""The formulas of Table 1 agree with the layers."""
 
 import jax
 import jax.numpy as jnp
@@ -75,5 +75,5 @@ def test_the_table_is_made_once_and_rendered_from_its_record(tmp_path):
 
 def test_the_jump_in_time_is_explained_where_there_is_one_alone():
     assert "From n = 512 on" in memory_note([256, 512, 1024], 512)  # 4 x 512 x 32 x 512 bytes: 32 MiB
-    for lengths in ([128, 256], [512, 1024]):  # all before it, and all behind it
+    for lengths in ([128, 256], [512, 1024]):  # all lengths below, and all above
         assert memory_note(lengths, 512) == ""

@@ -1,8 +1,8 @@
-"""A table is made of records, and of nothing else."""
+"""Tables are rendered from records only."""
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -12,13 +12,13 @@ from experiments.presets.paper import TABLE2, TABLE3
 from experiments.presets.scales import SCALES
 from experiments.presets.wmt14 import EXPERIMENTS as WMT14
 from experiments.tables.render import counted_flops, interval, order, render_table, render_table1
-from experiments.tables.runner import experiments_of, fill, records_of
+from experiments.tables.runner import experiments_of, fill, records_of, settings_differing
 from transformer.config import UserError
 
 
 @pytest.fixture(scope="module")
 def filled(micro, tmp_path_factory):
-    """Two rows of Table 3 and one of Table 2 on the micro experiment, two seeds of base."""
+    """Two rows of Table 3, with two seeds of base, and one row of Table 2, of the micro experiment."""
     folder = tmp_path_factory.mktemp("tables")
     quick = replace(
         micro,
@@ -155,7 +155,7 @@ def test_a_record_that_the_table_s_protocol_did_not_make_is_refused(filled, tmp_
 
 
 def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
-    """It was trained to the end, with another number of checkpoints to average."""
+    """It is complete, but with another number of checkpoints to average."""
     folder = copy_of(filled[0], tmp_path)
     runs = filled[0].parent / "runs"
     other = experiments_of(2, "micro")["en-de-base"]
@@ -165,6 +165,13 @@ def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
         with pytest.raises(UserError, match=r"micro-en-de-base was trained with other settings .*\(train\.keep\)"):
             fill(2, "micro", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
     assert not (tmp_path / "new").exists() and folder.exists()
+
+
+def test_a_run_by_other_kernels_or_devices_is_the_same_row():
+    base = experiments_of(3, "small")["base"]
+    other = replace(base, model=replace(base.model, kernels=False), mesh=replace(base.mesh, fsdp=2))
+    assert settings_differing(asdict(other), base) == []
+    assert settings_differing(asdict(replace(base, model=replace(base.model, dropout=0.3))), base) == ["model.dropout"]
 
 
 def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):
@@ -198,7 +205,7 @@ def test_the_order_of_rows_is_compared_by_rank_alone():
 
 def test_interval():
     assert str(interval([2.0])) == "2.00"
-    assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # t of one degree of freedom, 12.706, times 1
+    assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # the t quantile for one degree of freedom, 12.706, times 1
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("table*.md")), ids=lambda path: path.stem)

@@ -73,7 +73,7 @@ def run_experiment(run):
 
 
 def test_a_mean_that_is_worse_than_the_last_checkpoint_is_said(run, tmp_path, monkeypatch):
-    """While a run learns fast: of the first and the last checkpoint. A good mean, and no mean, pass without a word."""
+    """The first and last checkpoint of a run that learns fast. No warning for a good average or a single checkpoint."""
     lines = []
     average_run(run, "20,40", tmp_path / "new", lines.append)
     worse = r"warning: the average of 2 checkpoints is worse than the last of them .*--checkpoint last"

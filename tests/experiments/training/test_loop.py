@@ -62,7 +62,7 @@ def test_two_runs_are_the_same_run(run, micro, tmp_path):
 
 def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     path = tmp_path / "run"
-    for steps in (7, 20, 33, 40):  # 7 and 33 are not where a checkpoint would be anyway
+    for steps in (7, 20, 33, 40):  # no checkpoint is due at steps 7 and 33
         lines: list[str] = []
         part = train(replace(micro, train=replace(micro.train, steps=steps)), path, lines.append)
     assert "resuming after step 33" in lines
@@ -102,7 +102,7 @@ def rows_written(workdir: Path, count: int) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
-    """SIGKILL while compiling, between checkpoints, and inside a checkpoint's write; then to the end."""
+    """SIGKILL while compiling, between checkpoints, and while a checkpoint is written; then trains to the end."""
     workdir = tmp_path / "killed"
     log = (tmp_path / "log").open("w")
     moments = [
@@ -126,7 +126,7 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
     same = replace(micro, name="small")
     assert_bitwise_equal(final_state(WorkDir(workdir), same)[0], final_state(run, micro)[0])
     steps = [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
-    assert steps == sorted(set(steps)), "a step stands twice in metrics.jsonl"
+    assert steps == sorted(set(steps)), "a step occurs twice in metrics.jsonl"
 
 
 def test_a_work_directory_belongs_to_one_experiment(run, micro):
@@ -135,6 +135,15 @@ def test_a_work_directory_belongs_to_one_experiment(run, micro):
     with pytest.raises(UserError, match=r"another experiment.*model\.d_ff"):
         train(other, run.path, lambda line: None)
     assert run.config.read_text() == before
+
+
+def test_a_run_goes_on_with_other_kernels(run, micro, tmp_path):
+    copy = WorkDir(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    lines: list[str] = []
+    train(replace(micro, model=replace(micro.model, kernels=False)), copy.path, lines.append)
+    assert any("model.kernels False (was True)" in line for line in lines)
+    assert not copy.experiment().model.kernels
 
 
 def test_a_finished_run_is_left_alone(run, micro):
@@ -155,7 +164,7 @@ def test_the_vocabulary_of_a_run_is_its_own(run, micro, tmp_path):
 
 
 def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro, tmp_path):
-    # A learning rate beyond all reason overflows within a few steps.
+    # An extreme learning rate overflows within a few steps.
     broken = replace(
         micro,
         optimizer=replace(micro.optimizer, scale=1e38),
@@ -186,7 +195,7 @@ def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypa
 
 
 def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(micro, text, tmp_path, monkeypatch):
-    """Other paths, another folder, a work directory that was moved, without test text: it is the hash that counts."""
+    """Other paths, another folder, a moved work directory, no test files: only the hash of the text matters."""
     names = [f"{split}.{language}" for split in ("train", "dev", "test") for language in ("en", "de")]
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
@@ -208,15 +217,15 @@ def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(
     without_test = {"train_src": "./train.en", "test_src": None, "test_tgt": None}
     run = train(own(2, **without_test), Path("moved"), lines.append)
     assert "resuming after step 1" in lines
-    assert run.settings()["data"]["train_src"] == str(second / "train.en")  # where it was found last, from any folder
-    for name in names:  # what was prepared is enough
+    assert run.settings()["data"]["train_src"] == str(second / "train.en")  # at the latest path, absolute
+    for name in names:  # the prepared data is sufficient
         Path(name).rename(Path("kept-" + name))
     train(own(3, **without_test), Path("moved"), lines.append)
     assert "resuming after step 2" in lines and any("train.en does not exist" in line for line in lines)
     assert run.settings()["data"]["train_src"] == "./train.en"  # it is not known where it is
     for name in names:
         Path("kept-" + name).rename(Path(name))
-    for name in ("train.en", "train.de"):  # the same lines, so the same vocabulary, in another order
+    for name in ("train.en", "train.de"):  # the same lines in another order, so the vocabulary is the same
         reverse = Path(name).read_text(encoding="utf-8").splitlines(keepends=True)[::-1]
         Path(name).write_text("".join(reverse), encoding="utf-8")
     with pytest.raises(UserError, match=r"not the one that moved was trained on \(.*/train\.en differs, the train"):

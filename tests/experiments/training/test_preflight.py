@@ -1,4 +1,4 @@
-"""Parts of the user's own that cannot work are refused before the first step, and say why."""
+"""Preflight checks refuse broken custom components before the first step, with a reason."""
 
 from dataclasses import replace
 
@@ -96,7 +96,7 @@ def test_what_goes_downhill_is_taken(micro, scale):
 
 
 def test_the_examples_pass(micro):
-    """Those that are used together in test_parts.py do; ALiBi, which is not among them, does."""
+    """The other examples are trained together in test_registry.py; ALiBi, which is not among them, is checked here."""
     run_file(EXAMPLES / "alibi.py")
     preflight(replace(micro, model=replace(micro.model, positions="alibi")))
 

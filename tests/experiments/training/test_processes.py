@@ -1,4 +1,4 @@
-"""Laws of a run of several processes, on this machine."""
+"""Tests of multi-process runs, on this machine."""
 
 import signal
 import time
@@ -20,13 +20,13 @@ from transformer.processes import join
 
 @pytest.fixture(scope="module")
 def short(micro):
-    """Fewer steps: each of them takes the processes' messages a while."""
+    """An experiment with fewer steps: the communication of the processes takes time."""
     return replace(micro, train=replace(micro.train, steps=16, log_every=2, eval_every=4))
 
 
 @pytest.fixture(scope="module")
 def alone(short, tmp_path_factory):
-    """The run of one process."""
+    """The same run with one process."""
     return train(short, tmp_path_factory.mktemp("runs") / "alone", lambda line: None)
 
 
@@ -80,7 +80,7 @@ def test_processes_that_were_told_different_things_do_not_begin(short, tmp_path,
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_more_and_fewer_devices(alone, short, tmp_path):
-    """8 devices, then 2, then 8 of another mesh, then two processes of 2: the batches and losses of one."""
+    """8 devices, then 2, then 8 in another mesh, then two processes of 2: batches and losses as on one device."""
     layouts = [
         (4, 8, 1, MeshConfig()),
         (8, 2, 1, MeshConfig()),
@@ -94,7 +94,7 @@ def test_a_run_goes_on_with_more_and_fewer_devices(alone, short, tmp_path):
             f"{devices * count} cpu as {mesh.data or devices * count // (mesh.fsdp * mesh.tensor)} data" in outputs[0]
         )
     assert_same_run(tmp_path / "run", alone)
-    # And one device alone translates with what the two processes saved.
+    # One device can translate with the checkpoint that two processes saved.
     both, one = (Translator.load(run, "last") for run in (tmp_path / "run", alone.path))
     np.testing.assert_allclose(both.params["embedding"], one.params["embedding"], atol=1e-4)
     assert len(both.translate(["the old man sees the dog"])) == 1

@@ -1,4 +1,4 @@
-"""Where a run can be watched: all show the rows of metrics.jsonl, and nothing else."""
+"""Views of a run: all of them show exactly the rows of metrics.jsonl."""
 
 import io
 import json
@@ -31,7 +31,7 @@ FORTY = replace(find("demo"), train=replace(find("demo").train, steps=40, log_ev
 
 
 class Rows:
-    """A view that remembers."""
+    """A view that records its calls."""
 
     def __init__(self):
         self.rows, self.closed = [], 0
@@ -104,7 +104,7 @@ def test_a_row_that_no_run_writes_is_said_too(tmp_path):
     screen.line("it was said before")
     assert "line 1 is damaged" in printed(screen, 80, 24)
     of_rows(tmp_path, {"step": 2, "loss": 1.0})
-    assert "it was said before" in printed(screen, 80, 24)  # mended: all is as it was
+    assert "it was said before" in printed(screen, 80, 24)  # after the repair, everything is shown again
 
 
 def test_a_run_may_stand_beyond_the_steps_that_it_has_now(tmp_path):
@@ -133,7 +133,7 @@ def test_a_terminal_that_cannot_go_back_gets_lines(run, monkeypatch, capsys):
     for name, shown in (("xterm", True), ("dumb", False)):
         monkeypatch.setenv("TERM", name)
         assert has_screen() is shown
-    watch(run)  # once, and not for ever
+    watch(run)  # only once
     assert "40 of 40" in capsys.readouterr().out
 
 
@@ -146,21 +146,21 @@ def test_a_run_that_is_removed_is_watched_no_longer(run, tmp_path, monkeypatch):
 
 
 def axes_of(lines):
-    """Of each box with a curve: its lines without the frame."""
+    """Returns the lines of each panel with a curve, without its frame."""
     top = next(i for i, line in enumerate(lines) if line.count("╭") == 3)
     bottom = next(i for i, line in enumerate(lines) if i > top and line.count("╰") == 3)
     return list(zip(*(line[1:-1].split("││") for line in lines[top + 1 : bottom]), strict=True))
 
 
 def labels_of(box):
-    """What stands beside which row, and below which column."""
+    """Returns the labels of rows and of columns, by their position."""
     marked = {row: float(line.split("┤")[0]) for row, line in enumerate(box) if "┤" in line}
     frame, words = box[-2], [word.replace(",", "") for word in box[-1].split()]
     return marked, dict(zip((column for column, c in enumerate(frame) if c == "┬"), map(int, words), strict=True))
 
 
 def along(labels):
-    """The function place -> value that the first and the last label say, and how much one place is."""
+    """Returns the function from position to value that the first and last label define, and its step."""
     (first, low), (last, high) = min(labels.items()), max(labels.items())
     each = (high - low) / (last - first)
     return lambda place: low + (place - first) * each, abs(each)
@@ -181,7 +181,7 @@ def test_labels_stand_where_the_values_are(tmp_path, size, values):
     ):
         down, across = labels_of(box)
         value_of, row = along(down)
-        assert len(down) >= 2 and max(values) > 0.4 * value_of(0)  # the values fill the box
+        assert len(down) >= 2 and max(values) > 0.4 * value_of(0)  # the values fill the panel
         for place, label in down.items():
             assert label == pytest.approx(value_of(place), abs=1e-9)
         step_of, column = along(across)
@@ -193,7 +193,7 @@ def test_labels_stand_where_the_values_are(tmp_path, size, values):
                 for s, v in zip(steps, values, strict=True)
             ), (r, c)
         ink = [r for r, line in enumerate(box[:-2]) if any("⠀" < mark <= "⣿" for mark in line)]
-        if name == "loss":  # of four dots a row: the curve leaves no row that its values are in
+        if name == "loss":  # with four dots per row, the curve stays in the rows of its values
             assert value_of(min(ink)) >= max(values) - 1.01 * row and value_of(max(ink)) <= min(values) + 1.01 * row
 
 
@@ -213,7 +213,7 @@ def test_no_title_and_no_number_is_cut(tmp_path, width):
 def test_no_box_is_empty_before_the_first_validation(tmp_path):
     for rows in ([], [{"step": 10, "loss": 3.0}]):
         text = printed(of_rows(tmp_path, *rows), 120, 24)
-        assert text.count("none yet: first after step 40") == 2  # eval_every is more than all steps
+        assert text.count("none yet: first after step 40") == 2  # eval_every exceeds the number of steps
         assert "no sample yet: first after step 40" in text
         assert ("none yet: first after step 20" in text) == (not rows)
 
@@ -280,7 +280,7 @@ def test_watching_without_a_terminal_prints_the_numbers_once(run, capsys):
 
 @pytest.mark.parametrize("uptime", [0.0, 60.0, 1e9])
 def test_a_notebook_draws_in_one_place(run, monkeypatch, uptime):
-    monkeypatch.setattr("time.monotonic", lambda: uptime)  # since the machine was started, where it is so
+    monkeypatch.setattr("time.monotonic", lambda: uptime)  # time since boot, if the clock counts that
     display = pytest.importorskip("IPython.display")
     drawn = []
     place = types.SimpleNamespace(update=drawn.append)
