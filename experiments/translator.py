@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from experiments.sentences import (
 )
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, UserError, counted
+from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig, UserError, counted
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, abstract_model, graph_of
@@ -69,7 +70,7 @@ class Translator:
         graph: nnx.GraphDef[Transformer] | None = None,
     ):
         self.params, self.experiment, self.tokenizer, self.log = params, experiment, tokenizer, log
-        self.graph = graph or graph_of(experiment.model)
+        self.graph = graph or graph_of(without_kernels(experiment.model))
         """The model's structure. Its classes are looked up here, once: re-registering a name later has no effect."""
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
         """Functions and methods of this code that are currently replaced: part of the key of the compilation cache."""
@@ -106,7 +107,7 @@ class Translator:
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
             )
         run.check_averageable(choose(run.checkpoints, checkpoint, experiment.train.keep))
-        model = abstract_model(experiment.model)
+        model = abstract_model(without_kernels(experiment.model))
         check_origins(meta, model, log)
         graph, state = nnx.split(model, nnx.Param)
         shapes = nnx.to_pure_dict(state)
@@ -309,6 +310,11 @@ def compiled_search(
     else:
         search = partial(beam_search, beam=decode.beam, alpha=decode.alpha, extra_length=decode.extra_length, best=best)
     return jax.jit(lambda params, source: search(nnx.merge(graph, params), source))
+
+
+def without_kernels(config: ModelConfig) -> ModelConfig:
+    """Returns the model for decoding: GPU kernels save nothing in a step of a few tokens, and little in the encoder."""
+    return replace(config, kernels=False)
 
 
 @cache

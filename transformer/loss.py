@@ -11,7 +11,7 @@ from transformer.config import PAD
 from transformer.kernels.cross_entropy import cross_entropy_and_gradient, cross_entropy_runs
 from transformer.mesh import platform, row_groups, whole_rows
 
-# Tokens whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the matrix units.
+# Tokens of a device whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the matrix units.
 _TOKENS_ON_CPU, _TOKENS = 512, 8192
 
 
@@ -173,7 +173,7 @@ def _chunks(x: Array, targets: Array, groups: int) -> tuple[Array, Array]:
     The split is along positions, not rows, because rows are sharded across devices.
     """
     B, T, D = x.shape
-    limit = _TOKENS_ON_CPU if platform() == "cpu" else _TOKENS
+    limit = row_groups() * (_TOKENS_ON_CPU if platform() == "cpu" else _TOKENS)
     n = next(n for n in range(1, T + 1) if T % n == 0 and (n == T or B * T // n <= limit))
     shape = groups, B // groups, n, T // n
     return jnp.moveaxis(x.reshape(*shape, D), 2, 0), jnp.moveaxis(targets.reshape(shape), 2, 0)

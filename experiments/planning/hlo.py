@@ -82,10 +82,14 @@ class Frame(NamedTuple):
 
 
 def bytes_of(shape: str) -> float:
-    """Returns the size in bytes of an array, or of a tuple of arrays."""
+    """Returns the size in bytes of an array, or of a tuple of arrays, in the device's main memory.
+
+    What a TPU keeps on the chip, in memory space 1, is not counted.
+    """
     total = 0.0
-    for kind, dims in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shape):
-        total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
+    for kind, dims, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
+        if not layout.endswith("S(1)}"):
+            total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
     return total
 
 
@@ -163,20 +167,20 @@ class Program:
         instructions = self.computations[computation]
         for instruction in instructions.values():
             opcode = instruction.opcode
-            if opcode in _FREE:
+            if opcode in _FREE or '"ConcatBitcast"' in instruction.attributes:
                 continue
             if opcode.endswith("-done"):  # named after the operation that it waits for
                 yield Kernel(instruction.operands[0], opcode, times, 0.0, 0.0, "", ())
                 continue
             if opcode in ("fusion-start", "copy-start", "slice-start"):
-                # Their shape is a tuple, with the result as its second element (fusions) or its first.
+                # Their shape is a tuple, with the result as its first element (copies) or its second.
                 parts = _parts_of(instruction.shape)
-                instruction = instruction._replace(shape=parts[1] if opcode == "fusion-start" else parts[0])
+                instruction = instruction._replace(shape=parts[0] if opcode == "copy-start" else parts[1])
                 instruction = instruction._replace(opcode=opcode.removesuffix("-start"))
             if opcode == "while":
                 body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)
                 assert body
-                yield from self._kernels(body[1], times * trips(instruction))
+                yield from self._kernels(body[1], times * self._trips(instruction))
             elif opcode == "conditional":
                 branches = [list(self._kernels(name, times)) for name in instruction.called]
                 yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels), default=[])
@@ -189,6 +193,15 @@ class Program:
                     yield kernel._replace(name=instruction.name if is_collective else kernel.name, opcode=opcode)
             else:
                 yield self._kernel(instruction, instructions, times)
+
+    def _trips(self, loop: Instruction) -> int:
+        """Returns the trip count of a while loop: as the compiler states it, or the limit of its counter, or 1."""
+        if stated := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+            return int(stated[1])
+        condition = self.computations[re.search(r"condition=%?([\w.\-]+)", loop.attributes)[1]]  # type: ignore[index]
+        root = next(instruction for instruction in condition.values() if instruction.root)
+        limits = [condition[name].attributes for name in root.operands if condition[name].opcode == "constant"]
+        return int(limits[0]) if "direction=LT" in root.attributes and limits else 1
 
     def _kernel(self, instruction: Instruction, around: dict[str, Instruction], times: int) -> Kernel:
         opcode = instruction.opcode
@@ -280,7 +293,7 @@ class Program:
             axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
             return 2.0 * math.prod(dims_of(instruction.shape)) * math.prod(left[axis] for axis in axes)
         if instruction.opcode == "convolution":
-            return 2.0 * math.prod(dims_of(instruction.shape)) * _contracted(instruction, around)
+            return _convolution_flops(instruction, around)
         total = 0.0
         if instruction.opcode == "fusion":
             inner = self.computations[instruction.called[0]]
@@ -288,19 +301,32 @@ class Program:
         return total
 
 
-def _contracted(convolution: Instruction, around: dict[str, Instruction]) -> float:
-    """Returns the multiplications per output element of a convolution, the form of matrix products in TPU programs."""
+def _convolution_flops(convolution: Instruction, around: dict[str, Instruction]) -> float:
+    """Returns the operations of a convolution, the form of matrix products in TPU programs.
+
+    A batch dimension of the product is a spatial dimension of the convolution, with strides and dilations such that the
+    window meets the input in one place for each result: only places where it does are counted.
+    """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
-    kernel = dims_of(around[convolution.operands[1]].shape)
-    if not labels or len(kernel) != len(labels[2]):
+    arrays = *(dims_of(around[name].shape) for name in convolution.operands[:2]), dims_of(convolution.shape)
+    if not labels or any(len(dims) != len(names) for dims, names in zip(arrays, labels.groups(), strict=True)):
         return 0.0
-    return math.prod(size for size, label in zip(kernel, labels[2], strict=True) if label != "o")
+    source, kernel, result = (
+        dict(zip(names, dims, strict=True)) for names, dims in zip(labels.groups(), arrays, strict=True)
+    )
+    flops = 2.0 * result["b"] * result["f"] * kernel["i"]
+    window = dict(re.findall(r"(\w+)=(-?[\dx_-]+)", convolution.attributes.partition("window={")[2].partition("}")[0]))
 
+    def along(setting: str, axis: int, default: str) -> str:
+        return window[setting].split("x")[axis] if setting in window else default
 
-def trips(loop: Instruction) -> int:
-    """Returns the trip count of a while loop; 1 if the compiler does not know it."""
-    found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
-    return int(found[1]) if found else 1
+    for axis in range(len(source) - 2):
+        size, stride = int(along("size", axis, "1")), int(along("stride", axis, "1"))
+        before = int(along("pad", axis, "0_0").split("_")[0])
+        gap, step = int(along("lhs_dilate", axis, "1")), int(along("rhs_dilate", axis, "1"))
+        places = (at * stride + tap * step - before for at in range(result[str(axis)]) for tap in range(size))
+        flops *= sum(place % gap == 0 and 0 <= place <= (source[str(axis)] - 1) * gap for place in places)
+    return flops
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -169,3 +169,63 @@ def test_the_prediction_for_base_is_near_what_an_h100_took():
     [path] = MEASURED.glob("base-step-h100-*.hlo.txt.xz")
     predicted = cost_of(Program(lzma.decompress(path.read_bytes()).decode()).kernels(), ACCELERATORS["h100"])
     assert predicted.seconds == pytest.approx(57.1e-3, rel=0.07)
+
+
+TPU = """HloModule jit_step, is_scheduled=true
+
+%condition (state: (s32[], f32[8])) -> pred[] {
+  %limit = s32[] constant(3)
+  %state = (s32[], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+%body (state.1: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %state.1 = (s32[], f32[8]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%state.1), index=0
+  %x = f32[8]{0} get-tuple-element(%state.1), index=1
+  %y = f32[8]{0} copy(%x)
+  ROOT %next = (s32[], f32[8]{0}) tuple(%j, %y)
+}
+
+ENTRY %main (a: bf16[21,8,144,64], b: bf16[21,8,64,100], s: f32[8]) -> f32[21,8,144,100] {
+  %a = bf16[21,8,144,64]{3,2,1,0} parameter(0)
+  %b = bf16[21,8,64,100]{3,2,1,0} parameter(1)
+  %s = f32[8]{0} parameter(2)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8]{0}) tuple(%zero, %s)
+  %loop = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body
+  %near = (bf16[21,8,64,100]{3,2,1,0:T(8,128)S(1)}, bf16[21,8,64,100]{3,2,1,0}, u32[]) copy-start(%b)
+  %there = bf16[21,8,64,100]{3,2,1,0:T(8,128)S(1)} copy-done(%near)
+  %joined = bf16[21,8,64,100]{3,2,1,0:T(8,128)S(1)} custom-call(%there), custom_call_target="ConcatBitcast"
+  %forward = f32[21,8,144,100]{3,2,1,0} convolution(%a, %joined), window={size=21x8 stride=20x7 lhs_dilate=21x8}, dim_labels=01bf_01io->01bf
+  ROOT %other = f32[21,8,144,100]{3,2,1,0} convolution(%a, %joined), window={size=21x8 stride=21x8 pad=20_20x7_7 lhs_dilate=20x7 rhs_reversal=1x1}, dim_labels=01bf_01io->01bf
+}
+"""  # noqa: E501
+
+
+def test_a_tpu_program_is_counted_for_what_leaves_the_chip_and_what_its_products_need():
+    kernels = {kernel.name: kernel for kernel in Program(TPU).kernels()}
+    assert set(kernels) == {"y", "near", "forward", "other"}
+    assert kernels["y"].times == 3  # the limit of the loop's counter
+    left, right, product = 21 * 8 * 144 * 64 * 2, 21 * 8 * 64 * 100 * 2, 21 * 8 * 144 * 100 * 4
+    assert kernels["near"].bytes == right  # read from memory, and written on the chip
+    for name in ("forward", "other"):
+        assert kernels[name].bytes == left + product
+        assert kernels[name].flops == 2 * 21 * 8 * 144 * 100 * 64
+
+
+OWN = r"""HloModule jit_step, is_scheduled=true
+
+ENTRY %main (x: f32[1000]) -> f32[1000] {
+  %x.1 = f32[1000]{0} parameter(0)
+  ROOT %call = f32[1000]{0} custom-call(%x.1), custom_call_target="__gpu$xla.gpu.triton", backend_config={grid_x = 1 : i32, serialized_metadata = "{\22flops\22: \226000000\22}"}
+}
+"""  # noqa: E501
+
+
+def test_a_kernel_of_ours_says_what_it_computes_and_is_taken_to_be_slower_than_a_matmul():
+    [kernel] = Program(OWN).kernels()
+    assert kernel.is_own and kernel.flops == 6e6 and kernel.bytes == 8000
+    target = ACCELERATORS["h100"]._replace(bandwidth=1e12, matmul_rate=3e12, overhead=0.0)
+    assert seconds_of(kernel, target) == pytest.approx(6e6 / 1e12)
