@@ -11,7 +11,8 @@ from transformer.config import PAD
 from transformer.kernels.cross_entropy import cross_entropy_and_gradient, cross_entropy_runs
 from transformer.mesh import platform, row_groups, whole_rows
 
-# Tokens of a device whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the matrix units.
+# Tokens of a device whose logits are computed at a time: few on a CPU, to fit its cache; elsewhere enough for the
+# matrix units.
 _TOKENS_ON_CPU, _TOKENS = 512, 8192
 
 
