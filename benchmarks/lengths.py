@@ -18,6 +18,7 @@ from jax import Array
 from benchmarks.timing import RESULTS, device_name, record, report_skipped, seconds_each
 from experiments.inspection.figures import draw_growth
 from transformer.attention import causal_mask, scaled_dot_product_attention
+from transformer.kernels.flash_attention import flash_attention
 
 TOKENS, N, K = 8192, 8, 64
 Kernel = Callable[[Array, Array, Array], Array]
@@ -30,12 +31,20 @@ def ours(queries: Array, keys: Array, values: Array) -> Array:
     return scaled_dot_product_attention(queries, keys, values, mask)[0].swapaxes(1, 2)
 
 
+def our_kernel(queries: Array, keys: Array, values: Array) -> Array:
+    """The attention of transformer/kernels/flash_attention.py."""
+    mask = causal_mask(queries.shape[1])
+    queries, values, keys = queries.swapaxes(1, 2), values.swapaxes(1, 2), keys.transpose(0, 2, 3, 1)
+    return flash_attention(queries, keys, values, mask).swapaxes(1, 2)
+
+
 def kernels() -> dict[str, Kernel]:
     """The available kernels by name: functions of queries, keys and values [B, S, N, K] -> [B, S, N, K]."""
     jax_nn = partial(jax.nn.dot_product_attention, is_causal=True)
     found: dict[str, Kernel] = {"ours": ours, "jax.nn, xla": partial(jax_nn, implementation="xla")}
     if jax.default_backend() == "gpu":
         found["jax.nn, cudnn"] = partial(jax_nn, implementation="cudnn")
+        found["ours, kernel"] = our_kernel
     return found
 
 

@@ -1,9 +1,11 @@
 """Times programs against each other (warmed up, taking turns, waiting for the device), and writes records."""
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +20,31 @@ RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "r
 
 Program = Callable[[], Any]
 """A function that does its work once, and returns when the device has finished."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Several benchmarks that gpu.sh runs at the same time may do what is inside: compile, and warm up."""
+    with _locked(fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is inside is timed: it waits for the compilations and timings of other benchmarks, and they wait for it."""
+    with _locked(fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(how: int) -> Iterator[None]:
+    """Holds BENCHMARK_LOCK, a file, if the environment names one."""
+    if path := os.environ.get("BENCHMARK_LOCK"):
+        with open(path, "a") as file:
+            fcntl.flock(file, how)
+            yield
+    else:
+        yield
 
 
 def seconds_each(programs: dict[str, Program], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
@@ -51,10 +78,11 @@ def device_name() -> str:
     return jax.devices()[0].device_kind.lower().replace(" ", "-")
 
 
-def record(name: str, facts: dict[str, Any]) -> Path:
-    """Prints the results of a benchmark, and writes them to a record with the hardware and software used."""
+def record(name: str, facts: dict[str, Any], quiet: bool = False) -> Path:
+    """Writes the results of a benchmark to a record with the hardware and software used, and prints it unless quiet."""
     path = RESULTS / f"{name}-{device_name()}.json"
     facts = {"benchmark": name, **facts, **origin()}
     write_record(path, facts)
-    print(json.dumps(facts, indent=2), flush=True)
+    if not quiet:
+        print(json.dumps(facts, indent=2), flush=True)
     return path

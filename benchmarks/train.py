@@ -1,6 +1,6 @@
 """Training speed, compared with PyTorch at the same model size and number of token slots, in one process.
 
-    python -m benchmarks.train SIZE [--tokens 25000] [--rounds 20] [--alone] [--profile]
+    python -m benchmarks.train SIZE [--tokens 25000] [--rounds 20] [--alone] [--no-kernels] [--profile]
 
 Ours is the training step of `train` on a batch of packed sentences with WMT-like lengths. The peer is
 torch.nn.Transformer (attention by scaled_dot_product_attention, one matmul for query, key and value) with tied
@@ -12,7 +12,9 @@ is a token and the only mask is the causal one: an upper bound that real text do
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 
 from benchmarks.news import batches_of, news
 from benchmarks.profile import profile
-from benchmarks.timing import Program, matmul_rate, record, report_skipped, seconds_each
+from benchmarks.timing import Program, alone, compiling, matmul_rate, record, report_skipped, seconds_each
 from data.batching import Batch, Shape
 from data.tokens import Split
 from experiments import find
@@ -39,6 +41,7 @@ SIZES = {
     "tiny": find("multi30k-tiny"),
 }
 PAIRS = 200_000
+FEW = 5  # rounds, before the last of the peers is there
 
 
 def our_step(experiment: Experiment, shape: Shape, batch: Batch) -> tuple[Program, Any]:
@@ -147,29 +150,21 @@ def by_length(split: Split, tokens: int) -> list[Batch]:
     return found
 
 
-def peers(
-    experiment: Experiment, split: Split, shape: Shape
-) -> tuple[dict[str, tuple[Program, list[Batch]]], dict[str, int | None]]:
-    """PyTorch's steps with their batches, and their peak memory. Prints and skips what this machine cannot run."""
+def peers(experiment: Experiment, split: Split, shape: Shape) -> dict[str, tuple[Callable[[], Program], list[Batch]]]:
+    """PyTorch's steps, to be made one after the other, with their batches. The slowest to compile is the last."""
     chance = np.random.default_rng(0)
     dense: Batch = {
         "source": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.source)),
         "target": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.target)),
     }
-    padded = by_length(split, shape.rows * max(shape.source, shape.target))
-    found: dict[str, tuple[Program, list[Batch]]] = {}
-    memory: dict[str, int | None] = {}
-    for kind, batches in (("by length", padded), ("dense", [dense])):
-        for name, compiled in ((f"pytorch, {kind}", False), (f"pytorch, {kind}, torch.compile", True)):
-            try:
-                before = peer_memory(start=True)
-                step = peer_step(experiment, batches, compiled)
-                step()
-                found[name], after = (step, batches), peer_memory()
-                memory[name] = None if after is None or before is None else after - before
-            except Exception as error:
-                report_skipped(name, error)
-    return found, memory
+    batches = {"by length": by_length(split, shape.rows * max(shape.source, shape.target)), "dense": [dense]}
+    return {
+        f"pytorch, {kind}{', torch.compile' * compiled}": (
+            partial(peer_step, experiment, batches[kind], compiled),
+            batches[kind],
+        )
+        for kind, compiled in (("by length", False), ("dense", False), ("dense", True), ("by length", True))
+    }
 
 
 def peer_memory(start: bool = False) -> int | None:
@@ -183,9 +178,9 @@ def peer_memory(start: bool = False) -> int | None:
     return torch.cuda.max_memory_allocated()
 
 
-def peer_settings(peers: dict[str, Any]) -> dict[str, Any]:
-    """Versions and settings of PyTorch."""
-    if not peers:
+def peer_settings(is_there: bool) -> dict[str, Any]:
+    """Versions and settings of PyTorch, if it took part."""
+    if not is_there:
         return {}
     import torch
 
@@ -198,47 +193,85 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="token slots per batch on the larger side (default: the preset's)")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--alone", action="store_true", help="do not run the peer")
+    parser.add_argument("--no-kernels", action="store_true", help="ours without fused GPU kernels")
     parser.add_argument("--profile", action="store_true", help="profile our step by operation")
     options = parser.parse_args()
 
     experiment = SIZES[options.size]
     experiment = replace(
-        experiment, data=replace(experiment.data, batch_tokens=options.tokens or experiment.data.batch_tokens)
+        experiment,
+        model=replace(experiment.model, kernels=not options.no_kernels),
+        data=replace(experiment.data, batch_tokens=options.tokens or experiment.data.batch_tokens),
     )
     split = news(PAIRS, experiment.data)
     batches = batches_of(split, experiment.data)
     shape, batch = batches.plan.shape, batches[0]
-    ours, compiled = our_step(experiment, shape, batch)
-    theirs, memory = ({}, {}) if options.alone else peers(experiment, split, shape)
-    programs = {"ours": (ours, [batch]), **theirs}
-    times = seconds_each({name: program for name, (program, _) in programs.items()}, options.rounds)
-    seconds = {name: median(times[name]) for name in programs}
-
-    tokens = {name: sum(np.count_nonzero(b["target"]) for b in steps) for name, (_, steps) in programs.items()}
-    slots = {name: sum(b["target"].size for b in steps) for name, (_, steps) in programs.items()}
-    flops, rate = flops_per_step(experiment.model, shape), matmul_rate(experiment.model.dtype)
+    with compiling():
+        ours, compiled = our_step(experiment, shape, batch)
+        ours()
+    with alone():
+        rate = matmul_rate(experiment.model.dtype)
     stats = jax.devices()[0].memory_stats() or {}
+    programs = {"ours": (ours, [batch])}
+    memory = {"ours": stats.get("peak_bytes_in_use", memory_of(compiled))}
     facts = {
         "size": options.size,
         "model": asdict(experiment.model),
         "batch": shape._asdict(),
+        "operations_per_step": flops_per_step(experiment.model, shape),
+        "matmul_rate": rate,
+        "memory": memory,
+    }
+    name = f"train-{options.size}{'-plain' * options.no_kernels}{'-profile' * options.profile}"
+    left = {} if options.alone else peers(experiment, split, shape)
+    while True:
+        # What is known so far is written and printed before the next peer compiles, which may take minutes.
+        facts |= speeds(programs, options.rounds if not left else min(options.rounds, FEW), facts)
+        facts["settings"] = {"rounds": options.rounds, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+        facts["settings"] |= peer_settings(len(programs) > 1)
+        if options.profile and "profile" not in facts:
+            with alone():
+                facts["profile"] = profile(ours, compiled.as_text())
+        record(name, facts, quiet=bool(left))
+        for program, tokens in facts["real_target_tokens_per_second"].items():
+            milliseconds = 1e3 * facts["seconds_per_step"][program]
+            print(f"{options.size}: {program}: {milliseconds:.1f} ms, {tokens:,.0f} real target tokens/s", flush=True)
+        while left:
+            peer, (make, its_batches) = next(iter(left.items()))
+            del left[peer]
+            try:
+                before = peer_memory(start=True)
+                with compiling():
+                    step = make()
+                    step()
+                programs[peer], after = (step, its_batches), peer_memory()
+                memory[peer] = None if after is None or before is None else after - before
+                break
+            except Exception as error:
+                report_skipped(peer, error)
+        else:
+            return
+
+
+def speeds(programs: dict[str, tuple[Program, list[Batch]]], rounds: int, known: dict[str, Any]) -> dict[str, Any]:
+    """Times all programs, taking turns."""
+    with alone():
+        times = seconds_each({name: program for name, (program, _) in programs.items()}, rounds)
+    seconds = {name: median(times[name]) for name in programs}
+    tokens = {name: sum(np.count_nonzero(b["target"]) for b in steps) for name, (_, steps) in programs.items()}
+    slots = {name: sum(b["target"].size for b in steps) for name, (_, steps) in programs.items()}
+    flops, rate = known["operations_per_step"], known["matmul_rate"]
+    return {
         "fill": {name: tokens[name] / slots[name] for name in programs},
         "seconds_per_step": {name: seconds[name] / len(steps) for name, (_, steps) in programs.items()},
         "real_target_tokens_per_second": {name: tokens[name] / seconds[name] for name in programs},
-        "operations_per_step": flops,
-        "matmul_rate": rate,
         "part_of_matmul_rate": {
             # Only if the batch has as many slots as ours.
             name: flops / seconds[name] / rate
             for name in programs
             if slots[name] == slots["ours"]
         },
-        "memory": {"ours": stats.get("peak_bytes_in_use", memory_of(compiled)), **memory},
-        "settings": {"rounds": options.rounds, "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **peer_settings(theirs)},
     }
-    if options.profile:
-        facts["profile"] = profile(ours, compiled.as_text())
-    record(f"train-{options.size}", facts)
 
 
 if __name__ == "__main__":
