@@ -37,6 +37,8 @@ class Accelerator(NamedTuple):
     """Bytes per second that a device sends to the others of its machine, in one direction."""
     dollars: float | None
     """Price of one device for one hour, on demand; None if no price could be found."""
+    share: float
+    """Fraction of the peak that a training step of base reaches on one, as `benchmarks.roofline base` predicts it."""
     measured: str
     source: str
     """Source of the peaks."""
@@ -63,28 +65,28 @@ ACCELERATORS = {
         Accelerator(
             "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
             memory=84.9e9, bandwidth=3.0e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=3.00,
+            dollars=3.00, share=0.30,
             measured="bandwidth and matmul rate on one; overhead fitted to a step of base (57.1 ms) and big (116.2 ms)",
             source="nvidia.com, H100 datasheet",
         ),
         Accelerator(
             "h200", "NVIDIA H200 SXM 141 GB", "cuda", _HOPPER.format(bandwidth=4800000000000, memory=150754820096),
             memory=150.7e9, bandwidth=4.3e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=4.00,
+            dollars=4.00, share=0.32,
             measured="nothing: bandwidth by the datasheet and the H100's share of its own, the rest as an H100",
             source="nvidia.com, H200 datasheet",
         ),
         Accelerator(
             "a100", "NVIDIA A100 SXM 80 GB", "cuda", _AMPERE,
             memory=85.9e9, bandwidth=1.83e12, peak=312e12, matmul_rate=191e12, overhead=4.2e-6, network=300e9,
-            dollars=1.30,
+            dollars=1.30, share=0.39,
             measured="nothing: the datasheet's peaks, times the H100's share of its own",
             source="nvidia.com, A100 80 GB datasheet",
         ),
         Accelerator(
             "v5e", "TPU v5e", "tpu", "v5e",
             memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=200e9,
-            dollars=None,
+            dollars=None, share=0.27,
             measured="nothing: the maker's peaks, times the H100's share of its own",
             source="docs.cloud.google.com/tpu/docs/v5e",
         ),
@@ -101,8 +103,8 @@ class Machine(NamedTuple):
     """Of one device, in operations per second."""
     dollars: float | None
     """Price of one device per hour, if it is known."""
-    reached: float = 0.4
-    """Fraction of the peak that whole training steps reach: MLPerf 0.7's big Transformer had 41% on 8 x A100."""
+    reached: float
+    """Fraction of the peak that whole training steps reach."""
 
     def hours(self, flops: float) -> float:
         """Returns the hours needed for this many floating-point operations."""
@@ -117,7 +119,7 @@ PAPER = Machine("8 x P100, as base had", 8, 10.6e12, None, 0.28)
 def machine_of(name: str) -> Machine:
     """Returns the machine that a name such as "8xh100" stands for, as in `find_target`."""
     accelerator, count = find_target(name)
-    return Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars)
+    return Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars, accelerator.share)
 
 
 def find_target(name: str) -> tuple[Accelerator, int]:

@@ -29,7 +29,9 @@ def devices_of(target: Accelerator, count: int) -> list[Any]:
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the metadata server exists only on TPU hosts
             if count not in _TPU_GRIDS:
                 raise UserError(f"{target.name} has slices of {', '.join(map(str, _TPU_GRIDS))}, not of {count}")
-            found = topologies.get_topology_desc(f"{target.description}:{_TPU_GRIDS[count]}", platform="tpu")
+            grid = f"{target.description}:{_TPU_GRIDS[count]}"
+            host = {"chips_per_host_bounds": [1, 1, 1]} if count == 1 else {}  # else hosts of 2 x 2 chips
+            found = topologies.get_topology_desc(grid, platform="tpu", **host)
         else:
             text = (
                 f'gpu_device_info {{ {target.description} }} platform_name: "CUDA" '

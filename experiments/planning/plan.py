@@ -113,7 +113,8 @@ def estimates(flops: float) -> Iterator[str]:
     if max(hours) < SHORT:
         yield f"estimate      less than {SHORT:.1g} hours on any accelerator of experiments/planning/accelerators.py"
         return
-    yield "estimated hours on common accelerators (sources: experiments/planning/accelerators.py):"
+    yield "estimated hours on common accelerators, at the share of the peak that is predicted for the base model"
+    yield "(by benchmarks.roofline; that of the P100 is the paper's own):"
     for machine, needed in zip(MACHINES, hours, strict=True):
         cost = needed * machine.devices * machine.dollars if machine.dollars else None
         price = "" if cost is None else f", about ${cost:,.0f}" if cost >= 1 else ", less than $1"
