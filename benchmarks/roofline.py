@@ -5,7 +5,7 @@
 
 compiles the step for the target (JAX's plugin for it has to be installed: docs/scaling.md), and prints what each part
 of the paper moves and computes, the operations that take longest with the line of source that made each, and the
-predicted time of a step. A prediction: how good it is, benchmarks/README.md says.
+predicted time of a step. A prediction: benchmarks/NOTES.md says how good it is.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def print_step(
     print(f"  {cost.kernels:,} kernels, {cost.bytes / 1e9:.1f} GB, {cost.flops / 1e12:.2f} TFLOP a device")
     print(f"  {cost.seconds * 1e3:.1f} ms, {tokens / cost.seconds:,.0f} target tokens/s")
     share = rate / target.matmul_rate
-    print(f"  {rate / 1e12:.0f} TFLOP/s, {share:.0%} of the rate of a large matrix product; recomputation not counted")
+    print(f"  {rate / 1e12:.0f} TFLOP/s, {share:.0%} of the rate of a large matmul; recomputation not counted")
     if memory is not None:
         print(f"  {memory / 1e9:.2f} GB of memory of {target.memory / 1e9:.0f}, exact")
 

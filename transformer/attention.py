@@ -153,7 +153,7 @@ class MultiHeadAttention(nnx.Module):
         To implement another kind of attention, override only this method.
         """
         output, weights = scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
-        if self.kernels and flash_attention_runs(queries, keys, values, context.bias):
+        if self.kernels and flash_attention_runs(queries, keys, values, context.mask, context.bias):
             # The same output. The compiler drops the plain one, and the weights unless they are used.
             output = flash_attention(queries, keys, values, context.mask)
         return output, weights

@@ -14,21 +14,17 @@ from transformer.kernels.residual import add_and_norm, residual_runs
 from transformer.registry import Registry
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def relu(x: Array) -> Array:
     """max(0, x), whose gradient reads the output: the input need not be kept, nor written by the matmul before it."""
     return jnp.maximum(x, 0)
 
 
-def _relu_forward(x: Array) -> tuple[Array, Array]:
-    return (y := relu(x)), y
-
-
-def _relu_backward(y: Array, gradient: Array) -> tuple[Array]:
-    return (jnp.where(y != 0, gradient, 0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    # Not y > 0, which XLA would rewrite as a comparison of the input.
+    return y, jnp.where(y != 0, tangents[0], 0)
 
 
 class FeedForward(nnx.Module):

@@ -3,6 +3,7 @@
 Batches are sharded along `data` and `fsdp`, parameters along `fsdp` and `tensor` (transformer/parallel.py).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,14 @@ _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 def platform() -> str:
     """What the program that is being traced will run on: "cpu", "gpu" or "tpu"."""
     return _platform.get() or jax.default_backend()
+
+
+def runs_triton() -> bool:
+    """Whether it will run on a GPU for which Triton compiles: NVIDIA's, of compute capability 8.0 (Ampere) or more."""
+    if platform() != "gpu" or _platform.get():  # other machines' GPUs are those of experiments/planning/accelerators.py
+        return platform() == "gpu"
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0
 
 
 @contextmanager

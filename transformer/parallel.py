@@ -6,7 +6,7 @@ according to RULES.
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
 from transformer.mesh import AXES, ROW_AXES, platform
-from transformer.train import Batch, Metrics, TrainState, TrainStep, init_state, make_train_step
+from transformer.train import Batch, TrainState, TrainStep, init_state, make_eval_step, make_train_step
 
 ROWS = P(ROW_AXES)
 """Partition spec of a batch [B, S]."""
@@ -181,13 +181,22 @@ def parallel_step(experiment: Experiment, mesh: Mesh) -> Any:
 
 def pjit_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
     """The training step as one program, which the compiler partitions according to the shardings of its arguments."""
-    step = make_train_step(experiment)
+    return on_mesh(make_train_step(experiment), mesh)
 
-    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+
+def parallel_eval_step(config: ModelConfig, mesh: Mesh) -> Any:
+    """The evaluation step of `make_eval_step`, jitted for arrays on the mesh."""
+    return jax.jit(on_mesh(make_eval_step(config), mesh))
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, traced so that it sees the mesh along whose axes the compiler will partition it."""
+
+    def traced(*arguments: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return step(state, batch, key)
+            return function(*arguments)
 
-    return train_step
+    return traced
 
 
 def pmap_step(experiment: Experiment, mesh: Mesh) -> TrainStep:

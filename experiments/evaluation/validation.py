@@ -11,7 +11,7 @@ from data.held_out import held_out
 from data.tokens import Split
 from experiments.translator import Translator
 from transformer.config import Experiment, UserError
-from transformer.parallel import own_rows, padded_rows, put_rows
+from transformer.parallel import own_rows, padded_rows, parallel_eval_step, put_rows
 from transformer.train import Params, make_eval_step
 
 
@@ -22,7 +22,8 @@ def make_validation(
 
     The parameters are on the mesh or, without one, on JAX's default device.
     """
-    eval_step = jax.jit(make_eval_step(experiment.model))
+    model = experiment.model
+    eval_step = parallel_eval_step(model, mesh) if mesh else jax.jit(make_eval_step(model))
     rows = padded_rows(plan.shape.rows, mesh, parts=1) if mesh else plan.shape.rows
     batches = Batches(dev, plan, own_rows(rows, mesh) if mesh else None)
 

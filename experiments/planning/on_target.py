@@ -41,8 +41,8 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
         UserError: an unknown target, a mesh that it cannot have, or no compiler for it.
     """
     target, count = find_target(name)
-    yield f"target        {count} x {target.label}: compiled for it, not run on it"
     compiled = compile_for(experiment, shape, target, count)
+    yield f"target        {count} x {target.label}: compiled for it, not run on it"
     needed = memory_of(compiled)
     yield f"  memory      {needed / 1e9:.2f} GB of {target.memory / 1e9:.0f} GB per device, exact"
     if needed > target.memory:

@@ -13,7 +13,7 @@ from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
-from experiments.planning.accelerators import MACHINES
+from experiments.planning.accelerators import MACHINES, find_target
 from experiments.planning.advice import advice
 from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
@@ -59,12 +59,14 @@ def plan(
     UserError for a corpus that cannot be prepared, for components that fail the preflight checks, and for a target that
     cannot be compiled for.
     """
+    if target:
+        find_target(target)  # a wrong name is refused before anything is prepared
     preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
     embedding = model.vocab_size * model.d_model
     total = count_parameters(model)
     yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
-    yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matrix products in {model.dtype}"
+    yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matmuls in {model.dtype}"
     task = task_of(experiment.data)
     missing = task.missing(experiment.data)
     if missing:

@@ -1,8 +1,8 @@
 """Twenty training steps on as many devices as XLA_FLAGS makes: `python steps_on_devices.py OUT LAYOUT ...`.
 
 A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap; with "kernels-" before
-it, the step uses the GPU kernels, interpreted. OUT/<layout>.npz holds the parameters, the losses and the bytes of state
-on a device.
+it, the step uses the GPU kernels, interpreted. OUT/<layout>.npz holds the parameters, the losses (the last one is of
+validation) and the bytes of state on a device.
 """
 
 import sys
@@ -30,11 +30,12 @@ from transformer.parallel import (
     init_on,
     make_mesh,
     padded_rows,
+    parallel_eval_step,
     parallel_step,
     put_rows,
     total_bytes,
 )
-from transformer.train import init_state, make_train_step
+from transformer.train import init_state, make_eval_step, make_train_step
 
 STEPS, ROWS, LENGTH = 20, 14, 16
 
@@ -93,6 +94,10 @@ def run(out: Path, name: str) -> None:
     for batch in batches():
         state, metrics = step(state, put(batch), jax.random.key(0))
         losses.append(float(metrics.loss))
+    evaluate = (
+        jax.jit(make_eval_step(EXPERIMENT.model)) if name == "one" else parallel_eval_step(EXPERIMENT.model, mesh)
+    )
+    losses.append(float(evaluate(state.params, put(batches()[0]))[0]))
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
     np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
 

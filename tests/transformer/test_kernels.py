@@ -1,6 +1,7 @@
 """Each GPU kernel, interpreted on the CPU, against the plain operations that it stands for: values and gradients."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from transformer.config import PAD, ModelConfig
 from transformer.dropout import dropout
 from transformer.kernels.blocks import for_gpu
 from transformer.kernels.cross_entropy import cross_entropy_and_gradient
-from transformer.kernels.flash_attention import flash_attention
+from transformer.kernels.flash_attention import flash_attention, flash_attention_runs
 from transformer.kernels.residual import add_and_norm
-from transformer.layers import LayerNorm
+from transformer.layers import LayerNorm, relu
 from transformer.loss import cross_entropy
 from transformer.mesh import tracing_for
 from transformer.train import batch_loss, graph_of, init_params
@@ -105,6 +106,32 @@ def test_a_model_with_kernels_is_the_same_model():
         assert "pallas" not in str(jax.make_jaxpr(lambda: losses(replace(CONFIG, kernels=False)))())
     np.testing.assert_allclose(found, loss, rtol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), found_gradients, gradients)
+
+
+@pytest.mark.parametrize(
+    "capability, runs", [("7.5", False), ("8.0", True), ("9.0", True), ("10.0", True), ("gfx90a", False)]
+)
+def test_older_gpus_run_the_plain_operations(monkeypatch, capability, runs):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    assert for_gpu(jnp.zeros(2, jnp.bfloat16)) is runs
+
+
+def test_flash_attention_leaves_masks_beyond_32_bits_alone():
+    def runs(B, T):
+        q = jax.ShapeDtypeStruct((B, 1, T, 64), jnp.bfloat16)
+        k = jax.ShapeDtypeStruct((B, 1, 64, T), jnp.bfloat16)
+        mask = jax.ShapeDtypeStruct((B, 1, 1, T), bool)
+        return flash_attention_runs(q, k, q, mask, None)
+
+    with tracing_for("gpu"):
+        assert runs(8, 8192) and not runs(64, 7000) and not runs(8, 8)
+
+
+def test_relu_can_be_differentiated_in_both_modes():
+    x = jnp.array([-2.0, 0.0, 3.0])
+    np.testing.assert_array_equal(jax.jacfwd(relu)(x), jax.jacrev(relu)(x))
+    np.testing.assert_array_equal(jax.jvp(relu, (x,), (x,))[1], [0, 0, 3])
 
 
 def test_kernels_are_for_bfloat16_on_a_gpu():

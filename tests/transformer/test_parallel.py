@@ -13,10 +13,19 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from tests.transformer.kernels_on_cpu import kernels_on_cpu
 from tests.transformer.steps_on_devices import EXPERIMENT
 from transformer.config import MeshConfig, UserError
 from transformer.mesh import AXES
-from transformer.parallel import divides, make_mesh, padded_rows, state_on
+from transformer.parallel import (
+    batch_on,
+    divides,
+    make_mesh,
+    padded_rows,
+    parallel_eval_step,
+    parallel_step,
+    state_on,
+)
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap", "kernels-1x8x1", "kernels-2x2x2", "kernels-pmap")
@@ -62,6 +71,19 @@ def test_a_device_holds_its_part_of_the_state(results, capsys):
     assert whole / 8 < held["1x8x1"] < whole / 6
     # Split along two axes of size two: a quarter.
     assert whole / 4 < held["2x2x2"] < whole / 3
+
+
+def test_kernels_see_only_the_rows_of_their_device():
+    """The compiler cannot partition a GPU kernel: outside of shard_map every device would compute the whole batch."""
+    mesh = make_mesh(MeshConfig(), EXPERIMENT.model)
+    state, batch = state_on(mesh, EXPERIMENT), batch_on(mesh, 8, 16, 16)
+    with kernels_on_cpu():
+        for program in (
+            parallel_eval_step(EXPERIMENT.model, mesh).trace(state.params, batch),
+            parallel_step(EXPERIMENT, mesh).trace(state, batch, jax.random.key(0)),
+        ):
+            text = str(program.jaxpr)
+            assert 0 < text.count("pallas_call[") <= text.count("shard_map[")
 
 
 @pytest.mark.parametrize(

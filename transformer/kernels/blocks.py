@@ -7,16 +7,16 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from transformer.mesh import platform
+from transformer.mesh import runs_triton
 
 
 def for_gpu(*arrays: Array) -> bool:
-    """Whether the program that is being traced is for a GPU, and these are bfloat16.
+    """Whether the program that is being traced is for a GPU that runs Triton, and these are bfloat16.
 
     In float32, which is there to compare with other programs, the plain operations run: Triton would round the inputs
     of a matmul.
     """
-    return platform() == "gpu" and all(x.dtype == jnp.bfloat16 for x in arrays)
+    return runs_triton() and all(x.dtype == jnp.bfloat16 for x in arrays)
 
 
 class Block(NamedTuple):

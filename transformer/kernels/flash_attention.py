@@ -9,6 +9,7 @@ The kernels are written in Pallas and compiled by Triton. `scaled_dot_product_at
 tests/transformer/test_kernels.py holds both to the same values and gradients.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -26,7 +27,7 @@ from transformer.mesh import ROW_AXES, on_own_shards
 _BLOCK, _STEP = 64, 32
 
 
-def flash_attention_runs(queries: Array, keys: Array, values: Array, bias: Array | None) -> bool:
+def flash_attention_runs(queries: Array, keys: Array, values: Array, mask: Array, bias: Array | None) -> bool:
     """Whether the program that is being traced can call `flash_attention` for these arguments of equation 1.
 
     It runs on GPUs, in bfloat16, for whole sentences: a decoding step has a handful of queries, and nothing to save.
@@ -36,6 +37,7 @@ def flash_attention_runs(queries: Array, keys: Array, values: Array, bias: Array
         and bias is None
         and queries.shape[2] >= 16
         and max(queries.shape[3], values.shape[3]) <= 128
+        and math.prod(jnp.broadcast_shapes(mask.shape, (queries.shape[2], keys.shape[3]))) < 2**31  # offsets are int32
     )
 
 
