@@ -41,11 +41,10 @@ def assert_same(function, plain, arguments, gradient):
 
 
 @pytest.mark.parametrize(
-    "T, S, K, H",
-    [(20, 20, 16, 16), (16, 70, 8, 24), (130, 33, 32, 16)],
-    ids=["less than a block", "more keys than queries", "several blocks"],
+    "T, S, K, H, masks",
+    [(20, 20, 16, 16, (1, 1)), (16, 70, 8, 24, (2, 3)), (130, 33, 32, 16, (2, 1))],
+    ids=["less than a block, one mask", "more keys, a mask for each head", "several blocks, a mask for each row"],
 )
-@pytest.mark.parametrize("masks", [(1, 1), (2, 1), (2, 3)], ids=["one mask", "one for a row", "one for a head"])
 def test_flash_attention_is_equation_1(T, S, K, H, masks):
     B, N = 2, 3
     mask = jax.random.bernoulli(KEYS[3], 0.3, (*masks, T, S)).at[:, :, T // 2].set(False)  # a query that sees nothing
@@ -58,8 +57,7 @@ def test_flash_attention_is_equation_1(T, S, K, H, masks):
     )
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1])
-@pytest.mark.parametrize("shape", [(2, 3, 16), (3, 7, 48)], ids=["whole blocks", "parts of blocks"])
+@pytest.mark.parametrize("shape, rate", [((2, 4, 16), 0.0), ((3, 7, 48), 0.1)], ids=["whole blocks", "parts, dropout"])
 def test_add_and_norm_is_the_residual_connection(rate, shape):
     D = shape[-1]
     graph = nnx.graphdef(LayerNorm(ModelConfig(d_model=D), rngs=nnx.Rngs(0)))
@@ -72,8 +70,7 @@ def test_add_and_norm_is_the_residual_connection(rate, shape):
     assert_same(lambda *args: add_and_norm(*args, 1e-6, rate, KEYS[5]), plain, arguments, normal(4, *shape))
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("V", [100, 2048, 5000])
+@pytest.mark.parametrize("V, smoothing", [(100, 0.0), (2048, 0.1), (5000, 0.1)])
 def test_cross_entropy_kernel_is_the_loss_and_its_gradient(V, smoothing):
     logits = 5 * normal(0, 2, 3, 2, V)
     targets = jax.random.randint(KEYS[1], (2, 3, 2), 1, V).at[0, 0].set(PAD)

@@ -28,7 +28,7 @@ from transformer.parallel import (
 )
 
 ROOT = Path(__file__).parents[2]
-LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap", "kernels-1x8x1", "kernels-2x2x2", "kernels-pmap")
+LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap", "kernels-2x2x2", "kernels-pmap")
 
 
 @pytest.fixture(scope="module")
