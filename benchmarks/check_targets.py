@@ -18,20 +18,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
 
 from benchmarks.timing import RESULTS
 from benchmarks.train import SIZES
 from data.batching import Shape
 from experiments.evaluation.records import origin, write_record
 from experiments.planning.accelerators import Accelerator, find_target
-from experiments.planning.cross_compile import compile_for, devices_of
+from experiments.planning.cross_compile import compile_for, devices_of, tracing_on
 from experiments.planning.hlo import Program
 from experiments.planning.on_target import network_of, step_seconds
 from experiments.training.memory import memory_of
+from experiments.translator import compiled_search, without_kernels
 from transformer.config import DecodeConfig, Experiment, MeshConfig, UserError
-from transformer.decode import beam_search
-from transformer.mesh import tracing_for
 from transformer.train import graph_of, init_params
 
 WIDTH, SENTENCES, LONGEST = 144, 64, 48
@@ -107,7 +106,6 @@ def facts_of(case: Case) -> dict[str, Any]:
     """Compiles a case."""
     target, count = find_target(case.target)
     experiment = SIZES[case.size]
-    experiment = replace(experiment, model=replace(experiment.model, dtype="bfloat16"))
     if case.mesh is None:
         compiled = compile_search(experiment, target)
     else:
@@ -125,20 +123,17 @@ def facts_of(case: Case) -> dict[str, Any]:
 
 
 def compile_search(experiment: Experiment, target: Accelerator) -> Any:
-    """Beam search with the paper's settings, for one device."""
-    graph, decode = graph_of(experiment.model), DecodeConfig()
-    search = partial(beam_search, beam=decode.beam, alpha=decode.alpha, extra_length=decode.extra_length)
+    """The beam search of `translate` with the paper's settings, for one device."""
     device = jax.sharding.SingleDeviceSharding(devices_of(target, 1)[0])
 
-    def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=device)
+    def on_device(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
 
-    params = jax.tree.map(
-        lambda x: abstract(x.shape, x.dtype), jax.eval_shape(partial(init_params, experiment.model, 0))
-    )
-    with tracing_for("tpu" if target.platform == "tpu" else "gpu"):
-        program = jax.jit(lambda params, source: search(nnx.merge(graph, params), source))
-        return program.lower(params, abstract((SENTENCES, LONGEST), "int32")).compile()
+    params = jax.eval_shape(partial(init_params, experiment.model, 0))
+    source = jax.ShapeDtypeStruct((SENTENCES, LONGEST), jnp.int32)
+    search: Any = compiled_search(graph_of(without_kernels(experiment.model)), DecodeConfig(), 1)
+    with tracing_on(target):
+        return search.lower(jax.tree.map(on_device, params), on_device(source)).compile()
 
 
 def line_of(row: dict[str, Any]) -> str:

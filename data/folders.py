@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,14 +12,19 @@ from pathlib import Path
 def created(folder: Path) -> Iterator[None]:
     """Creates a folder and its parents. If the body fails, those of them that are new and still empty are removed."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for path in new:
-            with suppress(OSError):  # not empty
-                path.rmdir()
+        remove_empty(new)
         raise
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes those of the folders that are empty; a subfolder stands before its parent."""
+    for folder in folders:
+        with suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 @contextmanager

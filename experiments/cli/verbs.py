@@ -7,13 +7,13 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from data.corpora import SplitName, languages_of
 from data.dataset import adopt, prepare
+from data.folders import remove_empty
 from data.languages import Languages
 from data.text import is_blank_line
 from experiments.cli.arguments import HELP, Arguments, configured, experiment_of, parse, run_of, take_config
@@ -386,9 +386,7 @@ def check_folders(*paths: Path) -> None:
                 f"cannot create the folder {error.filename} ({error.strerror}): choose another path"
             ) from error
         finally:
-            for folder in missing:  # leave no trace if the command fails before it writes
-                with suppress(OSError):
-                    folder.rmdir()
+            remove_empty(missing)  # leave no trace if the command fails before it writes
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {

@@ -5,6 +5,7 @@ matrix products are not the variants that a real device would choose; memory and
 """
 
 import os
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -50,6 +51,11 @@ def devices_of(target: Accelerator, count: int) -> list[Any]:
     return list(found.devices)
 
 
+def tracing_on(target: Accelerator) -> AbstractContextManager[None]:
+    """Programs traced inside are for the target."""
+    return tracing_for("tpu" if target.platform == "tpu" else "gpu")
+
+
 def compile_for(experiment: Experiment, shape: Shape, target: Accelerator, count: int) -> Any:
     """Compiles the training step for batches of this shape on this many devices.
 
@@ -57,7 +63,7 @@ def compile_for(experiment: Experiment, shape: Shape, target: Accelerator, count
     """
     mesh = make_mesh(experiment.mesh, experiment.model, devices_of(target, count))
     rows = padded_rows(shape.rows, mesh, experiment.train.accumulate)
-    with tracing_for("tpu" if target.platform == "tpu" else "gpu"):
+    with tracing_on(target):
         batch = batch_on(mesh, rows, shape.source, shape.target)
         lowered = parallel_step(experiment, mesh).lower(state_on(mesh, experiment), batch, jax.random.key(0))
         return lowered.compile()

@@ -123,8 +123,7 @@ def _forward_kernel(
 ):
     rows, columns = Block(pl.program_id(0) * _ROWS, _ROWS, x_ref.shape[0]), whole(x_ref.shape[1])
     x, update = (load(ref, rows, columns).astype(jnp.float32) for ref in (x_ref, update_ref))
-    if rate:
-        update = jnp.where(_kept(words_ref, rows, columns, rate), update / threshold_of(rate)[1], 0.0)
+    update = _dropped(update, words_ref, rows, columns, rate)
     # Statistics of what is stored, which the backward pass reads again.
     added = (x + update).astype(added_ref.dtype)
     store(added_ref, added, rows, columns)
@@ -154,9 +153,7 @@ def _backward_kernel(
         along = (scaled * normalized).sum(axis=1, keepdims=True) / columns.length
         dx = inverse * (scaled - scaled.sum(axis=1, keepdims=True) / columns.length - normalized * along)
         store(dx_ref, dx, rows, columns)
-        if rate:
-            dx = jnp.where(_kept(words_ref, rows, columns, rate), dx / threshold_of(rate)[1], 0.0)
-        store(dupdate_ref, dx, rows, columns)
+        store(dupdate_ref, _dropped(dx, words_ref, rows, columns, rate), rows, columns)
         return sums[0] + (gradient * normalized).sum(axis=0), sums[1] + gradient.sum(axis=0)
 
     zero = jnp.zeros(columns.size)
@@ -165,9 +162,11 @@ def _backward_kernel(
     store(sums_ref, dbias[None, :], Block(1, 1, 2), columns)
 
 
-def _kept(words_ref: Any, rows: Block, columns: Block, rate: float) -> Array:
-    """Which entries dropout keeps, as `transformer.dropout.random_bits` of the whole batch says."""
-    shape = rows.size, columns.size
-    row = jnp.asarray(rows.start, jnp.uint32) + jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
-    place = row * jnp.uint32(columns.length) + jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-    return bits_at(place, words_ref[0], words_ref[1]) >= jnp.uint32(threshold_of(rate)[0])
+def _dropped(x: Array, words_ref: Any, rows: Block, columns: Block, rate: float) -> Array:
+    """Dropout of these entries, with `transformer.dropout.random_bits` of the whole batch."""
+    if not rate:
+        return x
+    row = jnp.asarray(rows.start, jnp.uint32) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, 0)
+    place = row * jnp.uint32(columns.length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, 1)
+    threshold, kept = threshold_of(rate)
+    return jnp.where(bits_at(place, words_ref[0], words_ref[1]) >= jnp.uint32(threshold), x / kept, 0.0)
