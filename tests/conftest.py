@@ -19,7 +19,7 @@ from transformer.model import Transformer
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # No deadline: the time that an example takes on a busy machine is not tested. The same examples in every run: a test
-# that fails has found something in the change under test. `--hypothesis-profile search` tries others, ten times as many.
+# that fails has found something in the change under test. `--hypothesis-profile search` tries ten times as many others.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")

@@ -135,12 +135,14 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
             direction, opt_state = optimizer.update(grads, opt_state, params)
             return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state
 
-        # A NaN or infinity anywhere makes the sum of squares non-finite, and the whole step is discarded. On a GPU the
+        # A NaN or infinity anywhere makes a sum of squares non-finite, and the whole step is discarded. On a GPU the
         # update is computed once to see this and again to write it: reading its inputs twice beats storing it.
         once_more = jax.lax.optimization_barrier if platform() == "gpu" else lambda opt_state: opt_state
         tried, _ = update(grads, state.params, once_more(state.opt_state))
         squares = jax.tree.map(lambda g, p: jnp.sum(g * g + p * p), grads, tried)
-        finite = jnp.isfinite(loss + sum(jax.tree.leaves(squares)))
+        # Not sum(leaves), a chain of additions: XLA would repeat it in each of the kernels that write a parameter, and
+        # compile it as often, which is most of the time to compile.
+        finite = jnp.isfinite(jnp.stack([loss, *jax.tree.leaves(squares)])).all()
         params, opt_state = update(grads, state.params, state.opt_state)
 
         def keep(new: Any, old: Any) -> Any:
