@@ -34,7 +34,7 @@ class Accelerator(NamedTuple):
     overhead: float
     """Seconds per kernel in addition to its bytes and operations: launch, ramp-up and tail."""
     network: float
-    """Bytes per second that a device sends to the others of its machine, in one direction."""
+    """Bytes per second that a device sends in a ring of the devices of a machine or slice."""
     dollars: float | None
     """Price of one device for one hour, on demand; None if no price could be found."""
     share: float
@@ -42,6 +42,8 @@ class Accelerator(NamedTuple):
     measured: str
     source: str
     """Source of the peaks."""
+    clock: float | None = None
+    """Cycles per second, for a TPU, whose compiler estimates the cycles of each kernel."""
 
 
 _HOPPER = (
@@ -85,10 +87,11 @@ ACCELERATORS = {
         ),
         Accelerator(
             "v5e", "TPU v5e", "tpu", "v5e",
-            memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=200e9,
+            memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=100e9,
             dollars=None, share=0.27,
-            measured="nothing: the maker's peaks, times the H100's share of its own",
-            source="docs.cloud.google.com/tpu/docs/v5e",
+            measured="nothing: the compiler's estimate of the cycles, the H100's share of its own bandwidth, and two "
+            "of the four links of 50 GB/s, as of a ring in a slice that is no torus",
+            source="docs.cloud.google.com/tpu/docs/v5e", clock=1.5e9,
         ),
     )
 }  # fmt: skip
