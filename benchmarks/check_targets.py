@@ -82,8 +82,8 @@ def main(words: list[str]) -> int:
             start = time.monotonic()
             row = {"case": case.name} | checked(case) | {"seconds to compile": round(time.monotonic() - start)}
             rows[case.name] = row
-            found = [rows[case.name] for case in cases() if case.name in rows]
-            write_record(RECORD, {"benchmark": "check-targets", "cases": found, **origin()})
+        found = [rows[case.name] for case in cases() if case.name in rows]
+        write_record(RECORD, {"benchmark": "check-targets", "cases": found, **origin()})
         print(line_of(rows[case.name]), flush=True)
     failed = sum("error" in rows[case.name] for case in chosen)
     print(f"{len(chosen) - failed} of {len(chosen)} compile and fit")
@@ -91,12 +91,14 @@ def main(words: list[str]) -> int:
 
 
 def known_rows() -> dict[str, dict[str, Any]]:
-    """The rows of the record by their case, if it is of this commit, without changes."""
+    """The rows of the record that did not fail, by their case, if it is of this commit, without changes."""
     now = commit()
     if not RECORD.is_file() or now == "unknown" or now.endswith("-dirty"):
         return {}
     record = read_record(RECORD)
-    return {row["case"]: row for row in record["cases"]} if record["commit"] == now else {}
+    if record["commit"] != now:
+        return {}
+    return {row["case"]: row for row in record["cases"] if "error" not in row}
 
 
 def checked(case: Case) -> dict[str, Any]:
