@@ -10,6 +10,7 @@ to results/check-targets.json, as soon as it is known. What that record knows of
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -36,6 +37,10 @@ from transformer.train import graph_of, init_params
 RECORD = RESULTS / "check-targets.json"
 WIDTH, SENTENCES, LONGEST = 144, 64, 48
 """Token slots of a row in training; sentences of a batch and their tokens in decoding."""
+
+
+WARNINGS = {"TPU_STDERR_LOG_LEVEL": "1"}
+"""In the environment, makes a TPU's compiler write its warnings to stderr, as the others do."""
 
 
 class Case(NamedTuple):
@@ -103,9 +108,8 @@ def known_rows() -> dict[str, dict[str, Any]]:
 
 def checked(case: Case) -> dict[str, Any]:
     """The facts of a case, from a process of its own: the compiler writes its warnings to that process's stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.check_targets", "--one", case.name], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "benchmarks.check_targets", "--one", case.name]
+    done = subprocess.run(command, env=os.environ | WARNINGS, capture_output=True, text=True)
     if done.returncode:
         return {"error": (done.stderr.strip() or "no message").splitlines()[-1]}
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
