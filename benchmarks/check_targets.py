@@ -132,7 +132,7 @@ def facts_of(case: Case) -> dict[str, Any]:
     network = network_of(kernels, target)
     return {
         "bytes": memory_of(compiled),
-        "memory": target.memory,
+        "memory": target.usable,
         # The compiler does not know how often the loops of a search run.
         "milliseconds": 1e3 * step_seconds(kernels, network, target) if case.mesh else None,
         "collectives": str(network),

@@ -95,7 +95,7 @@ def print_step(
     share = rate / target.matmul_rate
     print(f"  {rate / 1e12:.0f} TFLOP/s, {share:.0%} of the rate of a large matmul; recomputation not counted")
     if memory is not None:
-        print(f"  {memory / 1e9:.2f} GB of memory of {target.memory / 1e9:.0f}, exact")
+        print(f"  {memory / 1e9:.2f} GB of memory of {target.usable / 1e9:.0f}, exact")
 
 
 def read_text(path: Path) -> str:

@@ -45,6 +45,16 @@ class Accelerator(NamedTuple):
     clock: float | None = None
     """Cycles per second, for a TPU, whose compiler estimates the cycles of each kernel."""
 
+    @property
+    def most(self) -> int:
+        """Devices of the largest machine or slice. A network between machines is not part of any prediction."""
+        return 8 if self.platform == "cuda" else 256
+
+    @property
+    def usable(self) -> float:
+        """Bytes that JAX lets a program use: by default three quarters of a GPU's memory."""
+        return self.memory * (0.75 if self.platform == "cuda" else 1.0)
+
 
 _HOPPER = (
     "threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472 "
@@ -68,7 +78,8 @@ ACCELERATORS = {
             "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
             memory=84.9e9, bandwidth=3.0e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
             dollars=3.00, share=0.30,
-            measured="bandwidth and matmul rate on one; overhead fitted to a step of base (57.1 ms) and big (116.2 ms)",
+            measured="bandwidth and matmul rate on one; overhead fitted to steps of base (57.1 ms) and big (116.2 ms), "
+            "network by the datasheet",
             source="nvidia.com, H100 datasheet",
         ),
         Accelerator(
@@ -134,9 +145,13 @@ def find_target(name: str) -> tuple[Accelerator, int]:
     if found is None or found[2] not in ACCELERATORS or (found[1] and found[3]):
         raise UserError(f"unknown target {name!r}; there are: {', '.join(ACCELERATORS)}, and 8xh100, v5e-8 for several")
     count = int(found[1] or found[3] or 1)
-    if count < 1 or count > 1024:
-        raise UserError(f"a target has from 1 to 1,024 devices, not {count}")
-    return ACCELERATORS[found[2]], count
+    accelerator = ACCELERATORS[found[2]]
+    if not 1 <= count <= accelerator.most:
+        raise UserError(
+            f"a target is one machine or slice, of 1 to {accelerator.most} devices of the kind {accelerator.name}: "
+            f"there is none of {count}"
+        )
+    return accelerator, count
 
 
 MACHINES = (PAPER, *map(machine_of, ("a100", "8xa100", "h100", "8xh100", "h200", "v5e-8")))

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
+
 from data.batching import Shape
 from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for
@@ -46,12 +48,20 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
         UserError: an unknown target, a mesh that it cannot have, or no compiler for it.
     """
     target, count = find_target(name)
-    compiled = compile_for(experiment, shape, target, count)
     yield f"target        {count} x {target.label}: compiled for it, not run on it"
+    remedy = "use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
+    try:
+        compiled = compile_for(experiment, shape, target, count)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        yield f"  IT DOES NOT FIT, says its compiler: {remedy}"
+        return
     needed = memory_of(compiled)
-    yield f"  memory      {needed / 1e9:.2f} GB of {target.memory / 1e9:.0f} GB per device, exact"
-    if needed > target.memory:
-        yield "  IT DOES NOT FIT: use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
+    part = "" if target.usable == target.memory else f" that JAX uses of {target.memory / 1e9:.0f} GB"
+    yield f"  memory      {needed / 1e9:.2f} GB per device, exact, of the {target.usable / 1e9:.0f} GB{part}"
+    if needed > target.usable:
+        yield f"  IT DOES NOT FIT: {remedy}"
         return
     kernels = Program(compiled.as_text()).kernels()
     network = network_of(kernels, target)
@@ -78,22 +88,35 @@ def step_seconds(kernels: list[Kernel], network: Network, target: Accelerator) -
 
 
 def network_of(kernels: list[Kernel], target: Accelerator) -> Network:
-    """Adds up the collectives of a step, and what the schedule has the device compute while each is under way."""
+    """Adds up the collectives of a step, and how long the schedule has the device compute while they are under way.
+
+    They pass through the network one after the other, in the order in which they start.
+    """
     kinds: Counter[str] = Counter()
     sent: Counter[str] = Counter()
-    seconds = hidden = 0.0
-    for position, kernel in enumerate(kernels):
+    now = busy_until = seconds = exposed = 0.0
+    awaited: dict[int, float] = {}
+    """When the collectives arrive that the program waits for before the kernel at this position."""
+    for position in range(len(kernels) + 1):
+        wait = max(0.0, awaited.get(position, 0.0) - now)
+        now, exposed = now + wait, exposed + wait
+        if position == len(kernels):
+            break
+        kernel = kernels[position]
         if not (kind := kind_of(kernel)):
+            now += seconds_of(kernel, target)
             continue
         took = kernel.network_bytes / target.network
+        busy_until = max(now, busy_until) + took
         seconds += took
-        if kernel.done is not None:
+        if kernel.done is None:
+            now, exposed = busy_until, exposed + busy_until - now
+        else:
             kind = f"asynchronous {kind}"
-            meanwhile = kernels[position + 1 : kernel.done]
-            hidden += min(took, sum(seconds_of(other, target) for other in meanwhile if not kind_of(other)))
+            awaited[kernel.done] = busy_until
         kinds[kind] += kernel.times
         sent[kind] += round(kernel.network_bytes)
-    return Network(kinds, sent, seconds, hidden)
+    return Network(kinds, sent, seconds, seconds - exposed)
 
 
 def kind_of(kernel: Kernel) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.planning.accelerators import ACCELERATORS, find_target
 from experiments.planning.hlo import Program, bytes_of
-from experiments.planning.on_target import network_of
+from experiments.planning.on_target import network_of, step_seconds
 from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
 from transformer.config import UserError
 
@@ -138,6 +138,27 @@ def test_a_collective_is_hidden_by_what_is_computed_meanwhile():
     assert network_of(kernels, target._replace(bandwidth=1e12)).hidden == pytest.approx(4000 / 1e12)
 
 
+def test_collectives_under_way_together_share_the_network():
+    text = """HloModule jit_step, is_scheduled=true, num_partitions=2
+
+ENTRY %main (x: f32[1000], y: f32[1000]) -> f32[1000] {
+  %x = f32[1000]{0} parameter(0)
+  %y = f32[1000]{0} parameter(1)
+  %first = f32[1000]{0} all-reduce-start(%x), to_apply=%add
+  %second = f32[1000]{0} all-reduce-start(%y), to_apply=%add
+  %copy = f32[1000]{0} copy(%y)
+  %one = f32[1000]{0} all-reduce-done(%first)
+  %other = f32[1000]{0} all-reduce-done(%second)
+  ROOT %sum = f32[1000]{0} add(%one, %other)
+}
+"""
+    kernels = Program(text).kernels()
+    target = ACCELERATORS["h100"]._replace(bandwidth=2e9, overhead=0.0, network=1e9)
+    network = network_of(kernels, target)  # twice 4 microseconds, and a copy of 4
+    assert network.seconds == pytest.approx(8e-6) and network.hidden == pytest.approx(4e-6)
+    assert step_seconds(kernels, network, target) == pytest.approx(4e-6 + 4e-6 + 12e-6 / 2)
+
+
 @pytest.mark.parametrize(
     "groups, size",
     [
@@ -258,7 +279,7 @@ def test_targets_are_named_as_people_name_them(name, found):
     assert (target.name, count) == found
 
 
-@pytest.mark.parametrize("name", ["", "h1000", "0xh100", "8xh100-8", "x", "8x", "9999xh100", "h100 "])
+@pytest.mark.parametrize("name", ["", "h1000", "0xh100", "8xh100-8", "x", "8x", "16xh100", "v5e-512", "h100 "])
 def test_what_is_no_target_is_refused(name):
     with pytest.raises(UserError, match="target"):
         find_target(name)
