@@ -37,8 +37,9 @@ class Accelerator(NamedTuple):
     """Bytes per second that a device sends in a ring of the devices of a machine or slice."""
     dollars: float | None
     """Price of one device for one hour, on demand; None if no price could be found."""
-    share: float
-    """Fraction of the peak that a training step of base reaches on one, as `benchmarks.roofline base` predicts it."""
+    shares: dict[int, float]
+    """Fraction of the peak that a training step of base reaches on so many, as `benchmarks.roofline base` predicts it.
+    The batch is the same on all of them together: on eight, each has so little to do that it reaches less."""
     measured: str
     source: str
     """Source of the peaks."""
@@ -77,7 +78,7 @@ ACCELERATORS = {
         Accelerator(
             "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
             memory=84.9e9, bandwidth=3.0e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=3.00, share=0.30,
+            dollars=3.00, shares={1: 0.30, 8: 0.11},
             measured="bandwidth and matmul rate on one; overhead fitted to steps of base (57.1 ms) and big (116.2 ms), "
             "network by the datasheet",
             source="nvidia.com, H100 datasheet",
@@ -85,21 +86,21 @@ ACCELERATORS = {
         Accelerator(
             "h200", "NVIDIA H200 SXM 141 GB", "cuda", _HOPPER.format(bandwidth=4800000000000, memory=150754820096),
             memory=150.7e9, bandwidth=4.3e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=4.00, share=0.32,
+            dollars=4.00, shares={1: 0.32},
             measured="nothing: bandwidth by the datasheet and the H100's share of its own, the rest as an H100",
             source="nvidia.com, H200 datasheet",
         ),
         Accelerator(
             "a100", "NVIDIA A100 SXM 80 GB", "cuda", _AMPERE,
             memory=85.9e9, bandwidth=1.83e12, peak=312e12, matmul_rate=191e12, overhead=4.2e-6, network=300e9,
-            dollars=1.30, share=0.39,
+            dollars=1.30, shares={1: 0.39, 8: 0.20},
             measured="nothing: the datasheet's peaks, times the H100's share of its own",
             source="nvidia.com, A100 80 GB datasheet",
         ),
         Accelerator(
             "v5e", "TPU v5e", "tpu", "v5e",
             memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=100e9,
-            dollars=None, share=0.27,
+            dollars=None, shares={8: 0.20},
             measured="nothing: the compiler's estimate of the cycles, the H100's share of its own bandwidth, and two "
             "of the four links of 50 GB/s, as of a ring in a slice that is no torus",
             source="docs.cloud.google.com/tpu/docs/v5e", clock=1.5e9,
@@ -130,12 +131,6 @@ class Machine(NamedTuple):
 PAPER = Machine("8 x P100, as base had", 8, 10.6e12, None, 0.28)
 
 
-def machine_of(name: str) -> Machine:
-    """Returns the machine that a name such as "8xh100" stands for, as in `find_target`."""
-    accelerator, count = find_target(name)
-    return Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars, accelerator.share)
-
-
 def find_target(name: str) -> tuple[Accelerator, int]:
     """Returns the device and the number of devices that "h100", "8xh100" or "v5e-8" stand for.
 
@@ -154,5 +149,12 @@ def find_target(name: str) -> tuple[Accelerator, int]:
     return accelerator, count
 
 
-MACHINES = (PAPER, *map(machine_of, ("a100", "8xa100", "h100", "8xh100", "h200", "v5e-8")))
+MACHINES = (
+    PAPER,
+    *(
+        Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars, share)
+        for accelerator in ACCELERATORS.values()
+        for count, share in accelerator.shares.items()
+    ),
+)
 """The machines for which `plan` estimates the hours."""
