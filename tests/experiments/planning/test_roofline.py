@@ -3,11 +3,14 @@
 import lzma
 from pathlib import Path
 
+import jax
 import pytest
 
+from data.batching import Shape
+from experiments import EXPERIMENTS
 from experiments.planning.accelerators import ACCELERATORS, find_target
 from experiments.planning.hlo import Program, bytes_of
-from experiments.planning.on_target import network_of, step_seconds
+from experiments.planning.on_target import network_of, on_target, step_seconds
 from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
 from transformer.config import UserError
 
@@ -283,6 +286,25 @@ def test_targets_are_named_as_people_name_them(name, found):
 def test_what_is_no_target_is_refused(name):
     with pytest.raises(UserError, match="target"):
         find_target(name)
+
+
+def test_what_does_not_fit_is_said_and_not_predicted(monkeypatch):
+    def lines(compiled):
+        monkeypatch.setattr("experiments.planning.on_target.compile_for", compiled)
+        return "\n".join(on_target(EXPERIMENTS["wmt14-en-de-base"], Shape(168, 144, 144), 0.95, "h100"))
+
+    def refuses(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.")
+
+    def breaks(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: it broke")
+
+    assert "DOES NOT FIT" in lines(refuses) and "step" not in lines(refuses)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="it broke"):
+        lines(breaks)
+    monkeypatch.setattr("experiments.planning.on_target.memory_of", lambda compiled: 70e9)
+    told = lines(lambda *_: None)  # more than JAX uses, though less than there is
+    assert "70.00 GB per device, exact, of the 64 GB that JAX uses of 85 GB" in told and "DOES NOT FIT" in told
 
 
 @pytest.mark.skipif(not MEASURED.is_dir(), reason="the measurements are not here")
