@@ -68,7 +68,6 @@ def test_sharded_parameters_are_gathered_and_their_gradients_scattered(target):
     # is gathered in float32 for the lookup and in bfloat16 for the loss.
     weights = 2 * (PARAMETERS - TABLE)
     assert 7 / 8 * weights < sent["all-gather"] < 7 / 8 * (2 * weights + 6 * TABLE) * 1.02
-    assert "collective-permute" not in sent
     if target == "v5e-8":
         assert sent["reduce-scatter"] > 0
 
