@@ -5,11 +5,12 @@
 
 needs JAX's plugins for both platforms (docs/scaling.md) and takes about an hour; with words, only the cases whose name
 has all of them. A case fails if it does not compile, does not fit into a device's memory, or has an array that the
-compiler can only reshard by giving all of it to every device (a full rematerialization). Each row is printed as soon as
-it is known, and all of them are written to results/check-targets.json.
+compiler can only reshard by giving all of it to every device (a full rematerialization). Each row is printed, and added
+to results/check-targets.json, as soon as it is known. What that record knows of the same commit is not compiled again.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from benchmarks.timing import RESULTS
 from benchmarks.train import SIZES
 from data.batching import Shape
-from experiments.evaluation.records import origin, write_record
+from experiments.evaluation.records import commit, origin, read_record, write_record
 from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for, devices_of, tracing_on
 from experiments.planning.hlo import Program
@@ -33,8 +34,13 @@ from experiments.translator import compiled_search, without_kernels
 from transformer.config import DecodeConfig, Experiment, MeshConfig, UserError
 from transformer.train import graph_of, init_params
 
+RECORD = RESULTS / "check-targets.json"
 WIDTH, SENTENCES, LONGEST = 144, 64, 48
 """Token slots of a row in training; sentences of a batch and their tokens in decoding."""
+
+
+WARNINGS = {"TPU_STDERR_LOG_LEVEL": "1"}
+"""In the environment, makes a TPU's compiler write its warnings to stderr, as the others do."""
 
 
 class Case(NamedTuple):
@@ -74,24 +80,36 @@ def main(words: list[str]) -> int:
         print(json.dumps(facts_of(next(case for case in cases() if case.name == words[1]))))
         return 0
     chosen = [case for case in cases() if all(word in case.name.split() for word in words)]
-    rows: list[dict[str, Any]] = []
-    print(f"{'program':40} {'GB per device':>14} {'step':>9}  collectives (MB per device)", flush=True)
+    rows = known_rows()
+    print(f"{'program':40} {'GB per device':>14} {'step':>9}  collectives (MB that each device sends)", flush=True)
     for case in chosen:
-        start = time.monotonic()
-        rows.append({"case": case.name} | checked(case) | {"seconds to compile": round(time.monotonic() - start)})
-        print(line_of(rows[-1]), flush=True)
-    if not words:
-        write_record(RESULTS / "check-targets.json", {"benchmark": "check-targets", "cases": rows, **origin()})
-    failed = sum("error" in row for row in rows)
-    print(f"{len(rows) - failed} of {len(rows)} compile and fit")
-    return int(failed > 0 or not rows)
+        if case.name not in rows:
+            start = time.monotonic()
+            row = {"case": case.name} | checked(case) | {"seconds to compile": round(time.monotonic() - start)}
+            rows[case.name] = row
+        found = [rows[case.name] for case in cases() if case.name in rows]
+        write_record(RECORD, {"benchmark": "check-targets", "cases": found, **origin()})
+        print(line_of(rows[case.name]), flush=True)
+    failed = sum("error" in rows[case.name] for case in chosen)
+    print(f"{len(chosen) - failed} of {len(chosen)} compile and fit")
+    return int(failed > 0 or not chosen)
+
+
+def known_rows() -> dict[str, dict[str, Any]]:
+    """The rows of the record that did not fail, by their case, if it is of this commit, without changes."""
+    now = commit()
+    if not RECORD.is_file() or now == "unknown" or now.endswith("-dirty"):
+        return {}
+    record = read_record(RECORD)
+    if record["commit"] != now:
+        return {}
+    return {row["case"]: row for row in record["cases"] if "error" not in row}
 
 
 def checked(case: Case) -> dict[str, Any]:
     """The facts of a case, from a process of its own: the compiler writes its warnings to that process's stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.check_targets", "--one", case.name], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "benchmarks.check_targets", "--one", case.name]
+    done = subprocess.run(command, env=os.environ | WARNINGS, capture_output=True, text=True)
     if done.returncode:
         return {"error": (done.stderr.strip() or "no message").splitlines()[-1]}
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -111,14 +129,15 @@ def facts_of(case: Case) -> dict[str, Any]:
     else:
         compiled = compile_for(replace(experiment, mesh=case.mesh), Shape(case.rows, WIDTH, WIDTH), target, count)
     kernels = Program(compiled.as_text()).kernels()
-    network = network_of(kernels, target, count)
+    network = network_of(kernels, target)
     return {
         "bytes": memory_of(compiled),
-        "memory": target.memory,
+        "memory": target.usable,
         # The compiler does not know how often the loops of a search run.
         "milliseconds": 1e3 * step_seconds(kernels, network, target) if case.mesh else None,
-        "collectives": dict(network.kinds),
-        "network bytes": network.bytes,
+        "collectives": str(network),
+        "network milliseconds": 1e3 * network.seconds,
+        "network milliseconds hidden": 1e3 * network.hidden,
     }
 
 
@@ -140,12 +159,10 @@ def line_of(row: dict[str, Any]) -> str:
     """A row of the table."""
     if "bytes" not in row:
         return f"{row['case']:40} FAILS: {row['error']}"
-    kinds = ", ".join(f"{count} {kind}" for kind, count in row["collectives"].items()) or "none"
-    moved = f" ({row['network bytes'] / 1e6:,.0f})" if row["collectives"] else ""
     memory = f"{row['bytes'] / 1e9:.2f} of {row['memory'] / 1e9:.0f}"
     step = "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f} ms"
     failure = f"  FAILS: {row['error']}" if "error" in row else ""
-    return f"{row['case']:40} {memory:>14} {step:>9}  {kinds}{moved}{failure}"
+    return f"{row['case']:40} {memory:>14} {step:>9}  {row['collectives']}{failure}"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from data.batching import Shape
 from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for
 from experiments.planning.hlo import Kernel, Program
+from experiments.planning.on_target import network_of, step_seconds
 from experiments.planning.roofline import by_part, cost_of, direction_of, line_of, part_of, seconds_of
 from experiments.training.memory import memory_of
 from transformer.config import UserError
@@ -86,14 +87,15 @@ def print_step(
 ) -> None:
     """The whole step, where the model itself needs so many operations for each device."""
     cost = cost_of(kernels, target)
-    rate = flops / cost.seconds
+    seconds = step_seconds(kernels, network_of(kernels, target), target)
+    rate = flops / seconds
     print(f"\npredicted step on {count} x {target.label} ({target.measured}):")
     print(f"  {cost.kernels:,} kernels, {cost.bytes / 1e9:.1f} GB, {cost.flops / 1e12:.2f} TFLOP a device")
-    print(f"  {cost.seconds * 1e3:.1f} ms, {tokens / cost.seconds:,.0f} target tokens/s")
+    print(f"  {seconds * 1e3:.1f} ms, {tokens / seconds:,.0f} target tokens/s")
     share = rate / target.matmul_rate
     print(f"  {rate / 1e12:.0f} TFLOP/s, {share:.0%} of the rate of a large matmul; recomputation not counted")
     if memory is not None:
-        print(f"  {memory / 1e9:.2f} GB of memory of {target.memory / 1e9:.0f}, exact")
+        print(f"  {memory / 1e9:.2f} GB of memory of {target.usable / 1e9:.0f}, exact")
 
 
 def read_text(path: Path) -> str:

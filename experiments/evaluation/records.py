@@ -28,6 +28,9 @@ from transformer.model import count_parameters
 RESULTS = Path(__file__).parents[1] / "results"
 """The published records, which are distributed with the code."""
 
+RECORDS = ("experiments/results", "benchmarks/results")
+"""The folders of a checkout that contain records."""
+
 
 def results_folder() -> Path:
     """Returns the folder for new records and tables: the published one in a checkout of this code, else ./results."""
@@ -133,13 +136,20 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Returns the commit of this code, with the suffix "-dirty" if files differ; "unknown" outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Returns the commit of this code, with the suffix "-dirty" if files differ; "unknown" outside a checkout.
+
+    Records are no code: those that a run writes do not make the next one's dirty.
+    """
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*"]
+    differs = ["git", "diff", "--quiet", "HEAD", "--", ":/", *(f":(top,exclude){folder}" for folder in RECORDS)]
+    here = Path(__file__).parent
     try:
-        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
+        found = subprocess.run(describe, cwd=here, capture_output=True, check=True)
+        dirty = subprocess.run(differs, cwd=here, capture_output=True).returncode != 0
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return result.stdout.decode("ascii").strip()  # only stdout: messages on stderr may be in any language and encoding
+    # Only stdout: messages on stderr may be in any language and encoding.
+    return found.stdout.decode("ascii").strip() + ("-dirty" if dirty else "")
 
 
 def outputs_of(record: Path) -> Path:

@@ -34,14 +34,27 @@ class Accelerator(NamedTuple):
     overhead: float
     """Seconds per kernel in addition to its bytes and operations: launch, ramp-up and tail."""
     network: float
-    """Bytes per second that a device sends to the others of its machine, in one direction."""
+    """Bytes per second that a device sends in a ring of the devices of a machine or slice."""
     dollars: float | None
     """Price of one device for one hour, on demand; None if no price could be found."""
-    share: float
-    """Fraction of the peak that a training step of base reaches on one, as `benchmarks.roofline base` predicts it."""
+    shares: dict[int, float]
+    """Fraction of the peak that a training step of base reaches on so many, as `benchmarks.roofline base` predicts it.
+    The batch is the same on all of them together: on eight, each has so little to do that it reaches less."""
     measured: str
     source: str
     """Source of the peaks."""
+    clock: float | None = None
+    """Cycles per second, for a TPU, whose compiler estimates the cycles of each kernel."""
+
+    @property
+    def most(self) -> int:
+        """Devices of the largest machine or slice. A network between machines is not part of any prediction."""
+        return 8 if self.platform == "cuda" else 256
+
+    @property
+    def usable(self) -> float:
+        """Bytes that JAX lets a program use: by default three quarters of a GPU's memory."""
+        return self.memory * (0.75 if self.platform == "cuda" else 1.0)
 
 
 _HOPPER = (
@@ -65,30 +78,32 @@ ACCELERATORS = {
         Accelerator(
             "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
             memory=84.9e9, bandwidth=3.0e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=3.00, share=0.30,
-            measured="bandwidth and matmul rate on one; overhead fitted to a step of base (57.1 ms) and big (116.2 ms)",
+            dollars=3.00, shares={1: 0.30, 8: 0.11},
+            measured="bandwidth and matmul rate on one; overhead fitted to steps of base (57.1 ms) and big (116.2 ms), "
+            "network by the datasheet",
             source="nvidia.com, H100 datasheet",
         ),
         Accelerator(
             "h200", "NVIDIA H200 SXM 141 GB", "cuda", _HOPPER.format(bandwidth=4800000000000, memory=150754820096),
             memory=150.7e9, bandwidth=4.3e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=4.00, share=0.32,
+            dollars=4.00, shares={1: 0.32},
             measured="nothing: bandwidth by the datasheet and the H100's share of its own, the rest as an H100",
             source="nvidia.com, H200 datasheet",
         ),
         Accelerator(
             "a100", "NVIDIA A100 SXM 80 GB", "cuda", _AMPERE,
             memory=85.9e9, bandwidth=1.83e12, peak=312e12, matmul_rate=191e12, overhead=4.2e-6, network=300e9,
-            dollars=1.30, share=0.39,
+            dollars=1.30, shares={1: 0.39, 8: 0.20},
             measured="nothing: the datasheet's peaks, times the H100's share of its own",
             source="nvidia.com, A100 80 GB datasheet",
         ),
         Accelerator(
             "v5e", "TPU v5e", "tpu", "v5e",
-            memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=200e9,
-            dollars=None, share=0.27,
-            measured="nothing: the maker's peaks, times the H100's share of its own",
-            source="docs.cloud.google.com/tpu/docs/v5e",
+            memory=16e9, bandwidth=0.73e12, peak=197e12, matmul_rate=120e12, overhead=1e-6, network=100e9,
+            dollars=None, shares={8: 0.20},
+            measured="nothing: the compiler's estimate of the cycles, the H100's share of its own bandwidth, and two "
+            "of the four links of 50 GB/s, as of a ring in a slice that is no torus",
+            source="docs.cloud.google.com/tpu/docs/v5e", clock=1.5e9,
         ),
     )
 }  # fmt: skip
@@ -116,12 +131,6 @@ class Machine(NamedTuple):
 PAPER = Machine("8 x P100, as base had", 8, 10.6e12, None, 0.28)
 
 
-def machine_of(name: str) -> Machine:
-    """Returns the machine that a name such as "8xh100" stands for, as in `find_target`."""
-    accelerator, count = find_target(name)
-    return Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars, accelerator.share)
-
-
 def find_target(name: str) -> tuple[Accelerator, int]:
     """Returns the device and the number of devices that "h100", "8xh100" or "v5e-8" stand for.
 
@@ -131,10 +140,21 @@ def find_target(name: str) -> tuple[Accelerator, int]:
     if found is None or found[2] not in ACCELERATORS or (found[1] and found[3]):
         raise UserError(f"unknown target {name!r}; there are: {', '.join(ACCELERATORS)}, and 8xh100, v5e-8 for several")
     count = int(found[1] or found[3] or 1)
-    if count < 1 or count > 1024:
-        raise UserError(f"a target has from 1 to 1,024 devices, not {count}")
-    return ACCELERATORS[found[2]], count
+    accelerator = ACCELERATORS[found[2]]
+    if not 1 <= count <= accelerator.most:
+        raise UserError(
+            f"a target is one machine or slice, of 1 to {accelerator.most} devices of the kind {accelerator.name}: "
+            f"there is none of {count}"
+        )
+    return accelerator, count
 
 
-MACHINES = (PAPER, *map(machine_of, ("a100", "8xa100", "h100", "8xh100", "h200", "v5e-8")))
+MACHINES = (
+    PAPER,
+    *(
+        Machine(f"{count} x {accelerator.label}", count, accelerator.peak, accelerator.dollars, share)
+        for accelerator in ACCELERATORS.values()
+        for count, share in accelerator.shares.items()
+    ),
+)
 """The machines for which `plan` estimates the hours."""

@@ -28,6 +28,8 @@ def devices_of(target: Accelerator, count: int) -> list[Any]:
     try:
         if target.platform == "tpu":
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the metadata server exists only on TPU hosts
+            # Nothing runs, so no process needs the chips to itself: several may compile at the same time.
+            os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
             if count not in _TPU_GRIDS:
                 raise UserError(f"{target.name} has slices of {', '.join(map(str, _TPU_GRIDS))}, not of {count}")
             grid = f"{target.description}:{_TPU_GRIDS[count]}"

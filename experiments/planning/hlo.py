@@ -28,6 +28,8 @@ _FREE = {
 STATED_FLOPS = r'serialized_metadata = "\{\\22flops\\22: \\22(\d+)'
 """Of a kernel of transformer/kernels: what it computes, in its own words, since XLA does not look into it."""
 
+CUSTOM_CALL = r'custom_call_target="(\w+)"'
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -66,11 +68,15 @@ class Kernel(NamedTuple):
     frames: tuple["Frame", ...]
     """The Python call stack that produced it, innermost first; empty if the compiler added the operation."""
     network_bytes: float = 0.0
-    """For a collective: bytes to transfer, the size of its result or of its operand, whichever is larger."""
+    """For a collective: bytes that each device sends, summed over these executions."""
     done: int | None = None
     """For an asynchronous collective: number of kernels started before the program waits for the result."""
     is_own: bool = False
     """Whether it is one of transformer/kernels and not the compiler's or a library's."""
+    cycles: float = 0.0
+    """Clock cycles of these executions as a TPU's compiler estimates them; 0 if it does not."""
+    is_aside: bool = False
+    """Whether a TPU does it beside other kernels: arithmetic with scalars, or an asynchronous copy."""
 
 
 class Frame(NamedTuple):
@@ -81,14 +87,14 @@ class Frame(NamedTuple):
     line: int
 
 
-def bytes_of(shape: str) -> float:
+def bytes_of(shape: str, on_chip: bool = False) -> float:
     """Returns the size in bytes of an array, or of a tuple of arrays, in the device's main memory.
 
-    What a TPU keeps on the chip, in memory space 1, is not counted.
+    What a TPU keeps on the chip, in memory space 1, is only counted with `on_chip`.
     """
     total = 0.0
     for kind, dims, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
-        if not layout.endswith("S(1)}"):
+        if on_chip or not layout.endswith("S(1)}"):
             total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
     return total
 
@@ -106,6 +112,10 @@ class Program:
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
         self._frames_text = text[: text.find("\nENTRY")] if "\nENTRY" in text else ""
+        header = text.partition("\n")[0]
+        counts = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", header)
+        self.devices = math.prod(map(int, counts))
+        """Number of devices that the program runs on."""
         current: dict[str, Instruction] | None = None
         for line in text.splitlines():
             if not line.startswith(" "):
@@ -158,7 +168,7 @@ class Program:
                 if (position := started.pop(kernel.name, None)) is not None:
                     found[position] = found[position]._replace(done=len(found))
                 continue
-            if kernel.network_bytes and kernel.opcode.endswith("-start"):
+            if kernel.opcode.removesuffix("-start") in COLLECTIVES and kernel.opcode.endswith("-start"):
                 started[kernel.name] = len(found)
             found.append(kernel)
         return found
@@ -175,9 +185,13 @@ class Program:
             if opcode in ("fusion-start", "copy-start", "slice-start"):
                 # Their shape is a tuple, with the result as its first element (copies) or its second.
                 parts = _parts_of(instruction.shape)
-                instruction = instruction._replace(shape=parts[0] if opcode == "copy-start" else parts[1])
-                instruction = instruction._replace(opcode=opcode.removesuffix("-start"))
-            if opcode == "while":
+                whole = instruction._replace(
+                    shape=parts[0] if opcode == "copy-start" else parts[1], opcode=opcode.removesuffix("-start")
+                )
+                yield self._kernel(whole, instructions, times)._replace(is_aside=opcode != "fusion-start")
+            elif opcode == "fusion" and (inner := self._collective_in(instruction)):
+                yield from self._fused_collective(instruction, inner, instructions, times)
+            elif opcode == "while":
                 body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)
                 assert body
                 yield from self._kernels(body[1], times * self._trips(instruction))
@@ -188,11 +202,56 @@ class Program:
                 yield from self._kernels(instruction.called[0], times)
             elif opcode == "async-start" and instruction.called:
                 for kernel in self._kernels(instruction.called[0], times):
-                    is_collective = kernel.network_bytes > 0
+                    is_collective = kernel.opcode in COLLECTIVES
                     opcode = f"{kernel.opcode}-start" if is_collective else kernel.opcode
                     yield kernel._replace(name=instruction.name if is_collective else kernel.name, opcode=opcode)
             else:
                 yield self._kernel(instruction, instructions, times)
+
+    def _collective_in(self, fusion: Instruction) -> Instruction | None:
+        """Returns the collective that a fusion of a TPU contains, if it does."""
+        inside = self.computations[fusion.called[0]].values()
+        return next((one for one in inside if one.opcode in COLLECTIVES), None)
+
+    def _fused_collective(
+        self, fusion: Instruction, collective: Instruction, around: dict[str, Instruction], times: int
+    ) -> Iterator[Kernel]:
+        """Yields the kernels of a fusion with a collective in it.
+
+        A TPU's compiler writes an asynchronous collective as two fusions, one to start it and one to wait for it, and
+        repeats it, with the same channel, in each matmul's fusion during which it is under way. It writes a
+        reduce-scatter as the fusion of an all-reduce with the slices that the device keeps.
+        """
+        inside = self.computations[fusion.called[0]]
+        targets = {found[1] for one in inside.values() if (found := re.search(CUSTOM_CALL, one.attributes))}
+        channel = re.search(r"channel_id=(\d+)", collective.attributes)
+        name = f"channel {channel[1]}" if channel else fusion.name
+        if "AsyncCollectiveDone" in targets:
+            yield Kernel(name, "all-gather-done", times, 0.0, 0.0, "", ())
+        elif "AsyncCollectiveStart" in targets:
+            started = self._kernel(collective, inside, times)
+            yield started._replace(name=name, opcode=f"{collective.opcode}-start")
+        elif fusion.called[0].startswith("async_collective_fusion"):
+            yield self._kernel(fusion, around, times)
+        else:
+            kernel = self._kernel(collective, inside, times)
+            if collective.opcode == "all-reduce" and any(one.opcode == "dynamic-slice" for one in inside.values()):
+                kernel = kernel._replace(opcode="reduce-scatter", network_bytes=kernel.network_bytes / 2)
+            yield kernel._replace(name=fusion.name)
+
+    def _sent(self, collective: Instruction, operands: list[str]) -> float:
+        """Returns the bytes that each device sends in a collective, whose arrays may be anywhere on the device.
+
+        In a ring of n devices, each passes on (n - 1) / n of the whole array, and in an all-reduce twice.
+        """
+        kind = collective.opcode.removesuffix("-start")
+        given = sum(bytes_of(shape, on_chip=True) for shape in operands)
+        if kind == "collective-permute":
+            return given
+        result = bytes_of(collective.shape, on_chip=True)
+        whole = max(given, result - (given if collective.opcode.endswith("-start") else 0))
+        group = _group_size(collective.attributes) or self.devices
+        return (2 if kind == "all-reduce" else 1) * (group - 1) / group * whole
 
     def _trips(self, loop: Instruction) -> int:
         """Returns the trip count of a while loop: as the compiler states it, or the limit of its counter, or 1."""
@@ -213,7 +272,8 @@ class Program:
         # The results of a library call include its workspace, an array of bytes: do not count it.
         shape = re.sub(r"s8\[\d+\]", "", instruction.shape) if opcode == "custom-call" else instruction.shape
         written = bytes_of(shape)
-        read = sum(bytes_of(around[name].shape) for name in instruction.operands if name in around)
+        operands = [around[name].shape for name in instruction.operands if name in around]
+        read = sum(map(bytes_of, operands))
         network = 0.0
         if opcode == "fusion":
             read, written = self._fusion_bytes(instruction, around)
@@ -222,8 +282,9 @@ class Program:
         elif opcode == "dynamic-update-slice":
             read = written = bytes_of(around[instruction.operands[1]].shape)
         elif opcode.removesuffix("-start") in COLLECTIVES:
-            network = max(read, bytes_of(instruction.shape) - (read if opcode.endswith("-start") else 0))
-            written = network
+            network = self._sent(instruction, operands)
+            written = max(read, written - (read if opcode.endswith("-start") else 0))
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
         return Kernel(
             instruction.name,
             opcode,
@@ -236,6 +297,8 @@ class Program:
             is_own=bool(
                 re.search(r'custom_call_target="(__gpu\$xla\.gpu\.triton|triton_kernel_call)', instruction.attributes)
             ),
+            cycles=times * float(cycles[1]) if cycles else 0.0,
+            is_aside=not any(re.search(r"\[\d", part) for part in (instruction.shape, *operands)),
         )
 
     def _fusion_bytes(self, fusion: Instruction, around: dict[str, Instruction]) -> tuple[float, float]:
@@ -345,6 +408,19 @@ def _instruction(line: str) -> Instruction | None:
         word.split()[-1] for word in inside.split(", ") if word.strip()
     )
     return Instruction(head[2], shape, opcode, operands, attributes, bool(head[1]))
+
+
+def _group_size(attributes: str) -> int | None:
+    """Returns the number of devices among which a collective runs, in each of the ways of writing it; None for all."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):  # {{0,1},{2,3}}
+        return listed[1].count(",") + 1
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):  # [2,2]<=[4]: 2 groups of 2
+        return int(counted[1])
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes):  # mesh['x'=2,'y'=2] {'y'}
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return None
 
 
 def _parts_of(shape: str) -> list[str]:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
+
 from data.batching import Shape
 from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for
@@ -21,12 +23,17 @@ class Network(NamedTuple):
     """The collectives of a step."""
 
     kinds: Counter[str]
-    """How many of each: "all-reduce, asynchronous" and so on."""
-    bytes: float
+    """How many of each: "asynchronous all-reduce" and so on."""
+    sent: Counter[str]
+    """Bytes that each device sends in those of each kind."""
     seconds: float
     """If nothing else ran meanwhile."""
     hidden: float
     """Seconds of these during which, by the compiler's schedule, the device computes."""
+
+    def __str__(self) -> str:
+        kinds = (f"{count} {kind} ({self.sent[kind] / 1e6:,.0f} MB)" for kind, count in self.kinds.items())
+        return ", ".join(kinds) or "none"
 
 
 def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> Iterator[str]:
@@ -41,22 +48,29 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
         UserError: an unknown target, a mesh that it cannot have, or no compiler for it.
     """
     target, count = find_target(name)
-    compiled = compile_for(experiment, shape, target, count)
     yield f"target        {count} x {target.label}: compiled for it, not run on it"
+    remedy = "use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
+    try:
+        compiled = compile_for(experiment, shape, target, count)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        yield f"  IT DOES NOT FIT, says its compiler: {remedy}"
+        return
     needed = memory_of(compiled)
-    yield f"  memory      {needed / 1e9:.2f} GB of {target.memory / 1e9:.0f} GB per device, exact"
-    if needed > target.memory:
-        yield "  IT DOES NOT FIT: use a smaller --data.batch-tokens, a larger --train.accumulate, or --mesh.fsdp"
+    part = "" if target.usable == target.memory else f" that JAX uses of {target.memory / 1e9:.0f} GB"
+    yield f"  memory      {needed / 1e9:.2f} GB per device, exact, of the {target.usable / 1e9:.0f} GB{part}"
+    if needed > target.usable:
+        yield f"  IT DOES NOT FIT: {remedy}"
         return
     kernels = Program(compiled.as_text()).kernels()
-    network = network_of(kernels, target, count)
+    network = network_of(kernels, target)
     step = step_seconds(kernels, network, target)
     tokens = shape.rows * shape.target * fill
     yield f"  step        {step * 1e3:.1f} ms, {tokens / step:,.0f} target tokens/s: an estimate"
     if network.kinds:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in network.kinds.items())
         share = network.hidden / network.seconds if network.seconds else 1.0
-        yield f"  network     {kinds}: {network.bytes / 1e6:,.0f} MB per device and step"
+        yield f"  network     {network}, sent by each device in a step"
         yield (
             f"              {network.seconds * 1e3:.1f} ms at {target.network / 1e9:.0f} GB/s, "
             f"of which {share:.0%} overlap with computation"
@@ -69,25 +83,42 @@ def on_target(experiment: Experiment, shape: Shape, fill: float, name: str) -> I
 
 def step_seconds(kernels: list[Kernel], network: Network, target: Accelerator) -> float:
     """Seconds of a step: its kernels, and what they do not hide of its collectives."""
-    computing = sum(seconds_of(kernel, target) for kernel in kernels if not kernel.network_bytes)
+    computing = sum(seconds_of(kernel, target) for kernel in kernels if not kind_of(kernel))
     return computing + network.seconds - network.hidden
 
 
-def network_of(kernels: list[Kernel], target: Accelerator, count: int) -> Network:
-    """Adds up the collectives of a step, and what the schedule has the device compute while each is under way."""
+def network_of(kernels: list[Kernel], target: Accelerator) -> Network:
+    """Adds up the collectives of a step, and how long the schedule has the device compute while they are under way.
+
+    They pass through the network one after the other, in the order in which they start.
+    """
     kinds: Counter[str] = Counter()
-    moved = seconds = hidden = 0.0
-    for position, kernel in enumerate(kernels):
-        if not kernel.network_bytes:
+    sent: Counter[str] = Counter()
+    now = busy_until = seconds = exposed = 0.0
+    awaited: dict[int, float] = {}
+    """When the collectives arrive that the program waits for before the kernel at this position."""
+    for position in range(len(kernels) + 1):
+        wait = max(0.0, awaited.get(position, 0.0) - now)
+        now, exposed = now + wait, exposed + wait
+        if position == len(kernels):
+            break
+        kernel = kernels[position]
+        if not (kind := kind_of(kernel)):
+            now += seconds_of(kernel, target)
             continue
-        kind = next(name for name in COLLECTIVES if name in kernel.opcode)
-        is_async = kernel.done is not None
-        kinds[f"{kind}{', asynchronous' if is_async else ''}"] += kernel.times
-        # A ring passes (n - 1) / n of the array from device to device, for an all-reduce twice.
-        passes = (2 if kind == "all-reduce" else 1) * (count - 1) / count
-        took = passes * kernel.network_bytes / target.network
-        moved, seconds = moved + passes * kernel.network_bytes, seconds + took
-        if is_async:
-            meanwhile = kernels[position + 1 : kernel.done]
-            hidden += min(took, sum(seconds_of(other, target) for other in meanwhile if not other.network_bytes))
-    return Network(kinds, moved, seconds, hidden)
+        took = kernel.network_bytes / target.network
+        busy_until = max(now, busy_until) + took
+        seconds += took
+        if kernel.done is None:
+            now, exposed = busy_until, exposed + busy_until - now
+        else:
+            kind = f"asynchronous {kind}"
+            awaited[kernel.done] = busy_until
+        kinds[kind] += kernel.times
+        sent[kind] += round(kernel.network_bytes)
+    return Network(kinds, sent, seconds, seconds - exposed)
+
+
+def kind_of(kernel: Kernel) -> str | None:
+    """Returns which collective a kernel is; None if it is none."""
+    return next((name for name in COLLECTIVES if kernel.opcode.removesuffix("-start") == name), None)

@@ -1,8 +1,9 @@
 """Estimates the time of a compiled program on a target: for each kernel, that of its bytes or of its operations.
 
 A kernel that moves b bytes and computes f operations in matrix products takes max(b / bandwidth, f / rate) plus an
-overhead, and kernels run one after the other: the roofline model. `by_part` adds up the times by the parts of the
-paper, such as attention.
+overhead, and kernels run one after the other: the roofline model. For a TPU, whose compiler knows how well a matrix
+product fills the matrix units, its estimate of a kernel's cycles takes the place of f / rate and of the overhead.
+`by_part` adds up the times by the parts of the paper, such as attention.
 """
 
 import re
@@ -53,6 +54,8 @@ class Cost(NamedTuple):
 
 def seconds_of(kernel: Kernel, target: Accelerator) -> float:
     """Returns the time of all executions of a kernel."""
+    if target.clock and (kernel.cycles or kernel.is_aside):
+        return max(kernel.bytes / target.bandwidth, kernel.cycles / target.clock)
     rate = target.matmul_rate * (OWN_SHARE if kernel.is_own else 1)
     return max(kernel.bytes / target.bandwidth, kernel.flops / rate) + kernel.times * target.overhead
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from experiments.evaluation import records
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import RESULTS, outputs_of, read_evaluation, read_record, write_record
 from experiments.translator import Translator
@@ -64,3 +66,26 @@ def test_a_record_that_was_edited_is_refused(tmp_path):
     path.write_text(path.read_text(encoding="utf-8").replace("27.3", "28.4"), encoding="utf-8")
     with pytest.raises(UserError, match=r"record\.json was edited"):
         read_record(path)
+
+
+def test_new_records_do_not_make_the_code_of_the_next_one_dirty(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    code, record = tmp_path / "experiments/evaluation/records.py", tmp_path / "benchmarks/results/a.json"
+    for file in (code, record):
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    monkeypatch.setattr(records, "__file__", str(code))
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "first")
+    clean = records.commit()
+    assert len(clean) == 40
+    record.write_text("2")
+    assert records.commit() == clean
+    code.write_text("2")
+    assert records.commit() == f"{clean}-dirty"
+    git("add", ".")
+    assert records.commit() == f"{clean}-dirty"

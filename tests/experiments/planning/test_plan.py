@@ -7,7 +7,7 @@ import pytest
 from data.batching import batch_plan
 from data.dataset import find_prepared, prepare
 from experiments import EXPERIMENTS
-from experiments.planning.accelerators import PAPER, machine_of
+from experiments.planning.accelerators import MACHINES, PAPER
 from experiments.planning.plan import assumed_lengths, plan, text_of
 from experiments.presets.deviations import deviations
 from experiments.training.loop import train
@@ -29,7 +29,12 @@ def test_the_paper_s_machine_takes_the_paper_s_time():
     model = replace(EXPERIMENTS["wmt14-en-de-base"].model, vocab_size=37_000)
     flops = 100_000 * 25_000 * train_flops(model, 28, 28) / 28
     assert PAPER.hours(flops) == pytest.approx(12, rel=0.1)
-    assert machine_of("8xa100").hours(flops) == pytest.approx(machine_of("a100").hours(flops) / 8)
+
+
+def test_eight_devices_that_share_a_batch_are_faster_than_one_but_not_eight_times():
+    hours = {machine.name: machine.hours(1e18) for machine in MACHINES}
+    for name in ("NVIDIA A100 SXM 80 GB", "NVIDIA H100 SXM 80 GB"):
+        assert hours[f"1 x {name}"] / 8 < hours[f"8 x {name}"] < hours[f"1 x {name}"] / 2
 
 
 def test_assumed_lengths_have_the_paper_s_mean():
