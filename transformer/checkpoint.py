@@ -347,12 +347,24 @@ def checksum(arrays: Any) -> int:
 
 @jax.jit
 def _checksum(arrays: Any) -> Array:
-    total = jnp.zeros((), jnp.uint32)
+    # A model has hundreds of arrays and a dozen shapes: arrays of one shape are compiled as one.
+    alike: dict[tuple[Any, ...], list[tuple[int, Array]]] = {}
     for number, leaf in enumerate(map(jnp.atleast_1d, jax.tree.leaves(arrays))):
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
-        # Odd factors lose no bits, and a different one for each position detects swapped entries.
-        total += jnp.sum(bits * (random_bits(jax.random.key(number), bits.shape) | 1), dtype=jnp.uint32)
-    return total
+        alike.setdefault((leaf.shape, leaf.dtype), []).append((number, leaf))
+    return sum((_checksum_of(members) for members in alike.values()), jnp.zeros((), jnp.uint32))
+
+
+def _checksum_of(members: list[tuple[int, Array]]) -> Array:
+    numbers, leaves = zip(*members, strict=True)
+    bits = jnp.stack([_bits(leaf) for leaf in leaves])
+    keys = jax.vmap(jax.random.key)(jnp.array(numbers))
+    # Odd factors lose no bits, and a different one for each position detects swapped entries.
+    factors = jax.vmap(lambda key: random_bits(key, bits.shape[1:]) | 1)(keys)
+    return jnp.sum(bits * factors, dtype=jnp.uint32)
+
+
+def _bits(leaf: Array) -> Array:
+    return jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
 
 
 def check(arrays: Any, meta: dict[str, Any], name: str) -> None:

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
 from transformer.mesh import AXES, ROW_AXES, platform
-from transformer.train import Batch, TrainState, TrainStep, init_state, make_eval_step, make_train_step
+from transformer.train import Batch, TrainState, TrainStep, init_state, make_eval_steps, make_train_step
 
 ROWS = P(ROW_AXES)
 """Partition spec of a batch [B, S]."""
@@ -129,17 +129,24 @@ def own_rows(rows: int, mesh: Mesh) -> tuple[int, ...]:
 
 
 def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
-    """Puts a batch of `rows` rows on the mesh. `batch` has the `own_rows` of this process; missing rows are PAD."""
-    sharding, own = NamedSharding(mesh, ROWS), own_rows(rows, mesh)
+    """Puts a batch of `rows` rows, or several stacked on a leading axis, on the mesh.
+
+    `batch` has the `own_rows` of this process; missing rows are PAD.
+    """
+    own = own_rows(rows, mesh)
 
     def put(ids: Any) -> Array:
-        def part(place: Any) -> Any:
-            first, last, _ = place[0].indices(rows)
-            start = bisect_left(own, first)
-            there = ids[start : start + last - first]
-            return np.pad(there, ((0, last - first - len(there)), (0, 0)), constant_values=PAD)
+        *stacked, _, width = ids.shape
 
-        return jax.make_array_from_callback((rows, ids.shape[1]), sharding, part)
+        def part(place: Any) -> Any:
+            first, last, _ = place[-2].indices(rows)
+            start = bisect_left(own, first)
+            there = ids[..., start : start + last - first, :]
+            missing = (0, last - first - there.shape[-2])
+            return np.pad(there, (*((0, 0) for _ in stacked), missing, (0, 0)), constant_values=PAD)
+
+        sharding = NamedSharding(mesh, P(*(None for _ in stacked), *ROWS))
+        return jax.make_array_from_callback((*stacked, rows, width), sharding, part)
 
     return {side: put(ids) for side, ids in batch.items()}
 
@@ -153,6 +160,12 @@ def replicated(mesh: Mesh, arrays: Any) -> Any:
 def _gather(mesh: Mesh) -> Any:
     """Cached, so that it is compiled once and not at every validation."""
     return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
+
+
+@jax.jit
+def copied(arrays: Any) -> Any:
+    """Copies on the same devices, which remain when the training step reuses the memory of its state."""
+    return jax.tree.map(jnp.copy, arrays)
 
 
 def init_on(mesh: Mesh, experiment: Experiment) -> TrainState:
@@ -195,9 +208,9 @@ def pjit_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
     return on_mesh(make_train_step(experiment), mesh)
 
 
-def parallel_eval_step(config: ModelConfig, mesh: Mesh) -> Any:
-    """The evaluation step of `make_eval_step`, jitted for arrays on the mesh."""
-    return jax.jit(on_mesh(make_eval_step(config), mesh))
+def parallel_eval_steps(config: ModelConfig, mesh: Mesh) -> Any:
+    """The evaluation steps of `make_eval_steps`, jitted for arrays on the mesh."""
+    return jax.jit(on_mesh(make_eval_steps(config), mesh), out_shardings=NamedSharding(mesh, P()))
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -169,3 +169,13 @@ def make_eval_step(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array
         return batch_loss(nnx.merge(graph, params), batch)
 
     return eval_step
+
+
+def make_eval_steps(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array, Array]]:
+    """Returns `eval_steps(params, batches) -> (sums, counts)`, each [n], of n batches stacked on a leading axis."""
+    eval_step = make_eval_step(config)
+
+    def eval_steps(params: Params, batches: Batch) -> tuple[Array, Array]:
+        return jax.lax.map(lambda batch: eval_step(params, batch), batches)
+
+    return eval_steps

@@ -1,9 +1,9 @@
 """The validation loss: during training, of a checkpoint average, and a comparison of the two."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from data.batching import Batches, BatchPlan, batch_plan
@@ -11,8 +11,8 @@ from data.held_out import held_out
 from data.tokens import Split
 from experiments.translator import Translator
 from transformer.config import Experiment, UserError
-from transformer.parallel import own_rows, padded_rows, parallel_eval_step, put_rows
-from transformer.train import Params, make_eval_step
+from transformer.parallel import own_rows, padded_rows, parallel_eval_steps, put_rows
+from transformer.train import Params, make_eval_steps
 
 
 def make_validation(
@@ -20,17 +20,19 @@ def make_validation(
 ) -> Callable[[Params], float]:
     """Returns the function params -> cross-entropy per token of the validation text, without label smoothing.
 
-    The parameters are on the mesh or, without one, on JAX's default device.
+    One compiled program runs over all batches. The text stays in device memory, with 4 bytes a token: 120 MB for half
+    a million pairs of 30 tokens a side. The parameters are on the mesh or, without one, on JAX's default device.
     """
     model = experiment.model
-    eval_step = parallel_eval_step(model, mesh) if mesh else jax.jit(make_eval_step(model))
+    eval_steps = parallel_eval_steps(model, mesh) if mesh else jax.jit(make_eval_steps(model))
     rows = padded_rows(plan.shape.rows, mesh, parts=1) if mesh else plan.shape.rows
     batches = Batches(dev, plan, own_rows(rows, mesh) if mesh else None)
+    stacked = jax.tree.map(lambda *ids: np.stack(ids), *(batches[i] for i in range(len(plan))))
+    text = put_rows(stacked, mesh, rows) if mesh else jax.device_put(stacked)
 
     def validate(params: Params) -> float:
-        put = partial(put_rows, mesh=mesh, rows=rows) if mesh else dict
-        sums = [eval_step(params, put(batches[i])) for i in range(len(plan))]
-        return float(sum(loss for loss, _ in sums) / sum(count for _, count in sums))
+        losses, counts = jax.device_get(eval_steps(params, text))
+        return float(losses.sum(dtype=np.float64) / counts.sum(dtype=np.float64))
 
     return validate
 

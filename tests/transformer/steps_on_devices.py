@@ -30,12 +30,12 @@ from transformer.parallel import (
     init_on,
     make_mesh,
     padded_rows,
-    parallel_eval_step,
+    parallel_eval_steps,
     parallel_step,
     put_rows,
     total_bytes,
 )
-from transformer.train import init_state, make_eval_step, make_train_step
+from transformer.train import init_state, make_eval_steps, make_train_step
 
 STEPS, ROWS, LENGTH = 20, 14, 16
 
@@ -95,9 +95,10 @@ def run(out: Path, name: str) -> None:
         state, metrics = step(state, put(batch), jax.random.key(0))
         losses.append(float(metrics.loss))
     evaluate = (
-        jax.jit(make_eval_step(EXPERIMENT.model)) if name == "one" else parallel_eval_step(EXPERIMENT.model, mesh)
+        jax.jit(make_eval_steps(EXPERIMENT.model)) if name == "one" else parallel_eval_steps(EXPERIMENT.model, mesh)
     )
-    losses.append(float(evaluate(state.params, put(batches()[0]))[0]))
+    stacked = {side: np.stack([batch[side] for batch in batches()[:3]]) for side in ("source", "target")}
+    losses.append(float(evaluate(state.params, put(stacked))[0].sum()))
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
     np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
 

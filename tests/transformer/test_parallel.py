@@ -22,7 +22,7 @@ from transformer.parallel import (
     divides,
     make_mesh,
     padded_rows,
-    parallel_eval_step,
+    parallel_eval_steps,
     parallel_step,
     state_on,
 )
@@ -77,9 +77,10 @@ def test_kernels_see_only_the_rows_of_their_device():
     """The compiler cannot partition a GPU kernel: outside of shard_map every device would compute the whole batch."""
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model)
     state, batch = state_on(mesh, EXPERIMENT), batch_on(mesh, 8, 16, 16)
+    stacked = jax.tree.map(lambda ids: jax.ShapeDtypeStruct((3, *ids.shape), ids.dtype), batch)
     with kernels_on_cpu():
         for program in (
-            parallel_eval_step(EXPERIMENT.model, mesh).trace(state.params, batch),
+            parallel_eval_steps(EXPERIMENT.model, mesh).trace(state.params, stacked),
             parallel_step(EXPERIMENT, mesh).trace(state, batch, jax.random.key(0)),
         ):
             text = str(program.jaxpr)
