@@ -130,26 +130,28 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                     checkpoints.check()
                 due = step % experiment.train.eval_every == 0 or step == end
                 if due:
-                    with meter.paused():
+                    with meter.paused("validation"):
                         dev_loss = validate(state.params)
-                        dev_ppl = perplexity(dev_loss)
-                        progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
-                        log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
-                        if not math.isfinite(dev_loss):
-                            raise UserError(
-                                f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
-                            )
-                        with meter.saving():
-                            checkpoints.save(state, provenance(experiment, data, origins, step, dev_loss, meter))
+                    dev_ppl = perplexity(dev_loss)
+                    progress.write(step, dev_loss=dev_loss, dev_ppl=dev_ppl)
+                    log(f"step {step}: validation loss {dev_loss:.4f}, perplexity {dev_ppl:.2f} per token")
+                    if not math.isfinite(dev_loss):
+                        raise UserError(
+                            f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
+                        )
+                    with meter.paused("checkpoints"):
+                        checkpoints.save(state, provenance(experiment, data, origins, step, dev_loss, meter))
+                    with meter.paused("translation"):
                         params = replicated(mesh, state.params)
                         if is_first():
                             sample_translations(translator, data, params, step, progress)
                 if preemption.after(step) and step < end:
-                    with meter.paused():
+                    with meter.paused("checkpoints"):
                         if not due:  # save without validating: there may not be enough time
                             checkpoints.save(state, provenance(experiment, data, origins, step, None, meter))
                         checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command resumes from there")
+            report_shares(end, meter, progress)
         except KeyboardInterrupt:
             log(f"interrupted; {last_saved(checkpoints)}")
             raise
@@ -201,6 +203,14 @@ def report(experiment: Experiment, step: int, meter: Meter, progress: Progress, 
     if numbers["skipped"]:
         line += f"  {counted(round(numbers['skipped']), 'non-finite step')} skipped"
     progress.log(line)
+
+
+def report_shares(step: int, meter: Meter, progress: Progress) -> None:
+    """Logs and records what the time of this process was spent on, at the end of a run."""
+    shares = meter.shares()
+    spent = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    progress.log(f"{minutes(meter.process_seconds())} in this process: {spent}")
+    progress.write(step, **{f"{name}_share": share for name, share in shares.items()})
 
 
 def stop_if_broken(experiment: Experiment, step: int, state: TrainState, checkpoints: Checkpoints) -> None:

@@ -84,12 +84,14 @@ class Meter:
         self.step_since: float | None = None
         """When the device started its current step; None before the first step, and while paused."""
         self.at_data = False
+        self.spent = dict.fromkeys(("data", "validation", "checkpoints", "translation"), 0.0)
+        """Seconds since the start during which the loop did not wait for its steps, but for these."""
         self.reset()
 
     def reset(self) -> None:
         """Starts a new reading."""
         self.since, self.tokens, self.steps = time.monotonic(), 0, 0
-        self.data_seconds = self.checkpoint_seconds = 0.0
+        self.spent_before = dict(self.spent)
         self.total: Metrics | None = None
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
@@ -101,7 +103,7 @@ class Meter:
                 batch = next(batches)
             except StopIteration:
                 return
-            self.data_seconds += time.monotonic() - start
+            self.spent["data"] += time.monotonic() - start
             self.at_data = False
             yield batch
 
@@ -139,29 +141,33 @@ class Meter:
             "tokens_per_second": self.tokens / (time.monotonic() - self.since),
             "skipped": skipped,
             "step_seconds": median(self.recent) if self.recent else None,
-            "data_seconds": self.data_seconds / self.steps,
-            "checkpoint_seconds": self.checkpoint_seconds,
+            "data_seconds": (self.spent["data"] - self.spent_before["data"]) / self.steps,
+            "checkpoint_seconds": self.spent["checkpoints"] - self.spent_before["checkpoints"],
         }
         self.reset()
         return numbers
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Excludes the time spent inside, for example on a validation, from the reading."""
+    def paused(self, what: str) -> Iterator[None]:
+        """Excludes the time spent inside from the reading, and counts it as spent on `what` (a key of `spent`)."""
         if self.running is not None:
             jax.block_until_ready(self.running)
             self.running = None
             self._step_done()
         start, self.step_since = time.monotonic(), None
         yield
-        self.since += time.monotonic() - start
+        seconds = time.monotonic() - start
+        self.since += seconds
+        self.spent[what] += seconds
 
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Measures the time during which saving a checkpoint blocks the loop, without writing in the background."""
-        start = time.monotonic()
-        yield
-        self.checkpoint_seconds += time.monotonic() - start
+    def shares(self) -> dict[str, float]:
+        """Returns the fraction of this process's training time spent in steps, and on everything in `spent`.
+
+        A checkpoint counts for as long as it blocks the loop, without its writing in the background.
+        """
+        whole = self.process_seconds()
+        rest = {name: seconds / whole for name, seconds in self.spent.items()}
+        return {"steps": 1.0 - sum(rest.values()), **rest}
 
     def process_seconds(self) -> float:
         """Returns the seconds since this process started to train."""

@@ -45,6 +45,9 @@ def test_a_run_leaves_all_that_was_promised(run, micro):
     assert json.loads(run.config.read_text())["name"] == "micro"
     dev_losses = [row["dev_loss"] for row in rows if "dev_loss" in row]
     assert dev_losses[-1] < dev_losses[0]
+    shares = {name: share for name, share in rows[-1].items() if name.endswith("_share")}
+    assert shares.keys() == {f"{name}_share" for name in ("steps", "data", "validation", "checkpoints", "translation")}
+    assert all(share > 0.0 for share in shares.values()) and sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_compilations_are_announced_and_held(micro, tmp_path):
@@ -255,6 +258,20 @@ def test_meter_counts_over_processes():
     numbers = meter.read()
     assert numbers["loss"] == 2.0 and numbers["skipped"] == 1.0
     assert meter.target_tokens == 56 and 100 <= meter.seconds() < 160
+
+
+def test_meter_divides_the_time_among_what_it_was_spent_on():
+    meter = Meter(seconds=100.0, target_tokens=0)
+    assert list(meter.waiting(iter([1, 2]))) == [1, 2]
+    meter.add(Metrics(*map(np.float32, (6.0, 3.0, 0.0))), tokens=3)
+    with meter.paused("validation"):
+        time.sleep(0.02)
+    with meter.paused("checkpoints"):
+        time.sleep(0.01)
+    assert meter.read()["checkpoint_seconds"] >= 0.01 and meter.spent["validation"] >= 0.02
+    shares = meter.shares()
+    assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) >= 0.0
+    assert shares["translation"] == 0.0 and shares["validation"] > 0.0 and shares["checkpoints"] > 0.0
 
 
 def test_a_half_written_last_line_of_metrics_is_dropped(tmp_path):
