@@ -140,9 +140,9 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         once_more = jax.lax.optimization_barrier if platform() == "gpu" else lambda opt_state: opt_state
         tried, _ = update(grads, state.params, once_more(state.opt_state))
         squares = jax.tree.map(lambda g, p: jnp.sum(g * g + p * p), grads, tried)
-        # Not sum(leaves), a chain of additions: XLA would repeat it in each of the kernels that write a parameter, and
-        # compile it as often, which is most of the time to compile.
-        finite = jnp.isfinite(jnp.stack([loss, *jax.tree.leaves(squares)])).all()
+        # Reduced from an array: XLA would repeat a chain of additions in each of the kernels that write a parameter,
+        # and compile it as often, which takes longer than everything else on a CPU.
+        finite = jnp.isfinite(jnp.stack([loss, sum(jax.tree.leaves(squares))])).all()
         params, opt_state = update(grads, state.params, state.opt_state)
 
         def keep(new: Any, old: Any) -> Any:
