@@ -38,7 +38,6 @@ RECORD = RESULTS / "check-targets.json"
 WIDTH, SENTENCES, LONGEST = 144, 64, 48
 """Token slots of a row in training; sentences of a batch and their tokens in decoding."""
 
-
 WARNINGS = {"TPU_STDERR_LOG_LEVEL": "1"}
 """In the environment, makes a TPU's compiler write its warnings to stderr, as the others do."""
 
@@ -87,8 +86,8 @@ def main(words: list[str]) -> int:
             start = time.monotonic()
             row = {"case": case.name} | checked(case) | {"seconds to compile": round(time.monotonic() - start)}
             rows[case.name] = row
-        found = [rows[case.name] for case in cases() if case.name in rows]
-        write_record(RECORD, {"benchmark": "check-targets", "cases": found, **origin()})
+            found = [rows[case.name] for case in cases() if case.name in rows]
+            write_record(RECORD, {"benchmark": "check-targets", "cases": found, **origin()})
         print(line_of(rows[case.name]), flush=True)
     failed = sum("error" in rows[case.name] for case in chosen)
     print(f"{len(chosen) - failed} of {len(chosen)} compile and fit")

@@ -162,12 +162,6 @@ def _gather(mesh: Mesh) -> Any:
     return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
 
 
-@jax.jit
-def copied(arrays: Any) -> Any:
-    """Copies on the same devices, which remain when the training step reuses the memory of its state."""
-    return jax.tree.map(jnp.copy, arrays)
-
-
 def init_on(mesh: Mesh, experiment: Experiment) -> TrainState:
     """Initializes the train state on the mesh: each device computes its own shards."""
     shapes = state_on(mesh, experiment)
