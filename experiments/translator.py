@@ -160,6 +160,14 @@ class Translator:
         self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
         return results
 
+    def compile(self, sentences: Sequence[str], shapes: Params) -> None:
+        """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
+        sources = self.read(sentences, "line", bad_lines="skip")
+        search = compiled_search(self.graph, self.experiment.decode, 1, self.replaced)
+        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
+        for _, width, height in batches(waiting, sources, self.experiment.decode.batch_size):
+            search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32)).compile()
+
     def distinct(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
         """Returns the hypotheses of a sentence in order, keeping only the first one of each text.
 
@@ -300,7 +308,7 @@ def score_of_blank(source: list[int], target: list[int]) -> float:
 @cache
 def compiled_search(
     graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best: int, replaced: tuple[Any, ...] = ()
-) -> Callable[..., Hypotheses]:
+) -> jax.stages.Wrapped:
     """Returns the compiled function (params, source) -> hypotheses: greedy search for a beam of 1, else beam search.
 
     `replaced` (of a Translator) only distinguishes entries of the cache.

@@ -345,6 +345,12 @@ def checksum(arrays: Any) -> int:
     return int(_checksum(arrays))
 
 
+def compile_checksums(shapes: TrainState) -> None:
+    """Compiles what saving a state of these shapes and shardings runs, before there is one."""
+    for arrays in (shapes.params, shapes._replace(params={})):
+        _checksum.lower(arrays).compile()
+
+
 @jax.jit
 def _checksum(arrays: Any) -> Array:
     # A model has hundreds of arrays and a dozen shapes: arrays of one shape are compiled as one.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
@@ -154,6 +154,13 @@ def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
 def replicated(mesh: Mesh, arrays: Any) -> Any:
     """Gathers the full arrays on every process, for work that one process does alone. All processes must call it."""
     return jax.tree.map(lambda x: x.addressable_data(0), _gather(mesh)(arrays))
+
+
+def compile_replicated(mesh: Mesh, shapes: Any) -> Any:
+    """Compiles `replicated` for arrays of these shapes and shardings, and returns those of its results."""
+    _gather(mesh).lower(shapes).compile()
+    here = SingleDeviceSharding(mesh.local_devices[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
 
 @lru_cache

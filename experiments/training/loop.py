@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +17,7 @@ from data.dataset import PreparedData, prepare
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.task import task_of
-from experiments.evaluation.validation import make_validation
+from experiments.evaluation.validation import Validation
 from experiments.history import minutes, perplexity
 from experiments.presets.deviations import head_widths
 from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
@@ -29,12 +30,13 @@ from experiments.training.views import TensorBoard
 from experiments.training.watchdog import Watchdog
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
-from transformer.checkpoint import Checkpoints
+from transformer.checkpoint import Checkpoints, compile_checksums
 from transformer.config import Experiment, UserError, counted
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import (
     bytes_per_device,
+    compile_replicated,
     init_on,
     make_mesh,
     own_rows,
@@ -77,7 +79,8 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     hashes = {setting: part.get("sha256", "") for setting, part in custom_parts(experiment).items()}
     origins = origins_of(model := abstract_model(experiment.model))
     hashes |= {path: origin.get("sha256", origin["class"]) for path, origin in origins.items()}
-    check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=commit())
+    code = commit()  # of the code that is running, whatever happens to the files after this
+    check_same(settings=asdict(experiment), parts=hashes, workdir=str(workdir), commit=code)
     prepared = partial(prepare, experiment.data, log=log, known=run.text())
     data = on_first_process(prepared) or prepared()
     data.check()
@@ -109,10 +112,20 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
             return run
 
         log("compiling")
-        train_step = compile_step(experiment, train_plan.shape, mesh)
-        state = restored or init_on(mesh, experiment)
-        validate = make_validation(experiment, data.dev, dev_plan, mesh)
+        validate = Validation(experiment, data.dev, dev_plan, mesh)
         translator = greedy_translator(experiment, data, {})  # each validation sets the current parameters
+        sources = data.text("dev", "source")[: experiment.train.eval_sentences]
+        # XLA compiles outside the GIL: the programs of the first validation beside the training step.
+        with ThreadPoolExecutor() as threads:
+            others = [
+                threads.submit(validate.compile, template.params),
+                threads.submit(compile_checksums, template),
+                threads.submit(lambda: translator.compile(sources, compile_replicated(mesh, template.params))),
+            ]
+            train_step = compile_step(experiment, train_plan.shape, mesh)
+        for compiled in others:
+            compiled.result()  # raises its error
+        state = restored or init_on(mesh, experiment)
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
         meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
@@ -140,7 +153,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                             f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                         )
                     with meter.paused("checkpoints"):
-                        checkpoints.save(state, provenance(experiment, data, origins, step, dev_loss, meter))
+                        checkpoints.save(state, provenance(experiment, data, origins, code, step, dev_loss, meter))
                     with meter.paused("translation"):
                         params = replicated(mesh, state.params)
                         if is_first():
@@ -148,7 +161,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                 if preemption.after(step) and step < end:
                     with meter.paused("checkpoints"):
                         if not due:  # save without validating: there may not be enough time
-                            checkpoints.save(state, provenance(experiment, data, origins, step, None, meter))
+                            checkpoints.save(state, provenance(experiment, data, origins, code, step, None, meter))
                         checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command resumes from there")
             report_shares(end, meter, progress)
@@ -257,7 +270,13 @@ def sample_translations(
 
 
 def provenance(
-    experiment: Experiment, data: PreparedData, origins: ModelOrigins, step: int, dev_loss: float | None, meter: Meter
+    experiment: Experiment,
+    data: PreparedData,
+    origins: ModelOrigins,
+    code: str,
+    step: int,
+    dev_loss: float | None,
+    meter: Meter,
 ) -> dict[str, Any]:
     """Returns the metadata of a checkpoint: everything needed to load it on its own, and to write records."""
     return {
@@ -266,7 +285,7 @@ def provenance(
         "made_of": origins,
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
-        "commit": commit(),
+        "commit": code,
         "step": step,
         "dev_loss": dev_loss,
         "seconds": meter.seconds(),

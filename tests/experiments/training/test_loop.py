@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,21 @@ def test_compilations_are_announced_and_held(micro, tmp_path):
     (announced,) = [line for line in lines if line.startswith("compilations")]
     assert "1 training step, 1 validation step, 1 sample" in announced
     assert lines.count("compiling") == 1
+
+
+def test_the_programs_of_a_validation_are_compiled_before_the_first_step(micro, tmp_path, caplog):
+    """The loss, the checksums, the parameters for the sample, and greedy search."""
+    before: list[int] = []
+
+    def log(line: str) -> None:
+        if line.startswith("step 5/"):
+            before.append(len(caplog.messages))
+
+    new = replace(micro, model=replace(micro.model, d_ff=72), train=replace(micro.train, steps=10))
+    with caplog.at_level("WARNING"), jax.log_compiles():
+        train(new, tmp_path / "run", log)
+    training = [line for line in caplog.messages[before[0] :] if line.startswith("Finished XLA compilation")]
+    assert not [line for line in training if re.search(r"jit\((traced|<lambda>|_checksum)\)", line)]
 
 
 def test_two_runs_are_the_same_run(run, micro, tmp_path):
@@ -245,7 +261,7 @@ def test_only_one_process_trains_in_a_directory(run, micro):
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(micro, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.training.loop.make_validation", lambda *_: lambda params: float("nan"))
+    monkeypatch.setattr("experiments.training.loop.Validation.__call__", lambda *_: float("nan"))
     with pytest.raises(UserError, match=r"stopped at step 10: the validation loss is nan; there is no checkpoint yet"):
         train(micro, tmp_path / "run", lambda line: None)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1] == {"step": 10, "dev_loss": None, "dev_ppl": None}
