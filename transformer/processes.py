@@ -35,7 +35,7 @@ _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _LONGEST = 1000
 
 
-def join(environment: Mapping[str, str] = os.environ) -> None:
+def join(environment: Mapping[str, str] | None = None) -> None:
     """Joins the other processes of this run, if there are any. Must be called before any JAX computation.
 
     UserError for inconsistent variables. If the other processes do not join within five minutes, the JAX runtime
@@ -43,6 +43,7 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     """
     if jax.distributed.is_initialized():
         return
+    environment = os.environ if environment is None else environment
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would not run while C++ code waits
     try:
         if any(name in environment for name in _EXPLICIT[1:]):
@@ -122,9 +123,9 @@ def on_first_process(action: Callable[[], T]) -> T | None:
     return result
 
 
-def coordinator_reachable(environment: Mapping[str, str] = os.environ) -> bool:
+def coordinator_reachable(environment: Mapping[str, str] | None = None) -> bool:
     """Whether process 0 still accepts connections. True if only the scheduler knows its address."""
-    host, _, port = environment.get(_EXPLICIT[0], "").rpartition(":")
+    host, _, port = (os.environ if environment is None else environment).get(_EXPLICIT[0], "").rpartition(":")
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=5).close()

@@ -19,6 +19,15 @@ from transformer.parallel import batch_on, make_mesh, padded_rows, parallel_step
 
 _TPU_GRIDS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 
+_WITHOUT_A_TPU = {
+    # There is no metadata server, which would tell a TPU host these two; libtpu prints an error for each that is unset.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    # Nothing runs, so no process needs the chips to itself: several may compile at the same time.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
 
 def devices_of(target: Accelerator, count: int) -> list[Any]:
     """Returns descriptions of this many devices of one machine, or of one TPU slice.
@@ -27,9 +36,8 @@ def devices_of(target: Accelerator, count: int) -> list[Any]:
     """
     try:
         if target.platform == "tpu":
-            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the metadata server exists only on TPU hosts
-            # Nothing runs, so no process needs the chips to itself: several may compile at the same time.
-            os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+            for name, value in _WITHOUT_A_TPU.items():
+                os.environ.setdefault(name, value)
             if count not in _TPU_GRIDS:
                 raise UserError(f"{target.name} has slices of {', '.join(map(str, _TPU_GRIDS))}, not of {count}")
             grid = f"{target.description}:{_TPU_GRIDS[count]}"
