@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +29,11 @@ from experiments.sentences import (
 )
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig, UserError, counted
+from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
 from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
-from transformer.train import Params, abstract_model, graph_of
+from transformer.train import Params, abstract_model, graph_of, init_state
+from transformer.variants.finetuning import merge_lora
 
 # A limit on the length of an input line, since memory grows with the square of the length.
 MAX_TOKENS = 4096
@@ -109,11 +110,13 @@ class Translator:
         run.check_averageable(choose(run.checkpoints, checkpoint, experiment.train.keep))
         model = abstract_model(without_kernels(experiment.model))
         check_origins(meta, model, log)
-        graph, state = nnx.split(model, nnx.Param)
-        shapes = nnx.to_pure_dict(state)
+        graph = nnx.split(model)[0]
+        shapes = jax.eval_shape(lambda: init_state(experiment).params)
         loaded = load(run.checkpoints, checkpoint, experiment.train.keep, shapes)
-        translator = cls(loaded.params, experiment, tokenizer, log, graph)
-        translator.meta, translator.steps = loaded.meta, loaded.meta.get("averaged", loaded.steps)
+        params, merged = merge_lora(loaded.params, experiment.lora), replace(experiment, lora=LoraConfig())
+        translator = cls(params, merged, tokenizer, log, graph)
+        translator.meta = loaded.meta | {"experiment": loaded.meta["experiment"] | {"lora": asdict(merged.lora)}}
+        translator.steps = loaded.meta.get("averaged", loaded.steps)
         translator.selection = loaded.meta.get("selection", checkpoint)
         return translator
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 # In the order of the paper: a file may import only from those before it.
 ORDER = [
     "config", "registry", "mesh", "flops", "matmul", "segments", "dropout", "kernels", "attention", "positions",
-    "layers", "model", "loss", "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
+    "layers", "model", "loss", "variants.finetuning", "optimizer", "train", "parallel", "decode",
+    "processes", "checkpoint",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}
@@ -33,21 +34,28 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_file_of_the_model_has_its_place():
-    assert {path.stem for path in (ROOT / "transformer").glob("*.py")} - {"__init__"} | {"kernels"} == set(ORDER)
+    files = [path for folder in ("", "variants") for path in (ROOT / "transformer" / folder).glob("[!_]*.py")]
+    assert {place_of(path) for path in files} | {"kernels"} == set(ORDER)
+
+
+def place_of(path: Path) -> str:
+    """Returns the entry of ORDER for a file. The kernels have one together, each variant has its own."""
+    return {"kernels": "kernels", "variants": f"variants.{path.stem}"}.get(path.parent.name, path.stem)
 
 
 @pytest.mark.parametrize(
     "path",
-    sorted((ROOT / "transformer").glob("[!_]*.py")) + sorted((ROOT / "transformer/kernels").glob("*.py")),
+    sorted((ROOT / "transformer").rglob("[!_]*.py")),
     ids=lambda path: path.stem,
 )
 def test_the_model_imports_only_what_comes_before(path):
-    name = path.stem if path.stem in ORDER else "kernels"
+    name = place_of(path)
     for imported in imports(path):
         top, *rest = imported.split(".")
         if top == "transformer":
-            before = rest[0] in ORDER[: ORDER.index(name)]
-            assert before or rest[0] == name == "kernels", f"{name} imports {imported}"
+            found = ".".join(rest[:2]) if rest[0] == "variants" else rest[0]
+            before = found in ORDER[: ORDER.index(name)]
+            assert before or found == name == "kernels", f"{name} imports {imported}"
         else:
             assert top in LIBRARIES or top in sys.stdlib_module_names, f"{name} imports {imported}"
 

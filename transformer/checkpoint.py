@@ -199,6 +199,33 @@ def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint
     return Checkpoint(params, read_meta(directory, str(chosen[-1])), chosen)
 
 
+def load_state(directory: Path, which: str, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Loads the whole state of one checkpoint, as (state, meta), with the shardings of `template`.
+
+    Args:
+        which: "last", "best" or a step number.
+
+    Raises:
+        UserError: the checkpoint does not exist, is an average, cannot be read, or has other parameters or another
+            optimizer's state than `template`.
+    """
+    (step, *others), path = choose(directory, which, keep=1), directory.absolute()
+    if others or not (path / str(step) / "rest").is_dir():
+        raise UserError(f"an average of checkpoints has no optimizer state: {directory}")
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    items = {"params": shapes.params, "rest": shapes._replace(params={})}
+    try:
+        meta = _read_meta(directory, step)
+        check_shapes(directory, step, template.params)
+        with ocp.StandardCheckpointer() as checkpointer:
+            found = {name: checkpointer.restore(path / str(step) / name, item) for name, item in items.items()}
+        for name, arrays in found.items():
+            check(arrays, meta, name)
+    except Exception as error:
+        raise UserError(f"checkpoint {directory / str(step)} cannot be continued: {brief(error)}") from error
+    return found["rest"]._replace(params=found["params"]), meta
+
+
 def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
     """Saves averaged parameters as a checkpoint under the newest of their steps. Training cannot resume from it."""
     items = ocp.args.Composite(

@@ -150,9 +150,18 @@ class OptimizerConfig:
     """Adam's beta 2."""
     eps: float = 1e-9
     """Adam's epsilon."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, as in AdamW: each step subtracts this times the learning rate times the weights.
+    Not applied to biases and to the scales of norms. The paper has none."""
+    clip_norm: float = 0.0
+    """Gradient clipping: a gradient with a larger global norm is scaled down to this. 0: no clipping, as in the paper.
+    The gradient is that of the loss per token."""
 
     def __post_init__(self) -> None:
         _counts("optimizer", self, ("warmup_steps",))
+        for name in ("weight_decay", "clip_norm"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise UserError(f"optimizer.{name} must be 0 or more and finite, not {getattr(self, name)}")
         for name in ("scale", "eps"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise UserError(f"optimizer.{name} must be positive and finite, not {getattr(self, name)}")
@@ -239,6 +248,27 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): trains a product of two small matrices in addition to a large one."""
+
+    rank: int = 0
+    """Rank r of the products; all other parameters are frozen. 0: no low-rank adaptation."""
+    alpha: float = 16.0
+    """The product is multiplied by alpha / r."""
+    on: str = "query,value"
+    """Which matrices: a comma-separated list of query, key, value, output (attention), inner and outer (FFN)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank <= _LARGEST:
+            raise UserError(f"lora.rank must be 0 or more, not {self.rank}")
+        if not 0.0 < self.alpha < math.inf:
+            raise UserError(f"lora.alpha must be positive and finite, not {self.alpha}")
+        names = ("query", "key", "value", "output", "inner", "outer")
+        if wrong := [name for name in self.on.split(",") if name not in names]:
+            raise UserError(f"lora.on names {wrong[0]!r}; there are: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment, from corpus to score: all settings that determine its result."""
 
@@ -250,12 +280,29 @@ class Experiment:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    init: str | None = None
+    """Start from the parameters of another run: RUN or RUN:CHECKPOINT (average, best, last, a step; default average).
+    Its vocabulary may differ (rows of shared pieces are kept), and its depth with --init-layers."""
+    init_layers: str | None = None
+    """With --init and another depth: which layers to copy, counted from 0, such as encoder=0,2,4 or
+    "encoder=0,2,4 decoder=5". Without it, the depths must be equal."""
+    branch: str | None = None
+    """Continue another run with changed settings: RUN or RUN:CHECKPOINT (last, best, a step; default last).
+    Unlike --init this keeps the optimizer's state and the number of steps. The model must be the same."""
+    freeze: str | None = None
+    """Parameters that are not trained: comma-separated patterns such as encoder or decoder.*.self_attention,
+    matched against the names that `inspect` prints or their beginning."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
     note: str = ""
     """A remark for the reader of the record, in one sentence."""
 
     def __post_init__(self) -> None:
         if not (self.name.strip(". ") and self.name.isprintable()) or "/" in self.name:
             raise UserError(f"name {self.name!r} cannot name a run: use letters, digits and hyphens")
+        if self.init and self.branch:
+            raise UserError("--init and --branch are two ways to start from another run: give one of them")
+        if self.init_layers and not self.init:
+            raise UserError("--init-layers says which layers to copy from the run of --init, which is missing")
         rows = self.model.vocab_size
         if rows < self.data.vocab_size:
             pieces = counted(self.data.vocab_size, "piece")

@@ -1,7 +1,10 @@
 """Section 5.3: the Adam optimizer and the learning rate schedule."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -9,6 +12,7 @@ from jax.typing import ArrayLike
 
 from transformer.config import Experiment
 from transformer.registry import Registry
+from transformer.variants.finetuning import has_frozen, trained
 
 
 def inverse_sqrt(step: ArrayLike, experiment: Experiment) -> Array:
@@ -39,5 +43,20 @@ def learning_rate(step: ArrayLike, experiment: Experiment) -> Array:
 
 
 def make_optimizer(experiment: Experiment) -> optax.GradientTransformation:
-    """Builds the experiment's optimizer."""
-    return OPTIMIZERS.find(experiment.optimizer.name)(experiment)
+    """Builds the experiment's optimizer, with gradient clipping and weight decay if they are on.
+
+    Frozen parameters (transformer/variants/finetuning.py) have no state in it, and their update is 0.
+    """
+    config, optimizer = experiment.optimizer, OPTIMIZERS.find(experiment.optimizer.name)(experiment)
+    if config.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.weight_decay:
+        optimizer = optax.chain(optimizer, optax.add_decayed_weights(config.weight_decay, is_decayed))
+    if not has_frozen(experiment):
+        return optimizer
+    return optax.partition({True: optimizer, False: optax.set_to_zero()}, partial(trained, experiment))
+
+
+def is_decayed(params: Any) -> Any:
+    """Which parameters weight decay applies to: not to biases and scales."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)

@@ -17,9 +17,10 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from transformer.config import PAD, Experiment, MeshConfig, ModelConfig, UserError, counted
+from transformer.config import PAD, Experiment, LoraConfig, MeshConfig, ModelConfig, UserError, counted
 from transformer.mesh import AXES, ROW_AXES, platform
-from transformer.train import Batch, TrainState, TrainStep, init_state, make_eval_steps, make_train_step
+from transformer.train import Batch, Params, TrainState, TrainStep, init_state, make_eval_steps, make_train_step
+from transformer.variants.finetuning import merge_lora
 
 ROWS = P(ROW_AXES)
 """Partition spec of a batch [B, S]."""
@@ -151,22 +152,26 @@ def put_rows(batch: dict[str, Any], mesh: Mesh, rows: int) -> Batch:
     return {side: put(ids) for side, ids in batch.items()}
 
 
-def replicated(mesh: Mesh, arrays: Any) -> Any:
-    """Gathers the full arrays on every process, for work that one process does alone. All processes must call it."""
-    return jax.tree.map(lambda x: x.addressable_data(0), _gather(mesh)(arrays))
+def replicated_params(mesh: Mesh, experiment: Experiment, params: Params) -> Params:
+    """Gathers the full parameters of the model on every process, for work that one process does alone.
+
+    Low-rank factors are merged. All processes must call it.
+    """
+    return jax.tree.map(lambda x: x.addressable_data(0), _gather(mesh, experiment.lora)(params))
 
 
-def compile_replicated(mesh: Mesh, shapes: Any) -> Any:
-    """Compiles `replicated` for arrays of these shapes and shardings, and returns those of its results."""
-    _gather(mesh).lower(shapes).compile()
+def compile_replicated_params(mesh: Mesh, experiment: Experiment, shapes: Params) -> Params:
+    """Compiles `replicated_params` for parameters of these shapes, and returns the shapes of its result."""
+    lowered = _gather(mesh, experiment.lora).lower(shapes)
+    lowered.compile()
     here = SingleDeviceSharding(mesh.local_devices[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), lowered.out_info)
 
 
 @lru_cache
-def _gather(mesh: Mesh) -> Any:
+def _gather(mesh: Mesh, lora: LoraConfig) -> Any:
     """Cached, so that it is compiled once and not at every validation."""
-    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
+    return jax.jit(lambda params: merge_lora(params, lora), out_shardings=NamedSharding(mesh, P()))
 
 
 def init_on(mesh: Mesh, experiment: Experiment) -> TrainState:
@@ -209,9 +214,9 @@ def pjit_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
     return on_mesh(make_train_step(experiment), mesh)
 
 
-def parallel_eval_steps(config: ModelConfig, mesh: Mesh) -> Any:
+def parallel_eval_steps(experiment: Experiment, mesh: Mesh) -> Any:
     """The evaluation steps of `make_eval_steps`, jitted for arrays on the mesh."""
-    return jax.jit(on_mesh(make_eval_steps(config), mesh), out_shardings=NamedSharding(mesh, P()))
+    return jax.jit(on_mesh(make_eval_steps(experiment), mesh), out_shardings=NamedSharding(mesh, P()))
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

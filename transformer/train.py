@@ -15,6 +15,7 @@ from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
+from transformer.variants.finetuning import add_lora, has_frozen, merge_lora, trained
 
 Params = dict[str, Any]
 """The model's parameters as a plain nested dict of arrays, which optax, Orbax and jit handle fastest."""
@@ -66,6 +67,7 @@ def init_params(config: ModelConfig, seed: int) -> Params:
 def init_state(experiment: Experiment) -> TrainState:
     """The state before the first step."""
     params = init_params(experiment.model, experiment.train.seed)
+    params = add_lora(params, experiment.lora, jax.random.fold_in(jax.random.key(experiment.train.seed), LORA_KEY))
     opt_state = make_optimizer(experiment).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32))
 
@@ -79,6 +81,7 @@ def batch_loss(
 
 
 DROPOUT = 0x64726F70  # "drop"
+LORA_KEY = 0x6C6F7261  # "lora"
 
 
 def dropout_key(key: Array, step: ArrayLike) -> Array:
@@ -109,7 +112,11 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
     smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
 
     def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
-        return batch_loss(nnx.merge(graph, params), batch, key, smoothing)
+        if has_frozen(experiment):  # so that the gradient of a frozen parameter is a constant and not computed
+            params = jax.tree.map(
+                lambda p, is_trained: p if is_trained else jax.lax.stop_gradient(p), params, trained(experiment, params)
+            )
+        return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch, key, smoothing)
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
 
@@ -161,19 +168,19 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
     return train_step
 
 
-def make_eval_step(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array, Array]]:
+def make_eval_step(experiment: Experiment) -> Callable[[Params, Batch], tuple[Array, Array]]:
     """Returns `eval_step(params, batch) -> (sum, count)` of the cross-entropy, without label smoothing or dropout."""
-    graph = graph_of(config)
+    graph = graph_of(experiment.model)
 
     def eval_step(params: Params, batch: Batch) -> tuple[Array, Array]:
-        return batch_loss(nnx.merge(graph, params), batch)
+        return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch)
 
     return eval_step
 
 
-def make_eval_steps(config: ModelConfig) -> Callable[[Params, Batch], tuple[Array, Array]]:
+def make_eval_steps(experiment: Experiment) -> Callable[[Params, Batch], tuple[Array, Array]]:
     """Returns `eval_steps(params, batches) -> (sums, counts)`, each [n], of n batches stacked on a leading axis."""
-    eval_step = make_eval_step(config)
+    eval_step = make_eval_step(experiment)
 
     def eval_steps(params: Params, batches: Batch) -> tuple[Array, Array]:
         return jax.lax.map(lambda batch: eval_step(params, batch), batches)

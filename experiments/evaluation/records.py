@@ -66,6 +66,7 @@ def make_record(
     if is_own_text(scored.data) and test_set.languages:
         changed["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
+    experiment |= {name: relative_path(given) for name in ("init", "branch") if (given := experiment.get(name))}
     experiment = experiment | {"data": experiment["data"] | changed, "decode": asdict(scored.decode)}
     # The steps actually trained, which may be fewer than planned.
     trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
@@ -93,6 +94,7 @@ def make_record(
             "evaluate": with_relative_paths(custom_parts(trained) | custom_metrics()),
         },
         "deviations": deviations(trained, meta["data"]["splits"]),
+        "lineage": meta.get("lineage", []),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"] | {"sources": with_relative_names(meta["data"]["sources"])},
         **origin(),

@@ -23,8 +23,7 @@ class Validation:
     """
 
     def __init__(self, experiment: Experiment, dev: Split, plan: BatchPlan, mesh: Mesh | None = None):
-        model = experiment.model
-        self.eval_steps = parallel_eval_steps(model, mesh) if mesh else jax.jit(make_eval_steps(model))
+        self.eval_steps = parallel_eval_steps(experiment, mesh) if mesh else jax.jit(make_eval_steps(experiment))
         rows = padded_rows(plan.shape.rows, mesh, parts=1) if mesh else plan.shape.rows
         batches = Batches(dev, plan, own_rows(rows, mesh) if mesh else None)
         stacked = jax.tree.map(lambda *ids: np.stack(ids), *(batches[i] for i in range(len(plan))))

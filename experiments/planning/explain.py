@@ -64,12 +64,17 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
     yield f"5.2    {counted(t.steps, 'step')}"
+    yield from start(experiment)
     yield from component(experiment, "optimizer.name", "5.3")
     if o.name == "adam":
         yield f"       beta_1 = {o.b1}, beta_2 = {o.b2}, epsilon = {o.eps:g}"
     yield from component(experiment, "optimizer.schedule")
     if o.schedule == "inverse_sqrt":
         yield f"       warmup {counted(o.warmup_steps, 'step')}, scale {o.scale:g}"
+    if o.weight_decay:
+        yield f"       weight decay {o.weight_decay:g}, decoupled: w loses {o.weight_decay:g} rate w in each step"
+    if o.clip_norm:
+        yield f"       gradients of a global norm above {o.clip_norm:g} are scaled down to it"
     yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on E[w] + PE(position)"
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
@@ -82,6 +87,20 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield f"  - {line}"
     for setting, part in custom_parts(experiment).items():
         yield f"  - {setting} = {part['name']!r} is not built in: {part.get('file', 'a notebook')}"
+
+
+def start(experiment: Experiment) -> Iterator[str]:
+    """Yields lines on where training starts and what is trained, unless it is all parameters from random ones."""
+    if experiment.init:
+        layers = f", layers {experiment.init_layers}" if experiment.init_layers else ""
+        yield f"       starts from the parameters of {experiment.init}{layers}"
+    if experiment.branch:
+        yield f"       continues {experiment.branch}, with its optimizer state and number of steps"
+    if lora := experiment.lora.rank:
+        yield f"       trains only products of rank {lora}, times {experiment.lora.alpha:g} / {lora}: W + a b for"
+        yield f"       {experiment.lora.on.replace(',', ', ')} (LoRA)"
+    if experiment.freeze:
+        yield f"       does not train {experiment.freeze}"
 
 
 def component(experiment: Experiment, setting: str, section: str = "") -> Iterator[str]:

@@ -56,6 +56,7 @@ _SECTIONS = {
     "train.label_smoothing": "5.4",
     "decode": "6.1",
     "train.keep": "6.1",
+    **dict.fromkeys(("init", "branch", "freeze", "lora"), "5"),
 }
 
 

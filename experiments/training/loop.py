@@ -26,6 +26,7 @@ from experiments.training.memory import check_disk_space, compile_step
 from experiments.training.preemption import Preempted, Preemption
 from experiments.training.preflight import preflight
 from experiments.training.progress import Meter, Progress, View
+from experiments.training.start import Lineage, start_of, with_absolute_parent
 from experiments.training.views import TensorBoard
 from experiments.training.watchdog import Watchdog
 from experiments.translator import Translator
@@ -36,18 +37,19 @@ from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import (
     bytes_per_device,
-    compile_replicated,
+    compile_replicated_params,
     init_on,
     make_mesh,
     own_rows,
     padded_rows,
     put_rows,
-    replicated,
+    replicated_params,
     state_on,
     total_bytes,
 )
 from transformer.processes import check_same, is_first, on_first_process
 from transformer.train import Params, TrainState, abstract_model
+from transformer.variants.finetuning import has_frozen, trained
 
 Log = Callable[[str], None]
 
@@ -71,7 +73,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     log = log if is_first() else lambda line: None
     run = WorkDir(workdir)
     check_parts(run.newest_meta().get("parts", {}), log)
-    experiment, changes = run.resumed(experiment)
+    experiment, changes = run.resumed(with_absolute_parent(experiment, run))
     preflight(experiment, log)
     log(f"experiment {experiment.name}: {count_parameters(experiment.model):,} parameters, {experiment.model.dtype}")
     for line in head_widths(experiment.model):
@@ -100,9 +102,14 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         check_origins(run.newest_meta(), model, log)
         checkpoints = Checkpoints(run.checkpoints, experiment.train.keep, log)
         open_now.callback(checkpoints.close)
-        restored, meta = checkpoints.restore_state(template) or (None, {})
-        start, end = int(restored.step) if restored else 0, experiment.train.steps
-        run.check_text(meta.get("data"), data.manifest)  # again, since an older checkpoint may have been restored
+        if restored := checkpoints.restore_state(template):
+            state, meta = restored
+            lineage = meta.get("lineage", [])
+            run.check_text(meta.get("data"), data.manifest)  # again, since an older checkpoint may have been restored
+        else:
+            initial = partial(init_on, mesh, experiment)
+            state, meta, lineage = start_of(experiment, template, initial, data.tokenizer, log)
+        start, end = int(state.step), experiment.train.steps
         check_rates(experiment, meta, log)
         on_first_process(lambda: check_disk_space(run, template, experiment.train))
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
@@ -115,17 +122,22 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         validate = Validation(experiment, data.dev, dev_plan, mesh)
         translator = greedy_translator(experiment, data, {})  # each validation sets the current parameters
         sources = data.text("dev", "source")[: experiment.train.eval_sentences]
+
+        def compile_samples() -> None:
+            translator.compile(sources, compile_replicated_params(mesh, experiment, template.params))
+
         # XLA compiles outside the GIL: the programs of the first validation beside the training step.
         with ThreadPoolExecutor() as threads:
             others = [
                 threads.submit(validate.compile, template.params),
                 threads.submit(compile_checksums, template),
-                threads.submit(lambda: translator.compile(sources, compile_replicated(mesh, template.params))),
+                threads.submit(
+                    lambda: translator.compile(sources, compile_replicated_params(mesh, experiment, template.params))
+                ),
             ]
             train_step = compile_step(experiment, train_plan.shape, mesh)
         for compiled in others:
             compiled.result()  # raises its error
-        state = restored or init_on(mesh, experiment)
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
         meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
@@ -133,6 +145,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
         key = jax.random.key(experiment.train.seed)
+        about = partial(provenance, experiment, data, origins, code, lineage)
         try:
             for step, batch in enumerate(meter.waiting(stream(batches, start, end - start)), start + 1):
                 state, metrics = train_step(state, put_rows(batch, mesh, rows), key)
@@ -153,15 +166,15 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                             f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                         )
                     with meter.paused("checkpoints"):
-                        checkpoints.save(state, provenance(experiment, data, origins, code, step, dev_loss, meter))
+                        checkpoints.save(state, about(step, dev_loss, meter))
                     with meter.paused("translation"):
-                        params = replicated(mesh, state.params)
+                        params = replicated_params(mesh, experiment, state.params)
                         if is_first():
                             sample_translations(translator, data, params, step, progress)
                 if preemption.after(step) and step < end:
                     with meter.paused("checkpoints"):
                         if not due:  # save without validating: there may not be enough time
-                            checkpoints.save(state, provenance(experiment, data, origins, code, step, None, meter))
+                            checkpoints.save(state, about(step, None, meter))
                         checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command resumes from there")
             report_shares(end, meter, progress)
@@ -193,6 +206,9 @@ def describe(
     )
     rows, source, target = train.shape
     log(f"batches of {counted(rows, 'row')} of {source} source and {target} target tokens")
+    if has_frozen(experiment):
+        sizes = jax.tree.map(lambda p, is_trained: p.size * is_trained, state.params, trained(experiment, state.params))
+        log(f"{sum(jax.tree.leaves(sizes)):,} of the parameters are trained, the others are frozen")
     log("compilations: 1 training step, 1 validation step, 1 sample translation")
     sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     log(
@@ -274,6 +290,7 @@ def provenance(
     data: PreparedData,
     origins: ModelOrigins,
     code: str,
+    lineage: Lineage,
     step: int,
     dev_loss: float | None,
     meter: Meter,
@@ -286,6 +303,7 @@ def provenance(
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
         "commit": code,
+        "lineage": lineage,
         "step": step,
         "dev_loss": dev_loss,
         "seconds": meter.seconds(),

@@ -279,7 +279,7 @@ TRANSFORMER = [
            f"{TRAIN}::test_what_is_dropped_owes_nothing_to_where_the_parameters_began"),
     Change("every step drops the same", "transformer/train.py", "dropout_key(key, state.step)",
            "dropout_key(key, 0)", f"{TRAIN}::test_dropout_differs_from_step_to_step_and_from_seed_to_seed"),
-    Change("evaluation is smoothed", "transformer/train.py", "return batch_loss(nnx.merge(graph, params), batch)\n",
+    Change("evaluation is smoothed", "transformer/train.py", "return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch)\n",
            "return batch_loss(nnx.merge(graph, params), batch, smoothing=0.1)\n",
            f"{TRAIN}::test_evaluation_has_neither_smoothing_nor_dropout"),
     # 6.1, decoding and averaging

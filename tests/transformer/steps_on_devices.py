@@ -94,9 +94,7 @@ def run(out: Path, name: str) -> None:
     for batch in batches():
         state, metrics = step(state, put(batch), jax.random.key(0))
         losses.append(float(metrics.loss))
-    evaluate = (
-        jax.jit(make_eval_steps(EXPERIMENT.model)) if name == "one" else parallel_eval_steps(EXPERIMENT.model, mesh)
-    )
+    evaluate = jax.jit(make_eval_steps(EXPERIMENT)) if name == "one" else parallel_eval_steps(EXPERIMENT, mesh)
     stacked = {side: np.stack([batch[side] for batch in batches()[:3]]) for side in ("source", "target")}
     losses.append(float(evaluate(state.params, put(stacked))[0].sum()))
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}

@@ -80,7 +80,7 @@ def test_kernels_see_only_the_rows_of_their_device():
     stacked = jax.tree.map(lambda ids: jax.ShapeDtypeStruct((3, *ids.shape), ids.dtype), batch)
     with kernels_on_cpu():
         for program in (
-            parallel_eval_steps(EXPERIMENT.model, mesh).trace(state.params, stacked),
+            parallel_eval_steps(EXPERIMENT, mesh).trace(state.params, stacked),
             parallel_step(EXPERIMENT, mesh).trace(state, batch, jax.random.key(0)),
         ):
             text = str(program.jaxpr)

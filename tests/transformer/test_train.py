@@ -219,7 +219,7 @@ def test_an_empty_batch_is_harmless(experiment, batch):
 
 def test_evaluation_has_neither_smoothing_nor_dropout(experiment, batch):
     state = start_of(experiment)
-    evaluate = jax.jit(make_eval_step(experiment.model))
+    evaluate = jax.jit(make_eval_step(experiment))
     loss, count = evaluate(state.params, batch)
     assert (loss, count) == evaluate(state.params, batch)
     _, metrics = first_step(still(experiment, label_smoothing=0.0), batch)

@@ -17,7 +17,7 @@ def test_the_loss_is_the_mean_over_the_tokens_of_all_batches(micro, on_mesh):
     small = replace(micro, data=replace(micro.data, batch_tokens=64))
     dev = prepare(small.data, log=lambda line: None).dev
     plan, params = batch_plan(dev, small.data, None), init_params(small.model, 0)
-    batches, eval_step = Batches(dev, plan), jax.jit(make_eval_step(small.model))
+    batches, eval_step = Batches(dev, plan), jax.jit(make_eval_step(small))
     sums = [eval_step(params, batches[i]) for i in range(len(plan))]
     assert len({float(loss / count) for loss, count in sums}) > 1, "several batches, and not of one loss"
     validate = Validation(small, dev, plan, make_mesh(small.mesh, small.model) if on_mesh else None)
