@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "config", "registry", "mesh", "flops", "matmul", "segments", "dropout", "kernels", "attention", "positions",
     "layers", "model", "loss", "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
+    "variants",
 ]  # fmt: skip
+FOLDERS = ["kernels", "variants"]
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}
 ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "cli"]
@@ -33,21 +35,21 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_file_of_the_model_has_its_place():
-    assert {path.stem for path in (ROOT / "transformer").glob("*.py")} - {"__init__"} | {"kernels"} == set(ORDER)
+    assert {path.stem for path in (ROOT / "transformer").glob("*.py")} - {"__init__"} | set(FOLDERS) == set(ORDER)
 
 
 @pytest.mark.parametrize(
     "path",
-    sorted((ROOT / "transformer").glob("[!_]*.py")) + sorted((ROOT / "transformer/kernels").glob("*.py")),
+    sorted(path for folder in ("", *FOLDERS) for path in (ROOT / "transformer" / folder).glob("[!_]*.py")),
     ids=lambda path: path.stem,
 )
 def test_the_model_imports_only_what_comes_before(path):
-    name = path.stem if path.stem in ORDER else "kernels"
+    name = path.parent.name if path.parent.name in FOLDERS else path.stem
     for imported in imports(path):
         top, *rest = imported.split(".")
         if top == "transformer":
             before = rest[0] in ORDER[: ORDER.index(name)]
-            assert before or rest[0] == name == "kernels", f"{name} imports {imported}"
+            assert before or (rest[0] == name and name in FOLDERS), f"{name} imports {imported}"
         else:
             assert top in LIBRARIES or top in sys.stdlib_module_names, f"{name} imports {imported}"
 

@@ -1,0 +1,9 @@
+"""Ways to decode that came after the paper. Each module names its source; none of them is used unless it is asked for.
+
+rules        what an output may contain: a minimum length, no repeated n-grams, no <unk>, a forced prefix
+sampling     translations drawn at random, with a temperature, top-k and top-p
+constraints  beam search for outputs that contain given phrases
+ensemble     several models that translate as one
+alignment    the source token that attention points at
+ways         the search that the settings ask for
+"""
