@@ -42,6 +42,14 @@ SKIPPED = Translation("", math.nan, ())
 """The placeholder for a sentence that is too long."""
 
 
+def first_of_each_text(found: Iterable[Translation]) -> list[Translation]:
+    """Returns the translations in order, keeping only the first one of each text."""
+    first: dict[str, Translation] = {}
+    for one in found:
+        first.setdefault(one.text, one)
+    return list(first.values())
+
+
 def texts_of(sentences: Iterable[str], what: str, first: int) -> list[str]:
     """Checks sentences and returns each as one line, "" for a blank one.
 

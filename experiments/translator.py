@@ -24,6 +24,7 @@ from experiments.sentences import (
     Translation,
     copied,
     counted_alike,
+    first_of_each_text,
     one_line,
     phrases_of,
     targets_of,
@@ -313,8 +314,7 @@ class Translator:
                 pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
                 results[i][k] = results[i][k]._replace(text=one_line(self.tokenizer.join(pieces)))
         for best in results:
-            best[:] = {one.text: one for one in reversed(best)}.values()
-            best.reverse()
+            best[:] = first_of_each_text(best)
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""

@@ -168,6 +168,13 @@ def loaded(name: str, given: Loading) -> Translator:
     return translator
 
 
+def one_run(name: str) -> WorkDir:
+    """Returns the run with this name. UserError for several runs, where a command takes one."""
+    if len(runs_of(name)) > 1:
+        raise UserError(f"{name} is an ensemble: only `translate` and `score` take one, other commands one run")
+    return find_workdir(name)
+
+
 def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type (with an ensemble: RUN1,RUN2)"""
     name, flags = run_of("translate", arguments)
@@ -239,7 +246,7 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError("--beam and --alpha control the search for a translation: they cannot be used with --target")
     if given.png_of and not given.png:
         raise UserError("--png-of selects what --png FILE shows: it needs --png FILE")
-    run = find_workdir(name)
+    run = one_run(name)
     page = given.html or (None if given.png or given.json else run.figures / "attention.html")
     outputs = [path for path in (given.html, given.png, given.json) if path]
     for file in outputs:
@@ -271,7 +278,7 @@ def run_evaluate(arguments: Arguments) -> None:
             raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():
             read_evaluation(given.record)  # refuse to overwrite a file that is not a record
-    run, translator = find_workdir(name), loaded(name, given)
+    run, translator = one_run(name), loaded(name, given)
     if given.max_unknown is not None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
         translator.experiment = replace(translator.experiment, data=data)
