@@ -133,7 +133,11 @@ WAYS = {
 def given_for(way: str, rows) -> Given:
     """What is given for the sentences `rows` of the fixture `source`: another thing for each."""
     prefixes = jnp.array([[20, 21, 22], [23, PAD, PAD], [PAD, PAD, PAD]])[rows]
-    phrases = jnp.array([[[7, 8], [9, PAD]], [[11, PAD], [PAD, PAD]], [[12, 13], [13, 14]]])[rows]
+    # The second sentence has no room for its phrase: it is cut off before the others.
+    phrases = (
+        jnp.zeros((3, 2, 12), jnp.int32).at[:, :, :2].set([[[7, 8], [9, PAD]], [[11, 12]] * 2, [[12, 13], [13, 14]]])
+    )
+    phrases = phrases.at[1, 0].set(11)[rows]
     return Given(
         prefixes,
         phrases if way == "constrained" else None,
