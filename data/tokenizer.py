@@ -123,6 +123,16 @@ class Tokenizer:
                 raise UserError(f"{piece!r} is not a piece of the vocabulary")
         return ids
 
+    def surfaces(self, line: str) -> list[str]:
+        """Splits a line into its pieces, without EOS; for UNK, the characters that it stands for."""
+        surfaces: list[str] = self._processor.encode(line, out_type=str)
+        return surfaces
+
+    def join(self, pieces: Sequence[str]) -> str:
+        """Decodes pieces like `decode` does their ids. A string that is not a piece stands for itself."""
+        text: str = self._processor.decode([piece for piece in pieces if piece not in ("<pad>", "<s>", "</s>")])
+        return text
+
     def unknown(self, line: str) -> list[str]:
         """Characters of a line that become UNK, without duplicates. Empty if the vocabulary has byte fallback."""
         if UNK not in self.encode([line])[0]:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from data.text import is_blank_line
-from transformer.config import UserError
+from transformer.config import UserError, counted
 
 EOS_PIECE = "</s>"
 
@@ -39,6 +40,14 @@ BLANK = Translation("", 0.0, (EOS_PIECE,))
 
 SKIPPED = Translation("", math.nan, ())
 """The placeholder for a sentence that is too long."""
+
+
+def first_of_each_text(found: Iterable[Translation]) -> list[Translation]:
+    """Returns the translations in order, keeping only the first one of each text."""
+    first: dict[str, Translation] = {}
+    for one in found:
+        first.setdefault(one.text, one)
+    return list(first.values())
 
 
 def texts_of(sentences: Iterable[str], what: str, first: int) -> list[str]:
@@ -79,6 +88,44 @@ def targets_of(targets: Iterable[Target], what: str, first: int) -> list[Target]
             )
         checked.append(list(target))
     return checked
+
+
+def phrases_of(constraints: Iterable[Sequence[Target]], what: str, first: int) -> list[list[Target]]:
+    """Checks the phrases of each sentence like `targets_of`. UserError for a line that is not a list of phrases."""
+    checked = []
+    for number, line in enumerate(items_of(constraints), start=first):
+        if not isinstance(line, list | tuple):
+            raise UserError(f"{what} {number} is not a list of phrases: {line!r}")
+        checked.append([phrase for one in line for phrase in targets_of([one], what, number) if phrase])
+    return checked
+
+
+def counted_alike(sentences: Sequence[Any], given: Sequence[Any], thing: str, plural: str) -> None:
+    """Raises UserError unless there is one of `given` for each sentence."""
+    if len(given) != len(sentences):
+        raise UserError(f"{counted(len(sentences), 'line')} but {counted(len(given), thing, plural)}: give one each")
+
+
+def copied(pieces: Sequence[str], surfaces: Sequence[str], source: Sequence[str], pointed: Sequence[int]) -> list[str]:
+    """Replaces each <unk> of a translation by the source word that it attends to.
+
+    A word of the source that is itself partly unknown is not copied whole: the <unk> stands for those characters that
+    it attends to, and the rest of the word is spelled out next to it.
+
+    Args:
+        pieces: of the translation.
+        surfaces: the source text, split into its pieces; for <unk>, its characters.
+        source: the pieces of the source.
+        pointed: for each piece of the translation, the position of the source piece that it attends to.
+
+    Returns:
+        The pieces of the translation, with text in place of each <unk>.
+    """
+    words = "".join(surfaces).split("▁")
+    word_at = list(accumulate(surface.startswith("▁") for surface in surfaces))
+    both = zip(surfaces, source, word_at, strict=False)
+    text = [surface if piece == "<unk>" else words[word] for surface, piece, word in both]
+    return [text[at] if piece == "<unk>" else piece for piece, at in zip(pieces, pointed, strict=False)]
 
 
 def items_of(given: Iterable[Any]) -> Iterable[Any]:

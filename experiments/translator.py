@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,11 @@ from experiments.sentences import (
     BadLines,
     Target,
     Translation,
+    copied,
+    counted_alike,
+    first_of_each_text,
     one_line,
+    phrases_of,
     targets_of,
     texts_of,
     warnings_of,
@@ -30,10 +34,18 @@ from experiments.sentences import (
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
 from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
-from transformer.decode import Hypotheses, beam_search, greedy_search, length_penalty, token_log_probs
+from transformer.decode import Hypotheses, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, abstract_model, graph_of, init_state
+from transformer.variants import ways
+from transformer.variants.alignment import alignment
+from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
+from transformer.variants.sampling import line_keys
+from transformer.variants.ways import NOTHING, Given
+
+Graph = nnx.GraphDef[Transformer] | tuple[nnx.GraphDef[Transformer], ...]
+"""The structure of a model, or of each model of an ensemble; hashable."""
 
 # A limit on the length of an input line, since memory grows with the square of the length.
 MAX_TOKENS = 4096
@@ -64,14 +76,15 @@ class Translator:
 
     def __init__(
         self,
-        params: Params,
+        params: Params | tuple[Params, ...],
         experiment: Experiment,
         tokenizer: Tokenizer,
         log: Callable[[str], None] = log_to_stderr,
-        graph: nnx.GraphDef[Transformer] | None = None,
+        graph: Graph | None = None,
     ):
-        self.params, self.experiment, self.tokenizer, self.log = params, experiment, tokenizer, log
-        self.graph = graph or graph_of(without_kernels(experiment.model))
+        self.params: Any = params
+        self.experiment, self.tokenizer, self.log = experiment, tokenizer, log
+        self.graph: Graph = graph or graph_of(without_kernels(experiment.model))
         """The model's structure. Its classes are looked up here, once: re-registering a name later has no effect."""
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
         """Functions and methods of this code that are currently replaced: part of the key of the compilation cache."""
@@ -86,18 +99,25 @@ class Translator:
 
     @classmethod
     def load(
-        cls, workdir: str | Path, checkpoint: str | int = "average", log: Callable[[str], None] = log_to_stderr
+        cls,
+        workdir: str | Path | Sequence[str | Path],
+        checkpoint: str | int = "average",
+        log: Callable[[str], None] = log_to_stderr,
     ) -> "Translator":
         """Loads a model from the work directory of a run, or by the run's name under runs/.
 
         Args:
+            workdir: a run; or a list of runs, for the ensemble of their models, with the settings of the first.
             checkpoint: "average" (of the newest `train.keep` checkpoints, section 6.1), "best" (lowest validation
                 loss), "last", a step, or a comma-separated list of steps to average.
 
         Raises:
             UserError: the run or checkpoint does not exist, the vocabulary is not the one that the checkpoint was
-                trained with, or the checkpoints to average are from different experiments.
+                trained with, the checkpoints to average are from different experiments, or the runs of an ensemble
+                have different vocabularies.
         """
+        if not isinstance(workdir, str | Path):
+            return cls.ensemble([(str(one), cls.load(one, checkpoint, log)) for one in workdir])
         run, checkpoint = find_workdir(workdir), str(checkpoint)
         meta = read_meta(run.checkpoints, checkpoint)
         experiment = run.with_current_data(Experiment.from_dict(meta["experiment"], run.checkpoints))
@@ -120,56 +140,194 @@ class Translator:
         translator.selection = loaded.meta.get("selection", checkpoint)
         return translator
 
+    @classmethod
+    def ensemble(cls, members: Sequence[tuple[str, "Translator"]]) -> "Translator":
+        """Returns one translator that averages the probabilities of several, with the settings of the first.
+
+        Args:
+            members: translators with their names, for messages; a single one is returned unchanged.
+
+        Raises:
+            UserError: there are none, or their vocabularies differ.
+        """
+        if not members:
+            raise UserError("an ensemble needs at least one run")
+        name, first = members[0]
+        if len(members) == 1:
+            return first
+        for other, member in members:
+            if member.tokenizer.sha256 != first.tokenizer.sha256:
+                raise UserError(f"{name} and {other} have different vocabularies: they cannot be an ensemble")
+            rows, theirs = first.experiment.model.vocab_size, member.experiment.model.vocab_size
+            if rows != theirs:
+                raise UserError(
+                    f"the embeddings of {name} and {other} have {rows:,} and {theirs:,} rows: no ensemble is possible"
+                )
+        params, graphs = zip(*((member.params, member.graph) for _, member in members), strict=True)
+        return cls(params, first.experiment, first.tokenizer, first.log, graphs)
+
     @property
     def model(self) -> Transformer:
-        """The model as an nnx module, for inspection."""
-        return nnx.merge(self.graph, self.params)
+        """The model as an nnx module, for inspection. UserError for an ensemble."""
+        model = merged(self.graph, self.params)
+        if isinstance(model, Ensemble):
+            raise UserError("an ensemble has no parameters or attention weights of its own: load one run")
+        return model
 
-    def translate(self, sentences: Iterable[str], bad_lines: BadLines = "refuse") -> list[str]:
+    def translate(
+        self,
+        sentences: Iterable[str],
+        bad_lines: BadLines = "refuse",
+        prefixes: Iterable[Target] | None = None,
+        constraints: Iterable[Sequence[Target]] | None = None,
+    ) -> list[str]:
         """Returns the best translation of each sentence, in the same order. A blank sentence stays blank.
 
         A sentence of more than max_tokens raises UserError or, with bad_lines="skip", gives "" and a warning.
+        `prefixes` and `constraints` are those of `n_best`.
         """
-        return [best[0].text for best in self.n_best(sentences, 1, bad_lines=bad_lines)]
+        found = self.n_best(sentences, 1, bad_lines=bad_lines, prefixes=prefixes, constraints=constraints)
+        return [best[0].text for best in found]
 
     def n_best(
-        self, sentences: Iterable[str], count: int, first: int = 1, bad_lines: BadLines = "refuse"
+        self,
+        sentences: Iterable[str],
+        count: int,
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        prefixes: Iterable[Target] | None = None,
+        constraints: Iterable[Sequence[Target]] | None = None,
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
         Finished hypotheses come first, best first, then those that were cut off at the length limit, best first. If
-        several hypotheses spell the same text with different pieces, only the first of them is returned.
+        several hypotheses spell the same text with different pieces, only the first of them is returned. Samples are
+        in the order drawn, so that the list is the beginning of a longer one; those of equal text are also dropped.
 
         Args:
-            count: at most decode.beam.
-            first: line number of the first sentence, for messages.
+            count: at most decode.beam; any number of samples.
+            first: line number of the first sentence, for messages and for sampling.
             bad_lines: whether a sentence of more than max_tokens is an error ("refuse") or is skipped ("skip").
+            prefixes: what the translation of each sentence begins with, "" for anything. A text stands for its own
+                pieces: a word at its end may be continued, and a space after it is ignored.
+            constraints: for each sentence a list of phrases that its translation contains. A text stands for its own
+                pieces: it begins a word, and its last word may be continued. Needs beam search.
         """
         self.check_count(count)
-        sources = self.read(texts_of(sentences, "line", first), "line", first, bad_lines)
+        texts = texts_of(sentences, "line", first)
+        sources = self.read(texts, "line", first, bad_lines)
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
-        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
-        search = compiled_search(self.graph, decode, 1 if count == 1 else decode.beam, self.replaced)
+        begun = self.read_prefixes(prefixes, sources, first)
+        phrases = self.read_phrases(constraints, sources, first)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
+        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
+        best = count if decode.sample or count == 1 else decode.beam
+        search = compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+        most = height_for(max(map(len, phrases), default=1) or 1)
+        longest = height_for(max((len(ids) for each in phrases for ids in each), default=1))
         done = 0
-        for rows, width, height in batches(waiting, sources, decode.batch_size):
-            found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height)))
-            for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                results[i] = self.distinct(tokens, scores)[:count]
-            done += len(rows)
-            if len(waiting) > len(rows):
-                self.log(f"translated {done} of {len(waiting)} sentences")
+        for constrained in (False, True):  # a sentence without constraints is searched as if there were no others
+            group = [i for i in waiting if bool(phrases[i]) == constrained]
+            for rows, width, height in batches(group, sources, decode.batch_size):
+                given = Given(
+                    prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
+                    phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
+                    keys=line_keys(decode.seed, [first + i for i in rows] + [0] * (height - len(rows)))
+                    if decode.sample
+                    else None,
+                )
+                found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
+                for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
+                    results[i] = self.distinct(tokens, scores)[:count]
+                done += len(rows)
+                if len(waiting) > len(rows):
+                    self.log(f"translated {done} of {len(waiting)} sentences")
+        if decode.replace_unk:
+            self.replace_unknown(results, texts, sources)
         self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
+        self.warn(
+            [
+                f"line {first + i}: its translation was cut off before it contained all constraints"
+                for i in waiting
+                if not all(contains(self.tokenizer.ids(results[i][0].pieces), ids) for ids in phrases[i])
+            ]
+        )
         return results
+
+    def read_prefixes(
+        self, prefixes: Iterable[Target] | None, sources: list[list[int]], first: int = 1
+    ) -> list[list[int]]:
+        """Encodes prefixes, without EOS. UserError for a prefix that its sentence has no room for."""
+        if prefixes is None:
+            return [[] for _ in sources]
+        given = targets_of(prefixes, "prefix line", first)
+        counted_alike(sources, given, "prefix", "prefixes")
+        begun = self.read(given, "prefix line", first)
+        extra = self.experiment.decode.extra_length
+        for number, (prefix, ids, source) in enumerate(zip(given, begun, sources, strict=True), start=first):
+            if isinstance(prefix, str):
+                ids.pop()  # EOS
+            if EOS in ids:
+                raise UserError(f"prefix line {number} ends in {EOS_PIECE}: nothing can follow it")
+            if ids and source == [EOS]:
+                raise UserError(f"line {number} is blank, and so is its translation: it cannot have a prefix")
+            if source and len(ids) > len(source) + extra:
+                raise UserError(
+                    f"prefix line {number} has {len(ids)} tokens; the translation of its line has at most "
+                    f"{len(source) + extra} (--decode.extra-length)"
+                )
+        return begun
+
+    def read_phrases(
+        self, constraints: Iterable[Sequence[Target]] | None, sources: list[list[int]], first: int = 1
+    ) -> list[list[list[int]]]:
+        """Encodes the phrases of each sentence, without EOS. UserError where they cannot be met."""
+        if constraints is None:
+            return [[] for _ in sources]
+        given = phrases_of(constraints, "constraint line", first)
+        counted_alike(sources, given, "line of constraints", "lines of constraints")
+        if self.experiment.decode.beam == 1 and any(given):
+            raise UserError("constraints need beam search: a beam of at least 2, and no sampling")
+        phrases = []
+        for number, (line, source) in enumerate(zip(given, sources, strict=True), start=first):
+            if line and source == [EOS]:
+                raise UserError(f"line {number} is blank, and so is its translation: it cannot have constraints")
+            each = [[i for i in ids if i != EOS] for ids in self.encode(line)]
+            if any(UNK in ids for ids in each):
+                raise UserError(f"constraint line {number} has characters that are not in the vocabulary")
+            phrases.append([ids for ids in each if ids])
+        return phrases
+
+    def replace_unknown(self, results: list[list[Translation]], texts: list[str], sources: list[list[int]]) -> None:
+        """Writes what attention points at in place of each <unk> of translations; see `copied`."""
+        found = [(i, k) for i, best in enumerate(results) for k, one in enumerate(best) if "<unk>" in one.pieces]
+        if not found:
+            return
+        source_ids = [sources[i] for i, _ in found]
+        target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
+        run = compiled_alignment(self.graph, self.replaced)
+        longer = [max(pair, key=len) for pair in zip(source_ids, target_ids, strict=True)]
+        for rows, width, height in batches(list(range(len(found))), longer, self.experiment.decode.batch_size):
+            weights = run(self.params, pad(source_ids, rows, width, height), pad(target_ids, rows, width, height))
+            for row, attended in zip(rows, np.asarray(weights), strict=False):
+                i, k = found[row]
+                surfaces = self.tokenizer.surfaces(texts[i])
+                pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
+                pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
+                results[i][k] = results[i][k]._replace(text=one_line(self.tokenizer.join(pieces)))
+        for best in results:
+            best[:] = first_of_each_text(best)
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
         sources = self.read(sentences, "line", bad_lines="skip")
-        search = compiled_search(self.graph, self.experiment.decode, 1, self.replaced)
+        decode = self.experiment.decode
+        search = compiled_search(self.graph, decode, 1, self.replaced, self.tokenizer.size)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
-        for _, width, height in batches(waiting, sources, self.experiment.decode.batch_size):
-            search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32)).compile()
+        for _, width, height in batches(waiting, sources, decode.batch_size):
+            given = Given(keys=line_keys(decode.seed, [0] * height) if decode.sample else None)
+            search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
     def distinct(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
         """Returns the hypotheses of a sentence in order, keeping only the first one of each text.
@@ -186,7 +344,11 @@ class Translator:
         return list(found.values())
 
     def check_count(self, count: int) -> None:
-        """Raises UserError unless the beam is large enough for an n-best list of `count`."""
+        """Raises UserError unless the beam is large enough for an n-best list of `count`; samples can be any number."""
+        if self.experiment.decode.sample:
+            if not (isinstance(count, int) and count >= 1):
+                raise UserError(f"cannot draw {count!r} samples: it must be at least 1")
+            return
         beam = self.experiment.decode.beam
         if not (isinstance(count, int) and 1 <= count <= beam):
             raise UserError(f"an n-best list of {count!r} does not fit a beam of {beam}: it must be from 1 to {beam}")
@@ -293,7 +455,7 @@ class Translator:
         """Warns about translations that were cut off or contain <unk>."""
         both = list(zip(numbers, found, strict=True))
         self.warn([f"line {i}: its translation was cut off at the length limit" for i, one in both if not one.finished])
-        self.warn([f"line {i}: its translation has <unk>, written ⁇" for i, one in both if "<unk>" in one.pieces])
+        self.warn([f"line {i}: its translation has <unk>, written ⁇" for i, one in both if "⁇" in one.text])
 
     def warn(self, messages: list[str]) -> None:
         """Logs warnings of one kind: the first few, and the number of the others."""
@@ -308,19 +470,38 @@ def score_of_blank(source: list[int], target: list[int]) -> float:
     return 0.0 if target == [EOS] else -math.inf
 
 
-@cache
-def compiled_search(
-    graph: nnx.GraphDef[Transformer], decode: DecodeConfig, best: int, replaced: tuple[Any, ...] = ()
-) -> jax.stages.Wrapped:
-    """Returns the compiled function (params, source) -> hypotheses: greedy search for a beam of 1, else beam search.
+def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:
+    """Returns whether `phrase` occurs in `ids`."""
+    return any(list(ids[i : i + len(phrase)]) == list(phrase) for i in range(len(ids)))
 
-    `replaced` (of a Translator) only distinguishes entries of the cache.
+
+def merged(graph: Graph, params: Any) -> Transformer | Ensemble:
+    """Returns the model, or the ensemble if there are several graphs."""
+    if isinstance(graph, tuple):
+        return Ensemble([nnx.merge(*one) for one in zip(graph, params, strict=True)])
+    return nnx.merge(graph, params)
+
+
+def compiled_search(
+    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...] = (), pieces: int = 0
+) -> jax.stages.Wrapped:
+    """Returns the compiled function (params, source, given=NOTHING) -> hypotheses.
+
+    Args:
+        replaced: that of a Translator; it only distinguishes entries of the cache.
+        pieces: size of the vocabulary, for the rules of transformer.variants.rules.
     """
-    if decode.beam == 1:
-        search = partial(greedy_search, alpha=decode.alpha, extra_length=decode.extra_length)
-    else:
-        search = partial(beam_search, beam=decode.beam, alpha=decode.alpha, extra_length=decode.extra_length, best=best)
-    return jax.jit(lambda params, source: search(nnx.merge(graph, params), source))
+    # These settings do not change the program.
+    return _compiled_search(graph, replace(settings, seed=0, replace_unk=False), best, replaced, pieces)
+
+
+@cache
+def _compiled_search(
+    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...], pieces: int
+) -> jax.stages.Wrapped:
+    return jax.jit(
+        lambda params, source, given=NOTHING: ways.decode(merged(graph, params), source, settings, best, pieces, given)
+    )
 
 
 def without_kernels(config: ModelConfig) -> ModelConfig:
@@ -329,9 +510,15 @@ def without_kernels(config: ModelConfig) -> ModelConfig:
 
 
 @cache
-def compiled_scoring(graph: nnx.GraphDef[Transformer], replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
+def compiled_scoring(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
     """Returns the compiled function (params, source, target) -> token log-probabilities."""
-    return jax.jit(lambda params, source, target: token_log_probs(nnx.merge(graph, params), source, target))
+    return jax.jit(lambda params, source, target: token_log_probs(merged(graph, params), source, target))
+
+
+@cache
+def compiled_alignment(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
+    """Returns the compiled function (params, source, target) -> attention of target to source positions."""
+    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target))
 
 
 def width_for(length: int) -> int:
@@ -365,4 +552,13 @@ def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.nd
     padded = np.full((height, width), PAD, np.int32)
     for row, i in enumerate(rows):
         padded[row, : len(ids[i])] = ids[i]
+    return padded
+
+
+def pad_phrases(phrases: list[list[list[int]]], rows: list[int], shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns int32 of this shape, [height, J, M]: the phrases of the sentences `rows`, padded on the right."""
+    padded = np.full(shape, PAD, np.int32)
+    for row, i in enumerate(rows):
+        for j, ids in enumerate(phrases[i]):
+            padded[row, j, : len(ids)] = ids
     return padded

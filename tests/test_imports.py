@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "config", "registry", "mesh", "flops", "matmul", "segments", "dropout", "kernels", "attention", "positions",
     "layers", "model", "loss", "variants.finetuning", "optimizer", "train", "parallel", "decode",
-    "processes", "checkpoint",
+    "processes", "checkpoint", "variants.rules",
+    "variants.sampling", "variants.ensemble", "variants.alignment", "variants.constraints", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}

@@ -230,7 +230,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Decoding: beam search (section 6.1)."""
+    """Decoding: beam search (section 6.1). From `min_length` on, what came after the paper (transformer/variants)."""
 
     beam: int = 4
     """Beam size. 1: greedy search."""
@@ -240,11 +240,47 @@ class DecodeConfig:
     """Maximum output length minus input length, in tokens."""
     batch_size: int = 64
     """Number of sentences translated at a time (fewer if they are long)."""
+    min_length: int = 0
+    """Minimum output length in pieces, without EOS."""
+    no_repeat_ngram: int = 0
+    """No sequence of this many pieces occurs twice in an output (Paulus et al., 2018). 0: no such rule."""
+    forbid_unk: bool = False
+    """No <unk> in an output."""
+    replace_unk: bool = False
+    """Write the source word that attention points at in place of each <unk>."""
+    sample: bool = False
+    """Draw translations at random from the model's distribution instead of searching. Needs a beam of 1."""
+    temperature: float = 1.0
+    """Sampling: divide the logits by this. Below 1, likely pieces become likelier."""
+    top_k: int = 0
+    """Sampling: draw only from this many likeliest pieces. 0: from all."""
+    top_p: float = 1.0
+    """Sampling: draw only from the likeliest pieces that together reach this probability (Holtzman et al., 2020)."""
+    seed: int = 0
+    """Sampling: seed. A sample depends only on the seed, the line number of its sentence, and its own number."""
 
     def __post_init__(self) -> None:
         _counts("decode", self, ("beam", "extra_length", "batch_size"))
         if not 0.0 <= self.alpha < math.inf:
             raise UserError(f"decode.alpha must be 0 or more and finite, not {self.alpha}")
+        for name in ("min_length", "no_repeat_ngram", "top_k", "seed"):
+            if not 0 <= getattr(self, name) <= _LARGEST:
+                raise UserError(f"decode.{name} must be from 0 to {_LARGEST}, not {getattr(self, name)}")
+        if not 0.0 < self.temperature < math.inf:
+            raise UserError(
+                f"decode.temperature must be above 0 and finite, not {self.temperature}: "
+                f"for the likeliest piece at each step, use greedy search (a beam of 1)"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise UserError(f"decode.top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.sample and self.beam > 1:
+            raise UserError(f"decode.sample draws each translation by itself: it needs a beam of 1, not {self.beam}")
+        for f in fields(self):
+            if not self.sample and f.name in _OF_SAMPLING and getattr(self, f.name) != f.default:
+                raise UserError(f"decode.{f.name} affects only sampling: set decode.sample too, or leave it out")
+
+
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
 @dataclass(frozen=True)
@@ -310,6 +346,9 @@ class Experiment:
                 f"the vocabulary has {pieces} but the embedding only {counted(rows, 'row')}: "
                 f"raise --model.vocab-size or lower --data.vocab-size"
             )
+        if self.decode.top_k > self.data.vocab_size:
+            pieces = counted(self.data.vocab_size, "piece")
+            raise UserError(f"decode.top_k is {self.decode.top_k}, but the vocabulary has only {pieces}")
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any], source: Path | None = None) -> Self:

@@ -4,7 +4,8 @@ Each search is a compiled loop with a key/value cache. Apart from rounding, the 
 the rest of its batch: each sentence has its own length limit, and its hypotheses are frozen once it is done.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,21 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import BOS, EOS, PAD
-from transformer.model import Transformer
+
+
+class Decodable(Protocol):
+    """What decoding needs of a model: the methods of `transformer.model.Transformer` with these names."""
+
+    def start_cache(self, source: Array, beam: int, length: int) -> Any: ...
+
+    def step(self, tokens: Array, cache: Any, index: Array, history: Array) -> tuple[Array, Any]: ...
+
+    def __call__(self, source: Array, target: Array) -> Array: ...
+
+
+Rule = Callable[[Array, Array, Array], Array]
+"""What an output may contain: (logits [B, K, V], tokens so far [B, K, L], index) -> logits, -inf for every token that
+may not be at position `index`. It changes nothing else, so that the score of a hypothesis remains the model's."""
 
 
 class Hypotheses(NamedTuple):
@@ -53,7 +68,9 @@ def without_padding(logits: Array) -> Array:
     return logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
-def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_length: int) -> Hypotheses:
+def greedy_search(
+    model: Decodable, source: Array, *, alpha: float, extra_length: int, rule: Rule | None = None
+) -> Hypotheses:
     """Greedy search: the most likely token at each step. [B, S] ids -> one hypothesis each, L = S + extra_length."""
     B, S = source.shape
     L = S + extra_length
@@ -68,6 +85,8 @@ def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_leng
         last = jnp.where(index == 0, BOS, tokens[:, index - 1])
         logits, cache = model.step(last[:, None], cache, index, history)
         log_probs = jax.nn.log_softmax(without_padding(logits[:, 0]))
+        if rule:
+            log_probs = rule(log_probs[:, None], tokens[:, None], index)[:, 0]
         best = jnp.where(done, PAD, log_probs.argmax(axis=-1).astype(jnp.int32))
         log_prob += jnp.where(done, 0.0, log_probs.max(axis=-1))
         done |= (best == EOS) | (index + 1 >= limits)
@@ -86,7 +105,14 @@ def greedy_search(model: Transformer, source: Array, *, alpha: float, extra_leng
 
 
 def beam_search(
-    model: Transformer, source: Array, *, beam: int, alpha: float, extra_length: int, best: int = 1
+    model: Decodable,
+    source: Array,
+    *,
+    beam: int,
+    alpha: float,
+    extra_length: int,
+    best: int = 1,
+    rule: Rule | None = None,
 ) -> Hypotheses:
     """Beam search with a length penalty.
 
@@ -99,6 +125,7 @@ def beam_search(
         alpha: exponent of the length penalty.
         extra_length: maximum output length minus input length.
         best: number of hypotheses to return for each sentence, at most `beam`.
+        rule: what a hypothesis may contain; None: anything.
 
     Returns:
         Hypotheses with L = S + extra_length.
@@ -116,7 +143,9 @@ def beam_search(
         last = jnp.where(index == 0, BOS, alive.tokens[:, :, index - 1])
         history = history.at[:, :, index].set(jnp.arange(K))
         logits, cache = model.step(last, cache, index, history)
-        scores, parents, tokens = candidates(alive.scores, without_padding(logits))
+        logits = without_padding(logits)
+        allowed = rule(logits, alive.tokens, index) if rule else None
+        scores, parents, tokens = candidates(alive.scores, logits, allowed)
         sequences = jnp.take_along_axis(alive.tokens, parents[:, :, None], axis=1)
         sequences = sequences.at[:, :, index].set(tokens)
 
@@ -167,7 +196,7 @@ def cache_lengths(source: int, longest: int) -> list[int]:
     return [length for length in (source, 2 * source) if 1.25 * length < longest] + [longest]
 
 
-def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
+def candidates(scores: Array, logits: Array, allowed: Array | None = None) -> tuple[Array, Array, Array]:
     """The 2K best one-token extensions of the hypotheses of each sentence.
 
     At most K of them end with EOS (one for each hypothesis), so at least K remain unfinished.
@@ -175,6 +204,7 @@ def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
     Args:
         scores: [B, K], log-probabilities of the hypotheses.
         logits: [B, K, V], logits of their next tokens.
+        allowed: the same, with -inf for tokens that a rule excludes; None: no rule.
 
     Returns:
         For each extension its log-probability, the index of the hypothesis it extends, and its token; each [B, 2K].
@@ -183,7 +213,7 @@ def candidates(scores: Array, logits: Array) -> tuple[Array, Array, Array]:
     # Each hypothesis contributes at most 2K extensions, and log-softmax keeps the order of its logits: select the 2K
     # largest logits first, then normalize only those.
     count = min(2 * K, V)
-    highest, tokens = largest(logits, count)
+    highest, tokens = largest(logits if allowed is None else allowed, count)
     totals = scores[:, :, None] + highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     best, choice = jax.lax.top_k(totals.reshape(B, K * count), 2 * K)
     return best, choice // count, jnp.take_along_axis(tokens.reshape(B, K * count), choice, axis=1)
@@ -237,7 +267,7 @@ def fill_up(finished: Beams, truncated: Beams) -> Beams:
     )
 
 
-def token_log_probs(model: Transformer, source: Array, target: Array) -> Array:
+def token_log_probs(model: Decodable, source: Array, target: Array) -> Array:
     """Forced scoring: log-probability of each target token, given the source and the tokens before it.
 
     Source ids [B, S], target ids [B, T] -> [B, T], 0 at padding, so that the sum of a row is log P(target | source).

@@ -204,16 +204,22 @@ def value_of_switch(kind: type, arguments: Arguments) -> str | None:
         flag = name.replace("_", "-")
         if flag in both and (equals or not following.startswith("-")):
             given, (on, off) = value if equals else following, both[flag]
-            return f"{flag} expects no value, not {given!r}: type {on} for True or {off} for False"
+            remedy = f"type {on} for True or {off} for False" if off != on else f"type {on}, or leave it out"
+            return f"{flag} expects no value, not {given!r}: {remedy}"
     return None
 
 
 def switches(kind: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
-    """Yields the two flags of each boolean field of a dataclass, such as --screen and --no-screen."""
+    """Yields the two flags of each boolean field of a dataclass, such as --screen and --no-screen.
+
+    They are the same for a field that has only the first.
+    """
+    annotations = get_type_hints(kind, include_extras=True)
     for name, field in get_type_hints(kind).items():
         flag = name.replace("_", "-")
         if field is bool:
-            yield f"{prefix}{flag}", f"{prefix}no-{flag}"
+            single = tyro.conf.FlagCreatePairsOff in getattr(annotations[name], "__metadata__", ())
+            yield f"{prefix}{flag}", f"{prefix}{flag}" if single else f"{prefix}no-{flag}"
         elif is_dataclass(field):
             yield from switches(field, prefix if field is Experiment else f"{prefix}{flag}.")
 

@@ -15,6 +15,7 @@ from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # flags of an experiment start with --model., --data. and so on, without --experiment.
+Switch = tyro.conf.FlagCreatePairsOff  # a flag that only turns something on: --sample, without --no-sample
 Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optional for tyro; `score` checks it
 
 
@@ -102,6 +103,25 @@ class Decoding(Searching):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
+    min_length: int | None = None
+    """Minimum output length in pieces, without EOS. Default, here and below: the run's setting."""
+    no_repeat_ngram: int | None = None
+    """No sequence of this many pieces occurs twice in an output. 0: no such rule."""
+    forbid_unk: Annotated[bool, Switch] = False
+    """No <unk> in an output."""
+    replace_unk: Annotated[bool, Switch] = False
+    """Write the source word that attention points at (last decoder layer, mean of its heads) in place of each <unk>."""
+    sample: Annotated[bool, Switch] = False
+    """Draw translations at random from the model's distribution instead of searching, with a beam of 1.
+    They depend only on --seed and the line number."""
+    temperature: float | None = None
+    """With --sample: divide the logits by this. Below 1, likely pieces become likelier."""
+    top_k: int | None = None
+    """With --sample: draw only from this many likeliest pieces. 0: from all."""
+    top_p: float | None = None
+    """With --sample: draw only from the likeliest pieces that together reach this probability."""
+    seed: int | None = None
+    """With --sample: the seed."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +173,11 @@ class Translating(Decoding):
     n_best: int = 1
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
-    With 1, only the text of the best one is printed."""
+    With 1, only the text of the best one is printed. Samples are in the order drawn."""
+    prefix: Path | None = None
+    """What each translation begins with: a file with one prefix per input line, empty for none."""
+    constraints: Path | None = None
+    """What each translation contains: a file with phrases per input line, separated by tabs. Needs beam search."""
     pieces: bool = False
     """Print the subword pieces that the search found, separated by spaces and ending in </s>, instead of the text."""
     bad_lines: BadLines = "skip"

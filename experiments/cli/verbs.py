@@ -150,10 +150,16 @@ def run_watch(arguments: Arguments) -> None:
 
 
 def loaded(name: str, given: Loading) -> Translator:
-    """Loads the translator of a run; decoding flags that are given override the run's settings."""
-    translator = Translator.load(name, given.checkpoint)
+    """Loads the translator of a run, or of an ensemble; decoding flags that are given override the run's settings."""
+    translator = Translator.load(names if len(names := runs_of(name)) > 1 else name, given.checkpoint)
     decode = translator.experiment.decode
-    flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
+    flags = {
+        field: value
+        for field, value in vars(given).items()
+        if hasattr(decode, field) and value is not None and value is not False
+    }
+    if flags.get("sample") and "beam" not in flags:
+        flags["beam"] = 1  # the run's setting is that of its beam search
     translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
     if isinstance(given, Translating | Scoring):
         if given.max_tokens < 2:
@@ -162,20 +168,45 @@ def loaded(name: str, given: Loading) -> Translator:
     return translator
 
 
+def one_run(name: str) -> WorkDir:
+    """Returns the run with this name. UserError for several runs, where a command takes one."""
+    if len(runs_of(name)) > 1:
+        raise UserError(f"{name} is an ensemble: only `translate` and `score` take one, other commands one run")
+    return find_workdir(name)
+
+
 def run_translate(arguments: Arguments) -> None:
-    """translate RUN: translate a file, standard input, or what you type"""
+    """translate RUN: translate a file, standard input, or what you type (with an ensemble: RUN1,RUN2)"""
     name, flags = run_of("translate", arguments)
     given = read_flags(run_translate, Translating(), flags, name)
     if given.interactive and (given.input or given.output):
         raise UserError("--interactive reads and writes the terminal: use it without --input and --output")
+    if given.interactive and (given.prefix or given.constraints):
+        raise UserError("--prefix and --constraints belong to the lines of a file: use them without --interactive")
+    prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
+    constraints = lines_of(given.constraints, "refuse") if given.constraints else None
     if given.output:
         check_output(given.output)
     translator = loaded(name, given)
     translator.check_count(given.n_best)
     with opened(given.input) as file, written(given.output) as output:
         groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
+        if prefixes is not None or constraints is not None:
+            groups = iter(waiting := list(groups))
+            count = sum(len(chunk) for _, chunk in waiting)
+            for path, lines in ((given.prefix, prefixes), (given.constraints, constraints)):
+                if lines is not None and len(lines) != count:
+                    raise UserError(f"the input has {counted(count, 'line')} but {path} has {len(lines)}")
         for first, chunk in prompted(groups) if given.interactive else groups:
-            results = translator.n_best([line or "" for line in chunk], given.n_best, first, given.bad_lines)
+            here = slice(first - 1, first - 1 + len(chunk))
+            results = translator.n_best(
+                [line or "" for line in chunk],
+                given.n_best,
+                first,
+                given.bad_lines,
+                prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
+                constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
+            )
             for number, (line, best) in enumerate(zip(chunk, results, strict=True), start=first):
                 for found in best if line is not None else [SKIPPED]:
                     print(shown(found, number, given), file=output)
@@ -215,7 +246,7 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError("--beam and --alpha control the search for a translation: they cannot be used with --target")
     if given.png_of and not given.png:
         raise UserError("--png-of selects what --png FILE shows: it needs --png FILE")
-    run = find_workdir(name)
+    run = one_run(name)
     page = given.html or (None if given.png or given.json else run.figures / "attention.html")
     outputs = [path for path in (given.html, given.png, given.json) if path]
     for file in outputs:
@@ -247,7 +278,7 @@ def run_evaluate(arguments: Arguments) -> None:
             raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():
             read_evaluation(given.record)  # refuse to overwrite a file that is not a record
-    run, translator = find_workdir(name), loaded(name, given)
+    run, translator = one_run(name), loaded(name, given)
     if given.max_unknown is not None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
         translator.experiment = replace(translator.experiment, data=data)
@@ -285,7 +316,7 @@ def run_average(arguments: Arguments) -> None:
 
 
 def run_score(arguments: Arguments) -> None:
-    """score RUN: print the log-probability of given translations, one number per line"""
+    """score RUN: print the log-probability of given translations, one per line (of an ensemble: RUN1,RUN2)"""
     name, flags = run_of("score", arguments)
     given = read_flags(run_score, Scoring(), flags, name)
     if not given.source or not given.target:

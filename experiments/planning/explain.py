@@ -14,7 +14,7 @@ from data.corpora import CORPORA
 from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
 from experiments.workdir import WorkDir, title_of, value_of
-from transformer.config import Experiment, counted
+from transformer.config import DecodeConfig, Experiment, counted
 from transformer.model import count_parameters
 from transformer.registry import Registry
 from transformer.train import Params, init_params
@@ -79,7 +79,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
     longer = counted(d.extra_length, "token")
-    yield f"6.1    beam of {d.beam}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
+    search = f"sampled, temperature {d.temperature:g}" if d.sample else f"beam of {d.beam}"
+    yield f"6.1    {search}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
+    yield from rules(d)
     yield f"       parameters: the average of the last {counted(t.keep, 'checkpoint')}"
     yield ""
     yield "differences from the paper:"
@@ -118,6 +120,20 @@ def docstring_of(registry: Registry[Any], name: str) -> str:
         return cleandoc(own)
     file = registry.origins.get(name, {}).get("file")
     return ast.get_docstring(ast.parse(Path(file).read_text(encoding="utf-8"))) or "" if file else ""
+
+
+def rules(decode: DecodeConfig) -> Iterator[str]:
+    """Yields a line with the settings of decoding that came after the paper, if there are any."""
+    told = (
+        (decode.top_k, f"top-k {decode.top_k}"),
+        (decode.top_p < 1.0, f"top-p {decode.top_p:g}"),
+        (decode.min_length, f"at least {counted(decode.min_length, 'piece')}"),
+        (decode.no_repeat_ngram, f"no {decode.no_repeat_ngram}-gram twice"),
+        (decode.forbid_unk, "no <unk>"),
+        (decode.replace_unk, "<unk> replaced by the source word that attention points at"),
+    )
+    if any(applies for applies, _ in told):
+        yield f"       {'; '.join(words for applies, words in told if applies)}"
 
 
 def count(params: Params) -> int:

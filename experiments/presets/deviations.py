@@ -32,6 +32,7 @@ _SILENT = (
     "train.eval_sentences",
     "train.max_bad_steps",
     "decode.batch_size",
+    "decode.seed",
     *ROUNDING,
 )
 

@@ -164,8 +164,9 @@ def test_a_translation_with_unknown_pieces_or_no_end_is_warned_of():
     said: list[str] = []
     translator = Translator.__new__(Translator)
     translator.log = said.append
-    cut, odd, fine = (Translation("", -1.0, pieces) for pieces in (("e",), ("<unk>", "</s>"), ("e", "</s>")))
-    translator.warn_of_outputs([fine, cut, odd], [1, 3, 4])
+    cut, fine = (Translation("e", -1.0, pieces) for pieces in (("e",), ("e", "</s>")))
+    odd, copied = (Translation(text, -1.0, ("<unk>", "</s>")) for text in (" ⁇ ", "Łódź"))
+    translator.warn_of_outputs([fine, cut, odd, copied], [1, 3, 4, 5])
     assert [line.split(":")[1] for line in said] == [" line 3", " line 4"]
     assert "cut off" in said[0] and "⁇" in said[1]
 

@@ -279,8 +279,8 @@ TRANSFORMER = [
            f"{TRAIN}::test_what_is_dropped_owes_nothing_to_where_the_parameters_began"),
     Change("every step drops the same", "transformer/train.py", "dropout_key(key, state.step)",
            "dropout_key(key, 0)", f"{TRAIN}::test_dropout_differs_from_step_to_step_and_from_seed_to_seed"),
-    Change("evaluation is smoothed", "transformer/train.py", "return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch)\n",
-           "return batch_loss(nnx.merge(graph, params), batch, smoothing=0.1)\n",
+    Change("evaluation is smoothed", "transformer/train.py", "merge_lora(params, experiment.lora)), batch)\n",
+           "merge_lora(params, experiment.lora)), batch, smoothing=0.1)\n",
            f"{TRAIN}::test_evaluation_has_neither_smoothing_nor_dropout"),
     # 6.1, decoding and averaging
     Change("a search gives up by the penalty of now", "transformer/decode.py",
@@ -467,4 +467,77 @@ SCORES = [
            "if False:", "tests/experiments/evaluation/test_records.py::test_a_record_that_was_edited_is_refused"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *DATA, *SCORES]
+VARIANTS_TESTS = "tests/transformer/test_variants.py"
+BEST_WITH_A_RULE = f"{VARIANTS_TESTS}::test_a_wide_beam_with_a_rule_finds_the_best_of_the_translations_that_keep_it"
+FREQUENCIES = f"{VARIANTS_TESTS}::test_samples_have_the_models_frequencies"
+ALONE_OR_NOT = f"{VARIANTS_TESTS}::test_a_sentence_does_not_notice_its_batch_or_its_padding"
+SAMPLE_OF = f"{VARIANTS_TESTS}::test_a_sample_depends_on_seed_line_and_its_number_alone"
+SCORED = f"{VARIANTS_TESTS}::test_scores_are_those_of_forced_scoring_and_rules_hold"
+MEAN = f"{VARIANTS_TESTS}::test_an_ensemble_averages_probabilities_in_searches_and_in_forced_scoring"
+DECODING = "tests/experiments/test_decoding.py"
+
+VARIANTS = [
+    Change("beam search normalizes over what a rule allows", "transformer/decode.py",
+           "highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)",
+           "highest - jax.nn.logsumexp(logits if allowed is None else allowed, axis=-1, keepdims=True)",
+           BEST_WITH_A_RULE),
+    Change("one piece too few is long enough", "transformer/variants/rules.py", "index < least", "index < least - 1",
+           BEST_WITH_A_RULE),
+    Change("the latest n-gram may be repeated at once", "transformer/variants/rules.py",
+           "jnp.arange(starts) + n - 1 < index", "jnp.arange(starts) + n < index", BEST_WITH_A_RULE),
+    Change("rows without a piece are no unknown pieces", "transformer/variants/rules.py", "(ids < pieces) & ((ids",
+           "((ids", BEST_WITH_A_RULE),
+    Change("rules apply within a prefix", "transformer/variants/rules.py", "== token, logits, -jnp.inf)",
+           "== token, allowed, -jnp.inf)", BEST_WITH_A_RULE),
+    Change("a hypothesis with nothing left goes on", "transformer/variants/rules.py",
+           "nothing = jnp.isneginf(allowed.max(axis=-1))", "nothing = jnp.zeros(allowed.shape[:-1], bool)",
+           f"{VARIANTS_TESTS}::test_where_the_rules_leave_nothing_the_output_ends"),
+    Change("every step draws with one key", "transformer/variants/sampling.py", "fold_in(keys, index), odds",
+           "keys, odds", FREQUENCIES),
+    Change("all samples of a sentence are one", "transformer/variants/sampling.py", "(keys, jnp.arange(K)).reshape",
+           "(keys, jnp.zeros(K, int)).reshape", SAMPLE_OF),
+    Change("a sample depends on its row", "transformer/variants/sampling.py", "keys = jax.vmap(fold_in, (None, 0), 1)(",
+           "keys = jax.vmap(jax.random.fold_in)(keys, jnp.arange(B))\n    keys = jax.vmap(fold_in, (None, 0), 1)(",
+           f"{ALONE_OR_NOT}[sampling]"),
+    Change("the temperature counts in the score", "transformer/variants/sampling.py",
+           "jnp.take_along_axis(log_probs, dr", "jnp.take_along_axis(log_probs / temperature, dr",
+           f"{SCORED}[sampling]"),
+    Change("top-k keeps one more", "transformer/variants/sampling.py", "top_k(logits, top_k)",
+           "top_k(logits, top_k + 1)", f"{VARIANTS_TESTS}::test_the_nucleus_is_the_smallest_set_that_reaches_p"),
+    Change("the nucleus ends before p", "transformer/variants/sampling.py",
+           "jnp.cumsum(probabilities, axis=-1) - probabilities < top_p", "jnp.cumsum(probabilities, axis=-1) < top_p",
+           f"{VARIANTS_TESTS}::test_the_nucleus_is_the_smallest_set_that_reaches_p"),
+    Change("the generator is the default one", "transformer/variants/sampling.py", ', impl="threefry2x32"', "",
+           f"{VARIANTS_TESTS}::test_keys_do_not_depend_on_the_default_generator"),
+    Change("an output may end before it contains its phrases", "transformer/variants/constraints.py",
+           "jnp.where(complete, totals", "jnp.where(True, totals",
+           f"{VARIANTS_TESTS}::test_a_finished_output_contains_its_phrases_even_with_a_small_beam"),
+    Change("no bank of the beam for those that have met constraints", "transformer/variants/constraints.py",
+           "shared_out(scores, reached.met(phrases), K)", "shared_out(scores, reached.met(phrases) * 0, K)",
+           f"{VARIANTS_TESTS}::test_a_finished_output_contains_its_phrases_even_with_a_small_beam"),
+    Change("a phrase is met by its last token", "transformer/variants/constraints.py", "matched = before & (",
+           "matched = (", BEST_WITH_A_RULE),
+    Change("no phrase is a phrase that is missing", "transformer/variants/constraints.py",
+           "absent = ~jnp.any(phrases != PAD, axis=2)", "absent = jnp.zeros((B, J), bool)",
+           f"{VARIANTS_TESTS}::test_no_phrases_are_no_constraint"),
+    Change("a constrained sentence that is done goes on with its batch", "transformer/variants/constraints.py",
+           "where_beams(done, alive, alive_now)", "alive_now", f"{ALONE_OR_NOT}[constrained]"),
+    Change("the progress of another hypothesis", "transformer/variants/constraints.py",
+           "progress.of(parents).after(", "progress.of(parents * 0).after(", BEST_WITH_A_RULE),
+    Change("an ensemble averages logarithms", "transformer/variants/ensemble.py",
+           "jax.nn.logsumexp(each, axis=0) - jnp.log(len(logits))", "each.mean(axis=0)", MEAN),
+    Change("an ensemble adds probabilities of PAD and BOS", "transformer/variants/ensemble.py",
+           "jax.nn.log_softmax(without_padding(one.astype(jnp.float32)))", "jax.nn.log_softmax(one)", MEAN),
+    Change("the alignment is the decoder's attention to itself", "transformer/variants/alignment.py",
+           "weights[-1].mean", "weights[-2].mean",
+           f"{VARIANTS_TESTS}::test_the_alignment_is_the_last_layers_attention_to_the_source"),
+    Change("samples are numbered by their group", "experiments/translator.py", "[first + i for i in rows] + [0]",
+           "list(range(len(rows))) + [0]", f"{DECODING}::test_samples_depend_on_line_and_seed_and_not_on_the_batch"),
+    Change("a prefix is that of another line", "experiments/translator.py", "jnp.array(pad(begun, rows,",
+           "jnp.array(pad(begun, rows[::-1],",
+           f"{DECODING}::test_a_translation_begins_with_its_prefix_whatever_the_batch"),
+    Change("every unknown piece is the first word", "experiments/translator.py", "attended[:, : len(surfaces)].argmax",
+           "attended[:, :1].argmax", f"{DECODING}::test_replaced_unknown_pieces_are_copied_from_the_source"),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *DATA, *SCORES]

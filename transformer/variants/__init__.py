@@ -1,1 +1,10 @@
-"""What came after the paper. Each file names its source; nothing here is used unless a setting asks for it."""
+"""What came after the paper. Each module names its source; none of them is used unless a setting asks for it.
+
+finetuning   frozen parameters, low-rank adaptation
+rules        what an output may contain: a minimum length, no repeated n-grams, no <unk>, a forced prefix
+sampling     translations drawn at random, with a temperature, top-k and top-p
+constraints  beam search for outputs that contain given phrases
+ensemble     several models that translate as one
+alignment    the source token that attention points at
+ways         the search that the settings ask for
+"""
