@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # In the order of the paper: a file may import only from those before it.
 ORDER = [
-    "config", "registry", "mesh", "flops", "matmul", "segments", "dropout", "kernels", "attention", "positions",
-    "layers", "model", "loss", "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
+    "config", "registry", "mesh", "matmul", "segments", "dropout", "initializers", "kernels", "attention", "positions",
+    "layers", "flops", "model", "loss", "optimizer", "train", "parallel", "decode", "processes", "checkpoint",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}
