@@ -23,7 +23,8 @@ from experiments.workdir import value_of
 from transformer.attention import ATTENTIONS
 from transformer.checkpoint import brief
 from transformer.config import Experiment, UserError
-from transformer.layers import NORMS
+from transformer.initializers import INITIALIZERS
+from transformer.layers import ACTIVATIONS, FEED_FORWARDS, NORMS
 from transformer.model import Transformer
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS
@@ -31,7 +32,17 @@ from transformer.registry import Registry, origin_of
 
 FLAG = "--parts"
 
-REGISTRIES: tuple[Registry[Any], ...] = (POSITIONS, ATTENTIONS, NORMS, SCHEDULES, OPTIMIZERS, CORPORA)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    POSITIONS,
+    ATTENTIONS,
+    FEED_FORWARDS,
+    ACTIVATIONS,
+    NORMS,
+    INITIALIZERS,
+    SCHEDULES,
+    OPTIMIZERS,
+    CORPORA,
+)
 """The registries that the settings of an experiment select from."""
 
 CustomParts = dict[str, dict[str, str]]

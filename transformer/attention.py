@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.config import PAD, ModelConfig
+from transformer.initializers import make_initializer
 from transformer.kernels.flash_attention import flash_attention, flash_attention_runs
 from transformer.matmul import einsum
 from transformer.registry import Registry
@@ -47,12 +48,12 @@ Rotate = Callable[[Array], Array]
 
 
 def identity(x: Array) -> Array:
-    """Returns `x` unrotated: for the paper's position encodings, and for cross-attention."""
+    """Returns `x`: queries and keys with the paper's position encodings, and attention weights without dropout."""
     return x
 
 
 class AttentionContext(NamedTuple):
-    """Everything that attention depends on besides queries, keys and values: the mask, and the positional terms."""
+    """All that attention depends on besides queries, keys and values: mask, positional terms, dropout."""
 
     mask: Array
     """Boolean, broadcastable to [B, N, T, S]: True where a query may attend to a key."""
@@ -60,6 +61,8 @@ class AttentionContext(NamedTuple):
     """Applied to queries and keys (rotary position embeddings)."""
     bias: Array | None = None
     """Attention bias, broadcastable to [B, N, T, S], added to the scores."""
+    dropout: Callable[[Array], Array] = identity
+    """Applied to the attention weights [B, N, T, S] (model.attention_dropout, in training)."""
 
 
 def padding_mask(tokens: Array) -> Array:
@@ -73,7 +76,12 @@ def causal_mask(length: int) -> Array:
 
 
 def scaled_dot_product_attention(
-    queries: Array, keys: Array, values: Array, mask: Array, bias: Array | None = None
+    queries: Array,
+    keys: Array,
+    values: Array,
+    mask: Array,
+    bias: Array | None = None,
+    dropout: Callable[[Array], Array] = identity,
 ) -> tuple[Array, Array]:
     """Equation 1: softmax(Q K^T / sqrt(d_k)) V.
 
@@ -83,9 +91,10 @@ def scaled_dot_product_attention(
         values: [B, N, S, H]
         mask: boolean, broadcastable to [B, N, T, S]; True where a query may attend to a key.
         bias: attention bias, broadcastable to [B, N, T, S], added to the scores. The paper has none.
+        dropout: applied to the weights before they are multiplied with V. The paper has none.
 
     Returns:
-        The output [B, N, T, H], and the attention weights [B, N, T, S] in float32. Each row of the weights sums
+        The output [B, N, T, H], and the attention weights before dropout, [B, N, T, S] in float32. Each row sums
         to 1. A fully masked row (as in an all-padding sentence) is uniform, never NaN.
     """
     scale = queries.shape[-1] ** -0.5
@@ -97,12 +106,12 @@ def scaled_dot_product_attention(
     # Softmax, with the division moved after the matmul with V, where it divides T x H numbers instead of T x S.
     exps = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = exps.sum(axis=-1, keepdims=True)
-    output = einsum("BNTS,BNSH->BNTH", exps.astype(values.dtype), values)
+    output = einsum("BNTS,BNSH->BNTH", dropout(exps).astype(values.dtype), values)
     return (output / total).astype(values.dtype), exps / total
 
 
 class Projection(nnx.Module):
-    """x W + b, to or from all heads at once, as one matmul over the flattened axes of the heads.
+    """x W + b, to or from all heads at once, as one matmul over the flattened axes of the heads. b is optional.
 
     Args:
         inputs: the last axes of x, (D,) or (N, H).
@@ -110,11 +119,11 @@ class Projection(nnx.Module):
     """
 
     def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], config: ModelConfig, *, rngs: nnx.Rngs):
-        # Glorot initialization, with fan-in and fan-out over all heads, as for one [D, N*K] matrix.
-        axes = range(len(inputs)), range(len(inputs), len(inputs) + len(outputs))
-        glorot = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", *map(tuple, axes))
-        self.kernel = nnx.Param(glorot(rngs.params(), (*inputs, *outputs)))
-        self.bias = nnx.Param(jax.nn.initializers.zeros(rngs.params(), outputs))
+        init = make_initializer(config.initializer, len(inputs), len(outputs))
+        self.kernel = nnx.Param(init(rngs.params(), (*inputs, *outputs)))
+        if config.biases:
+            self.bias = nnx.Param(jax.nn.initializers.zeros(rngs.params(), outputs))
+        self.biased = config.biases
         self.inputs, self.outputs = inputs, outputs
         self.dtype = jnp.dtype(config.dtype)
 
@@ -122,8 +131,10 @@ class Projection(nnx.Module):
         """[..., *inputs] -> [..., *outputs]"""
         batch = x.shape[: x.ndim - len(self.inputs)]
         width = math.prod(self.inputs)
-        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
-        y = x.astype(self.dtype).reshape(*batch, width) @ kernel.reshape(width, -1) + bias.ravel()
+        kernel = self.kernel[...].astype(self.dtype)
+        y = x.astype(self.dtype).reshape(*batch, width) @ kernel.reshape(width, -1)
+        if self.biased:
+            y += self.bias[...].astype(self.dtype).ravel()
         return y.reshape(*batch, *self.outputs)
 
 
@@ -131,7 +142,8 @@ class MultiHeadAttention(nnx.Module):
     """Section 3.2.2: Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
     The projection matrices of all heads are stored in one array: `query` is W^Q [D, N, K], `key` is W^K [D, N, K],
-    `value` is W^V [D, N, H] and `output` is W^O [N, H, D]. Each projection has a bias.
+    `value` is W^V [D, N, H] and `output` is W^O [N, H, D]. Each projection has a bias, unless
+    config.biases is False.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -152,10 +164,11 @@ class MultiHeadAttention(nnx.Module):
 
         To implement another kind of attention, override only this method.
         """
-        output, weights = scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
-        if self.kernels and flash_attention_runs(queries, keys, values, context.mask, context.bias):
+        mask, bias, dropout = context.mask, context.bias, context.dropout
+        output, weights = scaled_dot_product_attention(queries, keys, values, mask, bias, dropout)
+        if self.kernels and dropout is identity and flash_attention_runs(queries, keys, values, mask, bias):
             # The same output. The compiler drops the plain one, and the weights unless they are used.
-            output = flash_attention(queries, keys, values, context.mask)
+            output = flash_attention(queries, keys, values, mask)
         return output, weights
 
     def __call__(

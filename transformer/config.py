@@ -48,7 +48,12 @@ class ModelConfig:
     vocab_size: int = 37_000
     """V: rows of the shared embedding matrix. At least the size of the vocabulary; more is allowed."""
     num_layers: int = 6
-    """N: number of layers in the encoder, and in the decoder."""
+    """N: number of layers in the encoder, and in the decoder unless decoder_layers says otherwise."""
+    decoder_layers: int | None = None
+    """Number of layers in the decoder. None: as many as in the encoder."""
+    shared_layers: int = 1
+    """Number of consecutive layers that share one set of parameters, as in the Universal Transformer and ALBERT.
+    It must divide the layers of each stack; with all of them, one layer is applied again and again."""
     d_model: int = 512
     """D: width of embeddings and sub-layer outputs. d_k and d_v are not derived from it: set them too."""
     d_ff: int = 2048
@@ -61,12 +66,33 @@ class ModelConfig:
     """Width of the values of one head; d_model / h in the paper."""
     dropout: float = 0.1
     """P_drop: dropout rate, applied to each sub-layer output and to the sum of embedding and positional encoding."""
+    attention_dropout: float = 0.0
+    """Dropout rate of the attention weights, after the softmax. The paper has none."""
+    activation_dropout: float = 0.0
+    """Dropout rate inside of the feed-forward networks, after the activation. The paper has none."""
     positions: str = "sinusoidal"
     """Positional encoding: a name in the registry transformer.positions.POSITIONS."""
     attention: str = "softmax"
     """Attention: a name in the registry transformer.attention.ATTENTIONS."""
     norm_type: str = "layer"
     """Normalization layer: a name in the registry transformer.layers.NORMS."""
+    norm_epsilon: float = 1e-6
+    """Added to the variance in a normalization layer."""
+    feed_forward: str = "ffn"
+    """Feed-forward network: a name in the registry transformer.layers.FEED_FORWARDS."""
+    activation: str = "relu"
+    """Activation of the feed-forward networks: a name in the registry transformer.layers.ACTIVATIONS."""
+    biases: bool = True
+    """Whether the projections of attention and of the feed-forward networks have biases."""
+    initializer: str = "glorot"
+    """Initial matrices of attention and feed-forward networks: a name in transformer.initializers.INITIALIZERS."""
+    tied: Literal["all", "target", "none"] = "all"
+    """Which embedding matrices are one. all: those of source, target and pre-softmax layer, as in the paper. target:
+    those of target and pre-softmax layer; the source has its own. none: each has its own."""
+    scale_embeddings: bool = True
+    """Multiply the embeddings by sqrt(d_model), as in the paper."""
+    output_bias: bool = False
+    """Add a bias to the logits. The paper has none."""
     max_positions: int = 1024
     """Number of learned positional embeddings. Not used by the sinusoidal encoding."""
     norm: Literal["post", "pre"] = "post"
@@ -78,10 +104,24 @@ class ModelConfig:
     They compute the same, up to rounding; turn them off to see the plain operations in a profile."""
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions")
-        _counts("model", self, sizes)
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}")
+        sizes = (
+            *("vocab_size", "num_layers", "shared_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"),
+            "max_positions",
+        )
+        _counts("model", self, sizes if self.decoder_layers is None else (*sizes, "decoder_layers"))
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"model.{name} must lie in [0, 1), not {getattr(self, name)}")
+        if not 0.0 < self.norm_epsilon < math.inf:
+            raise UserError(f"model.norm_epsilon must be positive and finite, not {self.norm_epsilon}")
+        for name, layers in (("num_layers", self.num_layers), ("decoder_layers", self.decoder_depth)):
+            if layers % self.shared_layers:
+                raise UserError(f"model.shared_layers = {self.shared_layers} does not divide model.{name} = {layers}")
+
+    @property
+    def decoder_depth(self) -> int:
+        """Number of layers that are applied in the decoder; in the encoder, it is `num_layers`."""
+        return self.num_layers if self.decoder_layers is None else self.decoder_layers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ def split_key(key: Array | None, count: int) -> list[Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
+def inner_key(key: Array | None, rate: float) -> Array | None:
+    """Key of dropout inside of a sub-layer, from that of the dropout on its output. None where there is no dropout."""
+    return None if key is None or rate == 0.0 else jax.random.fold_in(key, 1)
+
+
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Section 5.4: zeroes each entry with probability `rate`, and scales up the rest. Without a key, returns x."""
     if key is None or rate == 0.0:

@@ -3,7 +3,11 @@
 Normalization, softmax and residual additions are not counted, as is usual: their cost is memory traffic.
 """
 
+import jax
+from flax import nnx
+
 from transformer.config import ModelConfig
+from transformer.layers import make_feed_forward
 
 
 def forward_flops(config: ModelConfig, source: int, target: int) -> int:
@@ -11,6 +15,7 @@ def forward_flops(config: ModelConfig, source: int, target: int) -> int:
 
     Decoder self-attention is counted in full, as the dense matmuls compute it, although the causal mask discards half.
     """
+    weights = feed_forward_weights(config)
     queries_keys, values = config.num_heads * config.d_k, config.num_heads * config.d_v
 
     def attention(n_query: int, n_key: int) -> int:
@@ -18,11 +23,21 @@ def forward_flops(config: ModelConfig, source: int, target: int) -> int:
         return 2 * (projections + n_query * n_key * (queries_keys + values))
 
     def feed_forward(n: int) -> int:
-        return 2 * n * 2 * config.d_model * config.d_ff
+        return 2 * n * weights
 
     encoder = attention(source, source) + feed_forward(source)
     decoder = attention(target, target) + attention(target, source) + feed_forward(target)
-    return config.num_layers * (encoder + decoder) + 2 * target * config.d_model * config.vocab_size
+    layers = config.num_layers * encoder + config.decoder_depth * decoder
+    return layers + 2 * target * config.d_model * config.vocab_size
+
+
+def feed_forward_weights(config: ModelConfig) -> int:
+    """Number of entries of the matrices of a feed-forward network, each of which multiplies every token once.
+
+    It is 2 D F for the paper's. A custom network (model.feed_forward) is built without allocating it.
+    """
+    shapes = nnx.eval_shape(lambda: make_feed_forward(config, rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)) if leaf.ndim > 1)
 
 
 def train_flops(config: ModelConfig, source: int, target: int) -> int:

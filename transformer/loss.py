@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,108 +52,151 @@ def least_loss(smoothing: float, vocabulary: int) -> float:
 
 
 def tied_cross_entropy(
-    x: Array, table: Array, targets: Array, smoothing: float = 0.0, kernels: bool = True
+    x: Array,
+    table: Array,
+    targets: Array,
+    smoothing: float = 0.0,
+    kernels: bool = True,
+    bias: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`cross_entropy` with tied embeddings: the logits are x table^T (section 3.4), computed one chunk at a time.
+    """`cross_entropy` of the logits x table^T + bias (section 3.4; no bias in the paper), one chunk at a time.
 
     For 25,000 tokens and a vocabulary of 37,000, the full logits would be the largest array of the training step
     (3.7 GB), and their gradient would take another 3.7 GB.
 
     Args:
         x: decoder outputs [B, T, D].
-        table: embedding matrix [V, D], float32.
+        table: pre-softmax matrix [V, D], float32; in the paper it is the embedding matrix.
         targets: [B, T] ids; padding is ignored.
         smoothing: eps_ls in the paper, in [0, 1).
         kernels: use the fused kernel where it runs.
+        bias: [V], float32, or None.
 
     Returns:
         (sum, count), float32 scalars.
     """
-    return _chunked_loss(x, table, targets, smoothing, kernels), (targets != PAD).sum().astype(jnp.float32)
+    return _chunked_loss(x, table, bias, targets, smoothing, kernels), (targets != PAD).sum().astype(jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _chunked_loss(x: Array, table: Array, targets: Array, smoothing: float, kernels: bool) -> Array:
-    low, total_row = _low_and_sum(table, x.dtype)
+class _OutputLayer(NamedTuple):
+    """The output layer as the chunks use it. The bias and its sum are None if there is no bias."""
+
+    table: Array
+    """[V, D] in the type of the matmuls."""
+    total_row: Array
+    """The sum of the rows, float32 [D]."""
+    bias: Array | None = None
+    """[V] in the type of the logits."""
+    total_bias: Array | None = None
+    """The sum of the bias, a float32 scalar."""
+
+
+class _Sums(NamedTuple):
+    """Sums over chunks, for each group of rows on different devices, in float32; dbias is None if there is no bias."""
+
+    loss: Array
+    """[G]"""
+    dtable: Array
+    """[G, V, D]"""
+    dbias: Array | None = None
+    """[G, V]"""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _chunked_loss(x: Array, table: Array, bias: Array | None, targets: Array, smoothing: float, kernels: bool) -> Array:
+    output = _output_layer(table, bias, x.dtype)
 
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _chunk_loss(chunk[0], low, total_row, chunk[1], smoothing)[0].sum(), None
+        return total + _chunk_loss(chunk[0], output, chunk[1], smoothing)[0].sum(), None
 
     return jax.lax.scan(add, jnp.zeros(()), _chunks(x, targets, groups=1))[0]
 
 
 def _forward(
-    x: Array, table: Array, targets: Array, smoothing: float, kernels: bool
-) -> tuple[Array, tuple[Array, Array]]:
+    x: Array, table: Array, bias: Array | None, targets: Array, smoothing: float, kernels: bool
+) -> tuple[Array, tuple[Array, Array, Array | None]]:
     """Computes loss and gradient together, while a chunk's logits exist; the backward pass only scales the gradient.
 
     The table's gradient is accumulated separately for each group of rows on different devices, [G, V, D], so that its
     84 MB are all-reduced once, and not once per chunk.
     """
-    (low, total_row), groups = _low_and_sum(table, x.dtype), row_groups()
+    output, groups = _output_layer(table, bias, x.dtype), row_groups()
     one_chunk = _fused_losses_and_gradient if kernels and cross_entropy_runs(x) else _losses_and_gradient
 
-    def add(total: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+    def add(total: _Sums, chunk: tuple[Array, Array]) -> tuple[_Sums, Array]:
         x, targets = chunk
-        losses, gradient = one_chunk(x, low, total_row, targets, smoothing)
+        losses, gradient = one_chunk(x, output, targets, smoothing)
         dtable = jnp.einsum("GBTV,GBTD->GVD", gradient, x, preferred_element_type=jnp.float32)
-        return (total[0] + losses.sum(axis=(1, 2)), total[1] + dtable), jnp.einsum("GBTV,VD->GBTD", gradient, low)
+        dbias = None if total.dbias is None else total.dbias + gradient.astype(jnp.float32).sum(axis=(1, 2))
+        sums = _Sums(total.loss + losses.sum(axis=(1, 2)), total.dtable + dtable, dbias)
+        return sums, jnp.einsum("GBTV,VD->GBTD", gradient, output.table)
 
-    zero = jnp.zeros(groups), jnp.zeros((groups, *table.shape))
-    (loss, dtable), dx = jax.lax.scan(add, zero, _chunks(x, targets, groups))
-    return loss.sum(), (jnp.moveaxis(dx, 0, 2).reshape(x.shape), dtable.sum(axis=0))
+    zero = _Sums(*(jnp.zeros((groups, *shape)) for shape in ((), table.shape)))
+    if bias is not None:
+        zero = zero._replace(dbias=jnp.zeros((groups, *bias.shape)))
+    sums, dx = jax.lax.scan(add, zero, _chunks(x, targets, groups))
+    dbias = None if sums.dbias is None else sums.dbias.sum(axis=0)
+    return sums.loss.sum(), (jnp.moveaxis(dx, 0, 2).reshape(x.shape), sums.dtable.sum(axis=0), dbias)
 
 
 def _backward(
-    smoothing: float, kernels: bool, gradients: tuple[Array, Array], scale: Array
-) -> tuple[Array, Array, None]:
-    dx, dtable = gradients
-    return (dx * scale).astype(dx.dtype), (dtable * scale).astype(dtable.dtype), None
+    smoothing: float, kernels: bool, gradients: tuple[Array, Array, Array | None], scale: Array
+) -> tuple[Array, Array, Array | None, None]:
+    dx, dtable, dbias = gradients
+    dbias = None if dbias is None else dbias * scale
+    return (dx * scale).astype(dx.dtype), (dtable * scale).astype(dtable.dtype), dbias, None
 
 
 _chunked_loss.defvjp(_forward, _backward)
 
 
-def _low_and_sum(table: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """The table [V, D] in the type of the matmuls, and the sum of its rows, float32 [D]: once, not once per chunk."""
+def _output_layer(table: Array, bias: Array | None, dtype: jnp.dtype) -> _OutputLayer:
+    """Converts the output layer for the matmuls: once, not once per chunk."""
     low = whole_rows(table.astype(dtype))
-    return low, low.astype(jnp.float32).sum(axis=0)
+    total_row = low.astype(jnp.float32).sum(axis=0)
+    if bias is None:
+        return _OutputLayer(low, total_row)
+    low_bias = bias.astype(dtype)
+    return _OutputLayer(low, total_row, low_bias, low_bias.astype(jnp.float32).sum())
 
 
-def _losses_and_gradient(
-    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
-) -> tuple[Array, Array]:
+def _logits(x: Array, output: _OutputLayer) -> Array:
+    """Logits [G, B, T, V] of x [G, B, T, D], in its type."""
+    logits = jnp.einsum("GBTD,VD->GBTV", x, output.table)
+    return logits if output.bias is None else logits + output.bias
+
+
+def _losses_and_gradient(x: Array, output: _OutputLayer, targets: Array, smoothing: float) -> tuple[Array, Array]:
     """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding, and the gradient of their sum by logits [G, B, T, V]."""
-    losses, logits, normalizer = _chunk_loss(x, table, total_row, targets, smoothing)
+    losses, logits, normalizer = _chunk_loss(x, output, targets, smoothing)
     return losses, _logits_gradient(logits, normalizer, targets, smoothing)
 
 
-def _fused_losses_and_gradient(
-    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
-) -> tuple[Array, Array]:
+def _fused_losses_and_gradient(x: Array, output: _OutputLayer, targets: Array, smoothing: float) -> tuple[Array, Array]:
     """The same by one kernel, which reads the logits once and adds them up as it does."""
-    return cross_entropy_and_gradient(jnp.einsum("GBTD,VD->GBTV", x, table), targets, smoothing)
+    return cross_entropy_and_gradient(_logits(x, output), targets, smoothing)
 
 
-def _chunk_loss(
-    x: Array, table: Array, total_row: Array, targets: Array, smoothing: float
-) -> tuple[Array, Array, Array]:
+def _chunk_loss(x: Array, output: _OutputLayer, targets: Array, smoothing: float) -> tuple[Array, Array, Array]:
     """Of x [G, B, T, D]: the losses [G, B, T], 0 for padding; the logits [G, B, T, V]; and log Z [G, B, T].
 
     The logits have the dtype of x and are read twice, for their maximum and for the sum of exponentials. The loss also
     needs the target's logit and the sum of all logits: these are dot products of x with one row of the table and with
     the sum of its rows, in float32.
     """
-    wrong = smoothing / (table.shape[0] - 1)
-    logits = jnp.einsum("GBTD,VD->GBTV", x, table)
+    wrong = smoothing / (output.table.shape[0] - 1)
+    logits = _logits(x, output)
     highest = logits.max(axis=-1).astype(jnp.float32)
     normalizer = highest + jnp.log(jnp.exp(logits.astype(jnp.float32) - highest[..., None]).sum(axis=-1))
     exact = x.astype(jnp.float32)
     # Rounded as the logits are: else log Z of a confident model could be less than the target's logit.
-    right = (exact * table[targets].astype(jnp.float32)).sum(axis=-1).astype(logits.dtype).astype(jnp.float32)
-    expected = (1 - smoothing - wrong) * right
+    right = (exact * output.table[targets].astype(jnp.float32)).sum(axis=-1).astype(logits.dtype)
+    if output.bias is not None:
+        right += output.bias[targets]
+    expected = (1 - smoothing - wrong) * right.astype(jnp.float32)
     if smoothing:
-        expected += wrong * (exact * total_row).sum(axis=-1)
+        total = (exact * output.total_row).sum(axis=-1)
+        expected += wrong * (total if output.total_bias is None else total + output.total_bias)
     return jnp.where(targets != PAD, normalizer - expected, 0.0), logits, normalizer
 
 

@@ -1,7 +1,8 @@
-"""Section 3.1 and Figure 1: the encoder-decoder model, with one shared embedding matrix (section 3.4)."""
+"""Section 3.1 and Figure 1: the encoder-decoder model, and its embedding matrices (section 3.4)."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from transformer.matmul import einsum
 from transformer.mesh import whole_rows
 from transformer.positions import POSITIONS
 from transformer.segments import Segments, same_sentence, segments
+
+Layer = TypeVar("Layer")
 
 
 class Cache(NamedTuple):
@@ -57,15 +60,48 @@ class Transformer(nnx.Module):
         init = jax.nn.initializers.normal(config.d_model**-0.5)
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
         self.positions = POSITIONS.find(config.positions)(config, rngs=rngs)
-        self.encoder = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
-        self.decoder = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
+        encoder, decoder = config.num_layers // config.shared_layers, config.decoder_depth // config.shared_layers
+        self.encoder = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(encoder)])
+        self.decoder = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(decoder)])
         if config.norm == "pre":  # the output of a pre-norm stack is not normalized; the paper needs no such norm
             self.encoder_norm = make_norm(config, rngs=rngs)
             self.decoder_norm = make_norm(config, rngs=rngs)
+        # After everything else, so that the other parameters begin with the same values whatever is tied.
+        if config.tied != "all":
+            self.source_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+        if config.tied == "none":
+            self.output_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+        if config.output_bias:
+            self.output_bias = nnx.Param(jnp.zeros(config.vocab_size))
 
-    def embed(self, tokens: Array, positions: Array, key: Array | None = None) -> Array:
-        """Section 3.4: embeddings of ids [B, T], scaled by sqrt(D), plus position vectors [B, T, D] -> [B, T, D]."""
-        x = jnp.take(whole_rows(self.embedding[...]), tokens, axis=0) * self.config.d_model**0.5
+    @property
+    def source_table(self) -> Array:
+        """Embedding matrix of the source, [V, D]; that of the target is always `embedding`."""
+        return (self.embedding if self.config.tied == "all" else self.source_embedding)[...]
+
+    @property
+    def output_table(self) -> Array:
+        """Pre-softmax matrix, whose transpose gives the logits, [V, D]."""
+        return (self.output_embedding if self.config.tied == "none" else self.embedding)[...]
+
+    @property
+    def logits_bias(self) -> Array | None:
+        """Bias of the logits [V], or None as in the paper."""
+        return self.output_bias[...] if self.config.output_bias else None
+
+    def applied(self, stack: Sequence[Layer]) -> list[Layer]:
+        """The layers of the encoder or the decoder in the order in which they are applied: the paper's, each once."""
+        return [layer for layer in stack for _ in range(self.config.shared_layers)]
+
+    def embed(self, tokens: Array, positions: Array, key: Array | None = None, table: Array | None = None) -> Array:
+        """Section 3.4: embeddings of ids [B, T], scaled by sqrt(D), plus position vectors [B, T, D] -> [B, T, D].
+
+        `table` is the embedding matrix [V, D]. None: that of the target, which in the paper is that of the source too.
+        """
+        table = self.embedding[...] if table is None else table
+        x = jnp.take(whole_rows(table), tokens, axis=0)
+        if self.config.scale_embeddings:
+            x *= self.config.d_model**0.5
         return dropout((x + positions).astype(self.config.dtype), self.config.dropout, key)
 
     def position_vectors(self, position: Array) -> Array:
@@ -80,12 +116,13 @@ class Transformer(nnx.Module):
 
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
         """Encoder: source ids [B, S] -> [B, S, D]. If `weights` is a list, the attention weights are appended to it."""
-        keys = split_key(key, len(self.encoder) + 1)
+        layers = self.applied(self.encoder)
+        keys = split_key(key, len(layers) + 1)
         found = segments(source)
         mask = same_sentence(found, found) & padding_mask(source)
         context = self.attention_context(mask, found.position, found.position)
-        x = self.embed(source, self.position_vectors(found.position), keys[0])
-        for layer, layer_key in zip(self.encoder, keys[1:], strict=True):
+        x = self.embed(source, self.position_vectors(found.position), keys[0], self.source_table)
+        for layer, layer_key in zip(layers, keys[1:], strict=True):
             x = layer(x, context, layer_key, weights)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
@@ -101,20 +138,22 @@ class Transformer(nnx.Module):
 
         The target is shifted right, so that the output at position t depends only on the target tokens before t.
         """
-        keys = split_key(key, len(self.decoder) + 1)
+        layers = self.applied(self.decoder)
+        keys = split_key(key, len(layers) + 1)
         found = segments(target)
         mask = same_sentence(found, found) & causal_mask(target.shape[1])
         context = self.attention_context(mask, found.position, found.position)
         memory_context = AttentionContext(same_sentence(found, segments(source)) & padding_mask(source))
         x = self.embed(shift_right(target, found), self.position_vectors(found.position), keys[0])
-        for layer, layer_key in zip(self.decoder, keys[1:], strict=True):
+        for layer, layer_key in zip(layers, keys[1:], strict=True):
             attended = layer.cross_attention.project(memory)
             x, _ = layer(x, attended, context, memory_context, layer_key, weights)
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def logits(self, x: Array) -> Array:
         """Output projection by the transposed embedding matrix (3.4): [B, T, D] -> logits [B, T, V] in float32."""
-        return einsum("BTD,VD->BTV", x, self.embedding[...].astype(x.dtype))
+        logits = einsum("BTD,VD->BTV", x, self.output_table.astype(x.dtype))
+        return logits if self.logits_bias is None else logits + self.logits_bias
 
     def __call__(self, source: Array, target: Array, key: Array | None = None) -> Array:
         """Source ids [B, S], target ids [B, T] -> logits [B, T, V]; those at position t predict target[:, t]."""
@@ -137,13 +176,13 @@ class Transformer(nnx.Module):
     def start_cache(self, source: Array, beam: int, length: int) -> Cache:
         """Encodes source ids [B, S] and allocates a cache for `beam` hypotheses of `length` positions per source."""
         memory = self.encode(source)
-        attended = tuple(layer.cross_attention.project(memory) for layer in self.decoder)
+        attended = tuple(layer.cross_attention.project(memory) for layer in self.applied(self.decoder))
         B, N, capacity = len(source), self.config.num_heads, length * beam
         empty = KeysValues(
             jnp.zeros((B, N, self.config.d_k, capacity), memory.dtype),
             jnp.zeros((B, N, capacity, self.config.d_v), memory.dtype),
         )
-        return Cache(attended, padding_mask(source), (empty,) * len(self.decoder))
+        return Cache(attended, padding_mask(source), (empty,) * len(attended))
 
     def step(self, tokens: Array, cache: Cache, index: Array, history: Array) -> tuple[Array, Cache]:
         """One decoding step: extends every hypothesis by one token.
@@ -169,7 +208,7 @@ class Transformer(nnx.Module):
         memory_context = AttentionContext(cache.memory_mask)
         x = self.embed(tokens, self.positions(index[None])[None])
         seen = []
-        for layer, attended, before in zip(self.decoder, cache.memory, cache.seen, strict=True):
+        for layer, attended, before in zip(self.applied(self.decoder), cache.memory, cache.seen, strict=True):
             x, now = layer(x, attended, context, memory_context, None, cache=before, index=index * K)
             seen.append(now)
         x = self.decoder_norm(x) if self.config.norm == "pre" else x

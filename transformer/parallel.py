@@ -26,7 +26,8 @@ ROWS = P(ROW_AXES)
 """Partition spec of a batch [B, S]."""
 
 RULES: tuple[tuple[str, P], ...] = (
-    ("embedding", P("tensor", "fsdp")),  # [V, D]
+    ("embedding", P("tensor", "fsdp")),  # [V, D]: of source, target and pre-softmax layer
+    ("output_bias", P("tensor")),  # [V]
     ("query/kernel", P("fsdp", "tensor", None)),  # [D, N, K]
     ("key/kernel", P("fsdp", "tensor", None)),
     ("value/kernel", P("fsdp", "tensor", None)),
@@ -36,6 +37,8 @@ RULES: tuple[tuple[str, P], ...] = (
     ("output/kernel", P("tensor", None, "fsdp")),  # [N, H, D]
     ("inner/kernel", P("fsdp", "tensor")),  # [D, F]
     ("inner/bias", P("tensor")),  # [F]
+    ("gate/kernel", P("fsdp", "tensor")),  # of a gated network, as docs/examples/gated_feed_forward.py names it
+    ("gate/bias", P("tensor")),
     ("outer/kernel", P("tensor", "fsdp")),  # [F, D]
     ("", P()),  # normalization, biases of width D, counters: small, so replicated
 )

@@ -4,7 +4,10 @@ Each registry is defined next to the components it contains:
 
     model.positions      transformer/positions.py   POSITIONS
     model.attention      transformer/attention.py   ATTENTIONS
+    model.feed_forward   transformer/layers.py      FEED_FORWARDS
+    model.activation     transformer/layers.py      ACTIVATIONS
     model.norm_type      transformer/layers.py      NORMS
+    model.initializer    transformer/initializers.py    INITIALIZERS
     optimizer.schedule   transformer/optimizer.py   SCHEDULES
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
     data.corpus          data/corpora.py            CORPORA

@@ -77,7 +77,8 @@ def batch_loss(
 ) -> tuple[Array, Array]:
     """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, with teacher forcing."""
     x = model.outputs(batch["source"], batch["target"], key)
-    return tied_cross_entropy(x, model.embedding[...], batch["target"], smoothing, model.config.kernels)
+    kernels = model.config.kernels
+    return tied_cross_entropy(x, model.output_table, batch["target"], smoothing, kernels, model.logits_bias)
 
 
 DROPOUT = 0x64726F70  # "drop"

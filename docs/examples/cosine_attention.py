@@ -18,7 +18,7 @@ class CosineAttention(MultiHeadAttention):
     def attend(self, queries, keys, values, context):  # [B, N, T, K], [B, N, K, S], [B, N, S, H]
         scale = self.scale[...] * queries.shape[-1] ** 0.5  # undoes the division by sqrt(d_k) in equation 1
         queries, keys = (unit(queries, 3) * scale).astype(queries.dtype), unit(keys, 2).astype(keys.dtype)
-        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
+        return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias, context.dropout)
 
 
 ATTENTIONS["cosine"] = CosineAttention

@@ -8,7 +8,7 @@ from transformer.layers import NORMS
 
 class RMSNorm(nnx.RMSNorm):
     def __init__(self, config, *, rngs):
-        super().__init__(config.d_model, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+        super().__init__(config.d_model, epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 NORMS["rms"] = RMSNorm

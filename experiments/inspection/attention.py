@@ -152,7 +152,8 @@ def to_page(pair: Pair, by_words: bool) -> str:
 
     It first shows words if `by_words`, and of each kind of attention the head with the highest mutual information.
     """
-    layers, heads = pair.attention.weights.cross.shape[:2]
+    heads = pair.attention.weights.cross.shape[1]
+    layers = {name: len(array) for name, array in pair.attention.weights._asdict().items()}
     packed = {
         name: base64.b64encode(quantised(array).tobytes()).decode()
         for name, array in pair.attention.weights._asdict().items()

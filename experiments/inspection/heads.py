@@ -1,6 +1,7 @@
 """Analysis of single attention heads: statistics of their weights over a corpus, and ablation."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -36,17 +37,33 @@ class Head(NamedTuple):
 
 
 def heads(config: ModelConfig) -> Iterator[Head]:
-    """Yields all heads of a model, ordered by attention, layer and number."""
-    for attention in PLACES:
-        for layer in range(config.num_layers):
+    """Yields all heads of a model, ordered by attention, layer and number.
+
+    Layers count as they are applied, also if several share their parameters (`unshared`).
+    """
+    for attention, (stack, _) in PLACES.items():
+        for layer in range(config.num_layers if stack == "encoder" else config.decoder_depth):
             for number in range(config.num_heads):
                 yield Head(attention, layer, number)
+
+
+def unshared(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """Returns the same model without shared layers, so that heads of one layer can be ablated without the others'."""
+    repeated = {
+        stack: {
+            i * config.shared_layers + j: layer
+            for i, layer in params[stack].items()
+            for j in range(config.shared_layers)
+        }
+        for stack in ("encoder", "decoder")
+    }
+    return replace(config, shared_layers=1), params | repeated
 
 
 def without(params: Params, *removed: Head) -> Params:
     """Returns a copy of the parameters with these heads ablated: their rows of W^O [N, H, D] are zero.
 
-    UserError for a head that the model does not have.
+    UserError for a head that the parameters do not have. With shared layers, take the parameters from `unshared`.
     """
     params = jax.tree.map(lambda x: x, params)  # new dicts around the same arrays
     for head in removed:

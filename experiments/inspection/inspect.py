@@ -14,7 +14,17 @@ from experiments.workdir import WorkDir
 from transformer.checkpoint import choose, read_arrays, read_meta
 from transformer.config import UserError, counted
 
-SHARED = "tied: it embeds source and target, and its transpose gives the logits (section 3.4)"
+
+def role_of(embedding: str, params: dict[str, Any]) -> str:
+    """Returns what a matrix of embeddings is for; which there are depends on model.tied. Empty for other arrays."""
+    own_source, own_output = "source_embedding" in params, "output_embedding" in params
+    if embedding == "embedding" and not own_source:
+        return "tied: it embeds source and target, and its transpose gives the logits (section 3.4)"
+    return {
+        "embedding": "it embeds the target" + ("" if own_output else ", and its transpose gives the logits"),
+        "source_embedding": "it embeds the source",
+        "output_embedding": "its transpose gives the logits",
+    }.get(embedding, "")
 
 
 def inspect(run: WorkDir, checkpoint: str) -> Iterator[str]:
@@ -46,7 +56,8 @@ def _branch(node: dict[str, Any], depth: int) -> Iterator[str]:
             shape = " x ".join(map(str, below.shape)) or "1"
             rms = norm([below]) / below.size**0.5
             line = f"{label:44}{shape:>18}{below.size:>14,}{norm([below]):>10.4g}{rms:>10.3g}"
-            yield f"{line}  {SHARED}" if depth == 0 and name == "embedding" else line
+            role = role_of(name, node) if depth == 0 else ""
+            yield f"{line}  {role}" if role else line
             continue
         arrays = [leaf for _, leaf in leaves(below)]
         if arrays:  # omit modules without parameters

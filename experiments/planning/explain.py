@@ -14,10 +14,13 @@ from data.corpora import CORPORA
 from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
 from experiments.workdir import WorkDir, title_of, value_of
-from transformer.config import DecodeConfig, Experiment, counted
+from transformer.config import DecodeConfig, Experiment, ModelConfig, counted
 from transformer.model import count_parameters
 from transformer.registry import Registry
 from transformer.train import Params, init_params
+
+PAPER = ModelConfig()
+"""The paper's settings: what it says nothing about is explained only where it differs from these."""
 
 
 def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]:
@@ -36,28 +39,63 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     layer = params["decoder"][0]
     attention, feed_forward = layer["self_attention"], layer["feed_forward"]
     norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # a custom norm may have no parameters
-    L, layers = m.num_layers, counted(m.num_layers, "layer")
+    encoder, decoder = m.num_layers, m.decoder_depth
+
+    def applied(times: int) -> str:
+        """How often something of every layer is applied, and how many of it have parameters of their own."""
+        return f"{times} of them" + (
+            f" with the parameters of {times // m.shared_layers}" if m.shared_layers > 1 else ""
+        )
 
     yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
     yield ""
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
-    yield f"       encoder: {layers} of self-attention and FFN"
+    yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
+    layers = counted(decoder, "layer")
     yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
+    if m.shared_layers > 1:
+        yield f"       each {m.shared_layers} consecutive layers have the same parameters"
     yield from component(experiment, "model.norm_type")
     yield f"       {count(norm):,} parameters each{': ' + shapes(norm) if norm else ''}"
+    if m.norm_epsilon != PAPER.norm_epsilon:
+        yield f"       epsilon = {m.norm_epsilon:g}"
     if m.attention == "softmax":
         yield f"3.2.1  Attention(Q, K, V) = softmax(Q K^T / sqrt({m.d_k})) V"
     else:
         yield from component(experiment, "model.attention", "3.2.1")
+    biased = "with a bias" if m.biases else "without bias"
     yield f"3.2.2  MultiHead(x, m) = Concat(head_1, ..., head_{m.num_heads}) W^O"
-    yield "       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each projection with a bias"
-    yield f"       {3 * L} of them, {count(attention):,} parameters each: {shapes(attention)}"
-    yield "3.3    FFN(x) = max(0, x W_1 + b_1) W_2 + b_2"
-    yield f"       {2 * L} of them, {count(feed_forward):,} parameters each: {shapes(feed_forward)}"
-    yield f"3.4    x = E[w] sqrt({m.d_model}) + PE(position); p(next w) = softmax(x E^T), with tied embeddings E"
-    yield f"       {count(params['embedding']):,} parameters: E {list(params['embedding'].shape)}"
+    yield f"       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each projection {biased}"
+    yield f"       {applied(encoder + 2 * decoder)}, {count(attention):,} parameters each: {shapes(attention)}"
+    if m.feed_forward == "ffn":
+        inner = "x W_1 + b_1" if m.biases else "x W_1"
+        active = f"max(0, {inner})" if m.activation == "relu" else f"{m.activation}({inner})"
+        yield f"3.3    FFN(x) = {active} W_2" + (" + b_2" if m.biases else "")
+    else:
+        yield from component(experiment, "model.feed_forward", "3.3")
+    if m.activation != "relu":
+        yield from component(experiment, "model.activation")
+    yield f"       {applied(encoder + decoder)}, {count(feed_forward):,} parameters each: {shapes(feed_forward)}"
+    if m.initializer != PAPER.initializer:
+        yield from component(experiment, "model.initializer")
+    matrix = {"all": "E", "target": "E", "none": "U"}[m.tied]
+    which = {
+        "all": "with tied embeddings E",
+        "target": "with E of the target and E' of the source",
+        "none": "with E of the target, E' of the source and U",
+    }[m.tied]
+    scaled, bias = f" sqrt({m.d_model})" if m.scale_embeddings else "", " + b" if m.output_bias else ""
+    yield f"3.4    x = E[w]{scaled} + PE(position); p(next w) = softmax(x {matrix}^T{bias}), {which}"
+    for symbol, name in (
+        ("E", "embedding"),
+        ("E'", "source_embedding"),
+        ("U", "output_embedding"),
+        ("b", "output_bias"),
+    ):
+        if name in params:
+            yield f"       {count(params[name]):,} parameters: {symbol} {list(params[name].shape)}"
     yield from component(experiment, "model.positions", "3.5")
     yield f"       {count(params.get('positions', {})):,} parameters"
     yield f"total  {count_parameters(m):,} parameters; matrix products in {m.dtype}"
@@ -76,6 +114,10 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     if o.clip_norm:
         yield f"       gradients of a global norm above {o.clip_norm:g} are scaled down to it"
     yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on E[w] + PE(position)"
+    if m.attention_dropout:
+        yield f"       {m.attention_dropout} on the attention weights"
+    if m.activation_dropout:
+        yield f"       {m.activation_dropout} inside of each FFN, after the activation"
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
     longer = counted(d.extra_length, "token")

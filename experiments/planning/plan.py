@@ -63,10 +63,12 @@ def plan(
         find_target(target)  # a wrong name is refused before anything is prepared
     preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
-    embedding = model.vocab_size * model.d_model
+    matrices = {"all": 1, "target": 2, "none": 3}[model.tied]
+    embedding = matrices * model.vocab_size * model.d_model
+    which = "the tied embeddings" if matrices == 1 else f"{matrices} embedding matrices"
     total = count_parameters(model)
     yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
-    yield f"parameters    {total:,}, including {embedding:,} of the tied embeddings; matmuls in {model.dtype}"
+    yield f"parameters    {total:,}, including {embedding:,} of {which}; matmuls in {model.dtype}"
     task = task_of(experiment.data)
     missing = task.missing(experiment.data)
     if missing:

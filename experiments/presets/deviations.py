@@ -26,6 +26,9 @@ _SILENT = (
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
     "model.max_positions",
     "model.vocab_size",
+    "model.decoder_layers",  # the depth of the decoder, which may follow from num_layers, is compared
+    "model.norm_epsilon",
+    "model.biases",
     "train.seed",
     "train.log_every",
     "train.eval_every",
@@ -40,6 +43,7 @@ _SILENT = (
 # The paper's section on a setting. The longest name that is a prefix of the setting's name applies.
 _SECTIONS = {
     "model.num_layers": "3.1",
+    "model.shared_layers": "3.1",
     "model.d_model": "3.1",
     "model.norm": "3.1",
     "model.attention": "3.2.1",
@@ -47,6 +51,12 @@ _SECTIONS = {
     "model.d_k": "3.2.2",
     "model.d_v": "3.2.2",
     "model.d_ff": "3.3",
+    "model.feed_forward": "3.3",
+    "model.activation": "3.3",
+    "model.initializer": "3.3",
+    "model.tied": "3.4",
+    "model.scale_embeddings": "3.4",
+    "model.output_bias": "3.4",
     "model.positions": "3.5",
     "model.vocab_size": "5.1",
     "data": "5.1",
@@ -54,6 +64,8 @@ _SECTIONS = {
     "train": "5.2",
     "optimizer": "5.3",
     "model.dropout": "5.4",
+    "model.attention_dropout": "5.4",
+    "model.activation_dropout": "5.4",
     "train.label_smoothing": "5.4",
     "decode": "6.1",
     "train.keep": "6.1",
@@ -74,6 +86,21 @@ def head_widths(model: ModelConfig) -> list[str]:
         for name, value in (("d_k", model.d_k), ("d_v", model.d_v))
         if value != width
     ]
+
+
+def decoder_depth(model: ModelConfig, paper: ModelConfig, label: str) -> list[str]:
+    """Describes a decoder whose depth is set and is not the paper's. One as deep as the encoder is `num_layers`."""
+    if model.decoder_layers is None or model.decoder_depth == paper.decoder_depth:
+        return []
+    return [f"model.decoder_layers: {model.decoder_depth}; the paper's {label}: {paper.decoder_depth} (3.1)"]
+
+
+def epsilon_of(model: ModelConfig) -> str:
+    """Describes the epsilon of the norms."""
+    usual = ModelConfig().norm_epsilon
+    if model.norm_epsilon == usual:
+        return "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)"
+    return f"norms have an epsilon of {model.norm_epsilon:g}; the authors' code: {usual:g}; the paper gives none (3.1)"
 
 
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
@@ -98,6 +125,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         f"{name}: {value_of(ours, name)}; the paper's {label}: {value_of(theirs, name)} ({section_of(name)})"
         for name in differing
     ]
+    lines += decoder_depth(experiment.model, paper.model, label)
     lines += head_widths(experiment.model)
     if f"wmt14-{pair}" not in PAIRS:
         lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")
@@ -124,8 +152,10 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         f"the paper's: about 25,000 tokens, with sentences of similar length (5.1)",
         f"checkpoints every {counted(experiment.train.eval_every, 'step')}; the paper: every 10 minutes (6.1)",
         "the vocabulary is learned by sentencepiece on at most 2,000,000 lines; the authors' code had its own (5.1)",
-        "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)",
-        "layer norms have an epsilon of 1e-6, as in the authors' code; the paper gives none (3.1)",
+        "the projections of queries, keys, values and heads have biases; the paper's equations have none (3.2.2)"
+        if experiment.model.biases
+        else "the feed-forward networks have no biases; the paper's equation has them (3.3)",
+        epsilon_of(experiment.model),
         "smoothing gives eps / (V - 1) to each wrong token, as in the authors' code; the paper does not say (5.4)",
         "decoding starts from a BOS token; the authors' code has a zero vector (3.4)",
     ]

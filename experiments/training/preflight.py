@@ -32,7 +32,9 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
     if not own:
         return
     log(f"preflight checks of {', '.join(own)}: this takes some seconds")
-    small = replace(experiment.model, num_layers=1, vocab_size=64, dtype="float32")
+    small = replace(
+        experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, vocab_size=64, dtype="float32"
+    )
     text = replace(experiment.data, vocab_size=small.vocab_size)
     tried = replace(experiment, model=small, data=text, train=replace(experiment.train, accumulate=1))
     try:

@@ -25,7 +25,7 @@ from transformer.variants.finetuning import LORA, name_of
 Log = Callable[[str], None]
 Lineage = list[dict[str, Any]]
 
-_TABLES = ("embedding",)
+_TABLES = ("embedding", "source_embedding", "output_embedding", "output_bias")
 """Parameters with a row for each piece of the vocabulary."""
 
 
@@ -130,7 +130,7 @@ def carried_over(
     Rows of embedding matrices are matched by the piece that they stand for, and layers by `init_layers`. UserError
     names a parameter that the other run does not have, or has in another shape.
     """
-    layers = layer_map(experiment, other, parent)
+    layers = layer_map(experiment.init_layers, params, other.params, parent)
     rows = shared_rows(tokenizer, other.tokenizer)
     if rows is not None:
         pieces = counted(tokenizer.size, "piece")
@@ -178,33 +178,27 @@ def shared_rows(mine: Tokenizer, theirs: Tokenizer) -> tuple[np.ndarray, np.ndar
     return to, of
 
 
-def layer_map(experiment: Experiment, other: Translator, parent: Parent) -> dict[str, list[int]]:
+def layer_map(given: str | None, mine: Params, theirs: Params, parent: Parent) -> dict[str, list[int]]:
     """Returns, for "encoder" and "decoder", which layer of the other run each layer starts from."""
-    given = {}
-    for part in (experiment.init_layers or "").split():
+    chosen = {}
+    for part in (given or "").split():
         stack, equals, numbers = part.partition("=")
         if stack not in ("encoder", "decoder") or not equals or not re.fullmatch(r"\d+(,\d+)*", numbers):
             raise UserError(f"--init-layers {part!r} is not of the form encoder=0,2,4 or decoder=0,2,4")
-        given[stack] = [int(number) for number in numbers.split(",")]
-    found = {}
+        chosen[stack] = [int(number) for number in numbers.split(",")]
     for stack in ("encoder", "decoder"):
-        there, here = depth(other.experiment, stack), depth(experiment, stack)
-        chosen = given.get(stack, list(range(here)) if here == there else None)
+        there, here = len(theirs[stack]), len(mine[stack])
         example = ",".join(str(i * there // here) for i in range(here))
-        if chosen is None:
+        if here == there:
+            chosen.setdefault(stack, list(range(here)))
+        if stack not in chosen:
             raise UserError(
                 f"the {stack} of {parent.run.path} has {counted(there, 'layer')}, this model's {here}: "
                 f"say which to copy, such as --init-layers {stack}={example}"
             )
-        if len(chosen) != here or max(chosen) >= there:
+        if len(chosen[stack]) != here or max(chosen[stack]) >= there:
             raise UserError(
                 f"--init-layers {stack}: {counted(here, 'number')} from 0 to {there - 1} are needed, such as "
                 f"{stack}={example}"
             )
-        found[stack] = chosen
-    return found
-
-
-def depth(experiment: Experiment, stack: str) -> int:
-    """Returns the number of layers of the encoder or decoder."""
-    return experiment.model.num_layers
+    return chosen

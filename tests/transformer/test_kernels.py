@@ -90,17 +90,24 @@ def losses(config: ModelConfig) -> tuple:
     ids = jax.random.randint(KEYS[0], (2, 2, 24), 2, 50).at[:, :, -3:].set(PAD)  # 2 ends a sentence
     batch = {"source": ids[0], "target": ids[1]}
     graph, params = graph_of(config), init_params(config, 0)
+    if config.output_bias:
+        params["output_bias"] = jax.random.normal(KEYS[2], params["output_bias"].shape)
     return jax.jit(jax.value_and_grad(lambda params: batch_loss(nnx.merge(graph, params), batch, KEYS[1], 0.1)[0]))(
         params
     )
 
 
-def test_a_model_with_kernels_is_the_same_model():
-    loss, gradients = losses(CONFIG)
+@pytest.mark.parametrize(
+    "changes", [{}, {"output_bias": True, "attention_dropout": 0.2, "activation_dropout": 0.1}], ids=str
+)
+def test_a_model_with_kernels_is_the_same_model(changes):
+    """With dropout of the attention weights, which the kernel does not have, attention is the plain one."""
+    config = replace(CONFIG, **changes)
+    loss, gradients = losses(config)
     with kernels_on_cpu():
-        found, found_gradients = losses(CONFIG)
-        assert "pallas" in str(jax.make_jaxpr(lambda: losses(CONFIG))())
-        assert "pallas" not in str(jax.make_jaxpr(lambda: losses(replace(CONFIG, kernels=False)))())
+        found, found_gradients = losses(config)
+        assert "pallas" in str(jax.make_jaxpr(lambda: losses(config))())
+        assert "pallas" not in str(jax.make_jaxpr(lambda: losses(replace(config, kernels=False)))())
     np.testing.assert_allclose(found, loss, rtol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), found_gradients, gradients)
 

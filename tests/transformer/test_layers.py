@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.scipy.special import expit, ndtr
 
+from experiments.registry import run_file
+from tests.examples import EXAMPLES
 from transformer.dropout import dropout, random_bits
-from transformer.layers import FeedForward, LayerNorm, Residual
+from transformer.initializers import INITIALIZERS
+from transformer.layers import EncoderLayer, FeedForward, LayerNorm, Residual, make_feed_forward
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -67,6 +71,47 @@ def test_feed_forward_is_equation_2(config):
     x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
     inner = jnp.maximum(0, x @ layer.inner.kernel[...] + layer.inner.bias[...])
     np.testing.assert_allclose(layer(x), inner @ layer.outer.kernel[...] + layer.outer.bias[...], atol=1e-5)
+
+
+@pytest.mark.parametrize("name, theirs", [("gelu", lambda x: x * ndtr(x)), ("swish", lambda x: x * expit(x))])
+def test_activations_are_their_formulas(config, name, theirs):
+    layer = FeedForward(replace(config, activation=name), rngs=nnx.Rngs(0))
+    x = 3 * jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    inner = theirs(x @ layer.inner.kernel[...])
+    np.testing.assert_allclose(layer(x), inner @ layer.outer.kernel[...], atol=1e-5)
+
+
+def test_a_gated_network_is_its_formula(config):
+    run_file(EXAMPLES / "gated_feed_forward.py")
+    layer = make_feed_forward(replace(config, feed_forward="gated", activation="swish", biases=False), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
+    a = x @ layer.inner.kernel[...]
+    np.testing.assert_allclose(
+        layer(x), (a * expit(a) * (x @ layer.gate.kernel[...])) @ layer.outer.kernel[...], atol=1e-5
+    )
+
+
+def test_activation_dropout_is_between_the_matrices(config):
+    layer, key = FeedForward(replace(config, activation_dropout=0.3), rngs=nnx.Rngs(0)), jax.random.key(0)
+    x = jax.random.normal(jax.random.key(1), (2, 3, config.d_model))
+    hidden = dropout(layer.hidden(x.reshape(6, -1)), 0.3, key)
+    assert jnp.any((hidden == 0) != (layer.hidden(x.reshape(6, -1)) == 0))
+    np.testing.assert_allclose(layer(x, key).reshape(6, -1), layer.outer(hidden), atol=1e-6)
+    np.testing.assert_allclose(layer(x), layer.outer(layer.hidden(x.reshape(6, -1))).reshape(x.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(INITIALIZERS.built_in))
+def test_matrices_begin_as_the_initializer_says(config, name):
+    """Of attention and of the feed-forward networks, with the fans of all heads together."""
+    config = replace(config, d_model=96, d_ff=160, initializer=name, num_heads=8, d_k=16)
+    layer = EncoderLayer(config, rngs=nnx.Rngs(0))
+    for matrix, fans in (
+        (layer.feed_forward.inner.kernel, 96 + 160),
+        (layer.feed_forward.outer.kernel, 96 + 160),
+        (layer.self_attention.query.kernel, 96 + 8 * 16),
+    ):
+        expected = {"glorot": (2 / fans) ** 0.5, "normal": 0.02}[name]
+        np.testing.assert_allclose(matrix[...].std(), expected, rtol=0.03)
 
 
 def normalised(x):

@@ -56,7 +56,8 @@ def test_smoothing_is_least_at_the_smoothed_distribution():
 
 @pytest.mark.parametrize("tokens", [4, 10, 12, 1000])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
+@pytest.mark.parametrize("biased", [False, True], ids=["", "bias"])
+def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype, biased):
     """Values and gradients are equal for any chunk size: one position, several, or all."""
     monkeypatch.setattr(transformer.loss, "_TOKENS_ON_CPU", tokens)
     monkeypatch.setattr(transformer.loss, "_TOKENS", tokens)
@@ -65,17 +66,19 @@ def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
     table = jax.random.normal(jax.random.key(1), (V, D))
     targets = jax.random.randint(jax.random.key(2), (B, T), 0, V)
 
-    def plain(x, table):
-        loss, count = cross_entropy(einsum("BTD,VD->BTV", x, table.astype(x.dtype)), targets, 0.1)
+    bias = (jax.random.normal(jax.random.key(3), (V,)),) if biased else ()
+
+    def plain(x, table, bias=0.0):
+        loss, count = cross_entropy(einsum("BTD,VD->BTV", x, table.astype(x.dtype)) + bias, targets, 0.1)
         return loss / count
 
-    def chunked(x, table):
-        loss, count = tied_cross_entropy(x, table, targets, 0.1)
+    def chunked(x, table, bias=None):
+        loss, count = tied_cross_entropy(x, table, targets, 0.1, bias=bias)
         return loss / count
 
     tolerance = 1e-6 if dtype == "float32" else 2e-2
-    np.testing.assert_allclose(chunked(x, table), plain(x, table), rtol=tolerance)
-    found, expected = (jax.grad(f, (0, 1))(x, table) for f in (chunked, plain))
+    np.testing.assert_allclose(chunked(x, table, *bias), plain(x, table, *bias), rtol=tolerance)
+    found, expected = (jax.grad(f, tuple(range(2 + biased)))(x, table, *bias) for f in (chunked, plain))
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(
@@ -83,12 +86,13 @@ def test_in_chunks_it_is_the_loss_of_all_logits(monkeypatch, tokens, dtype):
         )
 
 
+@pytest.mark.parametrize("bias", [None, jax.random.normal(jax.random.key(2), (1000,))], ids=["", "bias"])
 @pytest.mark.parametrize("size", [12, 20, 40, 90])
-def test_no_confident_token_has_a_negative_loss_in_bfloat16(size):
+def test_no_confident_token_has_a_negative_loss_in_bfloat16(size, bias):
     """All logits are rounded, including the target's, so log Z is never below it."""
     table = jax.random.normal(jax.random.key(0), (1000, 64))
     targets = jax.random.randint(jax.random.key(1), (4, 32), 1, 1000)
     x = (size * table[targets] / jnp.square(table[targets]).sum(-1, keepdims=True)).astype(jnp.bfloat16)
     for row in range(4):
-        loss, count = tied_cross_entropy(x[row : row + 1], table, targets[row : row + 1])
+        loss, count = tied_cross_entropy(x[row : row + 1], table, targets[row : row + 1], bias=bias)
         assert loss >= 0 and loss / count < 2

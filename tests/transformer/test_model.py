@@ -16,7 +16,7 @@ from transformer.layers import dropout
 from transformer.model import Transformer, count_parameters, shift_right
 from transformer.segments import segments
 
-for example in ("rotary", "alibi", "cosine_attention", "rms_norm"):
+for example in ("rotary", "alibi", "cosine_attention", "rms_norm", "gated_feed_forward"):
     run_file(EXAMPLES / f"{example}.py")
 
 VARIANTS = [
@@ -26,12 +26,22 @@ VARIANTS = [
     pytest.param({"norm": "pre", "positions": "learned"}, marks=pytest.mark.slow),
     {"norm": "pre", "positions": "alibi"},
     {"positions": "rotary", "attention": "cosine", "norm_type": "rms"},
+    {"decoder_layers": 4, "shared_layers": 2, "tied": "target", "activation": "gelu", "biases": False}
+    | {"output_bias": True},
+    pytest.param(
+        {"norm": "pre", "decoder_layers": 1, "tied": "none", "feed_forward": "gated", "activation": "swish"}
+        | {"scale_embeddings": False, "norm_epsilon": 1e-3},
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
 def variant(request, config) -> Transformer:
-    return Transformer(replace(config, **request.param), rngs=nnx.Rngs(0))
+    model = Transformer(replace(config, **request.param), rngs=nnx.Rngs(0))
+    if model.config.output_bias:  # zero at the start: where it is missing would go unnoticed
+        model.output_bias[...] = jax.random.normal(jax.random.key(1), model.output_bias.shape)
+    return model
 
 
 def test_no_position_sees_what_comes_after(variant, source, target):
@@ -129,6 +139,45 @@ def test_one_matrix_embeds_both_sides_and_predicts(config, source, target):
     np.testing.assert_allclose(model.logits(x), x @ model.embedding[...].T, atol=1e-5)
 
 
+def test_each_matrix_has_its_place(config, source, target):
+    """Changing the row of a token in one of them changes only what that matrix is for."""
+
+    def changed(model, name):
+        other = nnx.clone(model)
+        table = getattr(other, name)
+        table[...] = table[...].at[10].add(jnp.sin(jnp.arange(config.d_model)))  # token 10 is in the source alone
+        return other
+
+    for tied, matrices in (("target", 2), ("none", 3)):
+        model = Transformer(replace(config, tied=tied), rngs=nnx.Rngs(0))
+        shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+        assert shapes.count((config.vocab_size, config.d_model)) == matrices
+        memory, logits = encode(model, source), forward(model, source, target)
+        assert jnp.any(encode(changed(model, "source_embedding"), source) != memory)
+        np.testing.assert_array_equal(encode(changed(model, "embedding"), source), memory)
+        output = changed(model, "embedding" if tied == "target" else "output_embedding")
+        others = jnp.arange(config.vocab_size) != 10
+        found = forward(output, source, target)
+        np.testing.assert_array_equal(found[..., others], logits[..., others])
+        assert jnp.all(found[..., 10] != logits[..., 10])
+    seen = changed(model, "embedding")
+    np.testing.assert_array_equal(forward(seen, source, target), logits)  # token 10 is not in the target
+    assert jnp.any(forward(seen, source, target.at[0, 0].set(10)) != forward(model, source, target.at[0, 0].set(10)))
+
+
+def test_settings_of_one_part_leave_the_first_values_of_the_others(config):
+    def values(**changes):
+        flat = nnx.to_flat_state(nnx.state(Transformer(replace(config, **changes), rngs=nnx.Rngs(0)), nnx.Param))
+        return {path: leaf[...] for path, leaf in flat}
+
+    expected = values()
+    for changes in ({"tied": "none", "output_bias": True}, {"activation": "gelu"}, {"attention_dropout": 0.1}):
+        found = values(**changes)
+        assert expected.keys() <= found.keys()
+        for path, value in expected.items():
+            np.testing.assert_array_equal(found[path], value)
+
+
 def test_what_the_model_begins_with(config):
     """Embeddings have variance 1 / D: scaled by sqrt(D), they are as large as the positional encodings (3.4)."""
     table = Transformer(replace(config, vocab_size=5000), rngs=nnx.Rngs(0)).embedding[...]
@@ -152,7 +201,8 @@ def test_dropout_needs_a_key(model, source, target):
     np.testing.assert_array_equal(forward(model, source, target, jax.random.key(1)), one)
 
 
-def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(config, source, target, monkeypatch):
+@pytest.mark.parametrize("inside", [False, True], ids=["the paper's", "inside of sub-layers too"])
+def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(inside, config, source, target, monkeypatch):
     """Section 5.4: dropout on the output of each sub-layer, and on the sums of embeddings and positional encodings."""
     drawn = []
 
@@ -167,12 +217,18 @@ def test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself(confi
 
     for module in ("transformer.layers", "transformer.model"):
         monkeypatch.setattr(f"{module}.dropout", spy)
+    if inside:
+        config = replace(config, attention_dropout=0.2, activation_dropout=0.3)
     keys = run(Transformer(config, rngs=nnx.Rngs(0)), jax.random.key(0)).tolist()
-    shapes, rates, _ = zip(*drawn, strict=True)
-    encoder, decoder = 1 + 2 * config.num_layers, 1 + 3 * config.num_layers
-    assert shapes == ((*source.shape, config.d_model),) * encoder + ((*target.shape, config.d_model),) * decoder
-    assert set(rates) == {config.dropout}
-    assert len(set(map(tuple, keys))) == encoder + decoder
+    shapes = {rate: [shape for shape, other, _ in drawn if other == rate] for _, rate, _ in drawn}
+    L, (B, S), T = config.num_layers, source.shape, target.shape[1]
+    expected = {0.1: [(B, S, config.d_model)] * (1 + 2 * L) + [(B, T, config.d_model)] * (1 + 3 * L)}
+    if inside:
+        N, F = config.num_heads, config.d_ff
+        expected[0.2] = [(B, N, S, S)] * L + [(B, N, T, T), (B, N, T, S)] * L
+        expected[0.3] = [(B * S, F)] * L + [(B * T, F)] * L
+    assert shapes == expected
+    assert len(set(map(tuple, keys))) == len(drawn)
 
 
 def test_dropout_of_the_embedding_is_on_its_sum_with_the_positions(config, source):
@@ -194,10 +250,10 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(config, model, source, 
 def test_attention_weights_are_those_the_model_used(variant, source, target):
     weights = attention_weights(variant, source, target)
     B, S, T = len(source), source.shape[1], target.shape[1]
-    N, L = variant.config.num_heads, variant.config.num_layers
+    N, L, decoder = variant.config.num_heads, variant.config.num_layers, variant.config.decoder_depth
     assert weights.encoder.shape == (L, B, N, S, S)
-    assert weights.decoder.shape == (L, B, N, T, T)
-    assert weights.cross.shape == (L, B, N, T, S)
+    assert weights.decoder.shape == (decoder, B, N, T, T)
+    assert weights.cross.shape == (decoder, B, N, T, S)
     for rows in weights:
         np.testing.assert_allclose(rows.sum(-1), 1.0, rtol=1e-5)
     assert jnp.all(jnp.triu(weights.decoder, 1) == 0)
@@ -258,7 +314,44 @@ def test_learned_positions_add_their_tables(config):
     assert learned - count_parameters(config) == config.max_positions * config.d_model
 
 
-@pytest.mark.parametrize("field", ["num_layers", "d_model", "num_heads", "d_k", "d_v"])
+def test_shared_layers_have_one_set_of_parameters(config):
+    counts = {
+        shared: count_parameters(replace(config, num_layers=4, decoder_layers=8, shared_layers=shared))
+        for shared in (1, 2, 4)
+    }
+    embedding = config.vocab_size * config.d_model
+    assert counts[1] - embedding == 2 * (counts[2] - embedding) == 4 * (counts[4] - embedding)
+
+
+def test_without_biases_only_norms_and_logits_have_one(config):
+    model = Transformer(replace(config, biases=False, output_bias=True), rngs=nnx.Rngs(0))
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    assert {path[-2:] for path in paths if "bias" in str(path[-1])} == {("norm", "bias"), ("output_bias",)}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_layers": 6, "shared_layers": 4}, "shared_layers = 4 does not divide model.num_layers = 6"),
+        ({"decoder_layers": 3, "shared_layers": 2}, "shared_layers = 2 does not divide model.decoder_layers = 3"),
+        ({"decoder_layers": 0}, "decoder_layers must be at least 1, not 0"),
+        ({"attention_dropout": 1.0}, r"attention_dropout must lie in \[0, 1\), not 1.0"),
+        ({"activation_dropout": -0.1}, r"activation_dropout must lie in \[0, 1\), not -0.1"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon must be positive and finite, not 0.0"),
+    ],
+)
+def test_settings_that_make_no_model(changes, message):
+    with pytest.raises(UserError, match=f"^model.{message}$"):
+        ModelConfig(**changes)
+
+
+@pytest.mark.parametrize("setting", ["activation", "feed_forward", "initializer"])
+def test_an_unknown_component_is_named(config, setting):
+    with pytest.raises(UserError, match=f"unknown model.{setting} 'other'; there are: "):
+        Transformer(replace(config, **{setting: "other"}), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("field", ["num_layers", "shared_layers", "d_model", "num_heads", "d_k", "d_v"])
 def test_sizes_must_be_positive(field):
     with pytest.raises(UserError, match=f"model.{field} must be at least 1"):
         ModelConfig(**{field: 0})

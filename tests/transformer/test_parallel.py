@@ -13,6 +13,8 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from experiments.registry import run_file
+from tests.examples import EXAMPLES
 from tests.transformer.kernels_on_cpu import kernels_on_cpu
 from tests.transformer.steps_on_devices import EXPERIMENT
 from transformer.config import MeshConfig, UserError
@@ -123,6 +125,20 @@ def test_each_matrix_is_shared_by_all_devices_but_those_of_data(sizes, parts):
     assert len(matrices) > 3 * 10  # the parameters, and Adam's two moments of each
     for x in matrices:
         assert math.prod(x.sharding.shard_shape(x.shape)) * parts == math.prod(x.shape), (x.shape, x.sharding.spec)
+
+
+def test_all_matrices_of_other_settings_are_shared_too():
+    run_file(EXAMPLES / "gated_feed_forward.py")
+    changes = {"tied": "none", "output_bias": True, "feed_forward": "gated"}
+    model = replace(EXPERIMENT.model, **changes)
+    params = state_on(AbstractMesh((1, 2, 2), AXES), replace(EXPERIMENT, model=model)).params
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        parts = math.prod(x.shape) // math.prod(x.sharding.shard_shape(x.shape))
+        name = jax.tree_util.keystr(path)
+        if x.ndim > 1 and not name.endswith("['bias']"):
+            assert parts == 4, name
+        elif "output_bias" in name or "'gate'" in name:
+            assert parts == 2, name
 
 
 def test_explicit_steps_share_rows_only():

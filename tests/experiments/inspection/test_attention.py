@@ -225,7 +225,7 @@ def test_a_page_has_the_weights_of_the_pieces():
     pair = make_pair(SOURCE, TARGET)
     for by_words, unit in ((False, "pieces"), (True, "words")):
         data = json.loads(Page(to_page(pair, by_words)).scripts[0])
-        assert data["unit"] == unit and (data["layers"], data["heads"]) == (2, 3)
+        assert data["unit"] == unit and (data["layers"], data["heads"]) == (dict.fromkeys(AXES, 2), 3)
         for name, weights in pair.attention.weights._asdict().items():
             found = np.frombuffer(base64.b64decode(data["weights"][name]), "<u2").reshape(weights.shape)
             np.testing.assert_allclose(found / FULL, weights, atol=1 / FULL)

@@ -162,6 +162,16 @@ def test_it_begins_with_all_heads_and_one_large_map(browser, tmp_path):
     assert not browser.one("#tip").is_displayed()
 
 
+def test_stacks_of_different_depth_have_maps_of_their_own(browser, tmp_path):
+    weights = SHORT.attention.weights
+    less = SHORT.attention._replace(weights=weights._replace(encoder=weights.encoder[:1]))
+    browser.open(tmp_path, SHORT._replace(attention=less))
+    for kind, layers in (("encoder", 1), ("decoder", 2), ("encoder", 1), ("cross", 2)):
+        browser.choose(kind)
+        assert browser.texts("#grid .layer") == [f"layer {layer + 1}" for layer in range(layers)]
+        assert len(browser.all("#grid canvas")) == weights.cross.shape[1] * layers
+
+
 def test_texts_are_shown_and_not_executed(browser, tmp_path):
     browser.open(tmp_path, PAIR)
     assert browser.one("#sentence").text == "The dogs bark " + HOSTILE

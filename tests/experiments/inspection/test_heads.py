@@ -1,13 +1,19 @@
 """Statistics of heads equal those of a loop over sentences, and an ablated head has no effect."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from experiments.inspection.heads import Head, Looks, heads, looks, without
+from experiments.inspection.heads import Head, Looks, heads, looks, unshared, without
 from experiments.translator import Translator
+from tests.transformer.compiled import attention_weights, forward
 from transformer.config import UserError
+from transformer.model import Transformer
+from transformer.train import graph_of, init_params
 
 SOURCES = ["the cat sees a dog", "a", "the dog sees the old cat and the cat sees it"]
 TARGETS = ["die katze", "der hund sieht die alte katze", "ein"]
@@ -89,3 +95,27 @@ def test_without_its_cross_heads_the_decoder_does_not_know_the_source(translator
 def test_a_head_that_there_is_not_is_refused(translator, head):
     with pytest.raises(UserError, match="no head"):
         without(translator.params, head)
+
+
+def test_heads_count_as_the_layers_are_applied(config, source, target):
+    config = replace(config, num_layers=2, decoder_layers=4, shared_layers=2)
+    found = list(heads(config))
+    weights = attention_weights(Transformer(config, rngs=nnx.Rngs(0)), source, target)._asdict()
+    assert {kind: len(array) * config.num_heads for kind, array in weights.items()} == {
+        kind: sum(head.attention == kind for head in found) for kind in weights
+    }
+
+
+def test_unshared_layers_are_the_same_model_whose_heads_can_be_ablated_alone(config, source, target):
+    config = replace(config, num_layers=2, decoder_layers=4, shared_layers=2)
+    params = init_params(config, 0)
+    with pytest.raises(UserError, match=r"no head decoder 3\.1"):
+        without(params, Head("decoder", 2, 0))
+    alone, repeated = unshared(config, params)
+
+    def logits(config, params):
+        return forward(nnx.merge(graph_of(config), params), source, target)
+
+    np.testing.assert_allclose(logits(alone, repeated), logits(config, params), atol=1e-6)
+    changed = [logits(alone, without(repeated, Head("decoder", layer, 0))) for layer in (2, 3)]
+    assert np.any(changed[0] != changed[1])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import find
-from experiments.inspection.inspect import inspect
+from experiments.inspection.inspect import inspect, role_of
 from experiments.planning.explain import explain
+from experiments.presets.deviations import deviations
 from experiments.registry import run_file
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -35,6 +36,71 @@ def test_an_experiment_can_be_explained_and_the_parts_add_up(name):
     norms = each["bias"] * (5 * layers + 2 * (experiment.model.norm == "pre"))
     positions = int(re.findall(r"3\.5 .*\n +([\d,]+) parameters", said)[0].replace(",", ""))
     assert each["key"] * 3 * layers + each["inner"] * 2 * layers + norms + each["E"] + positions == total
+
+
+CHANGES = {
+    "decoder_layers": 3,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.2,
+    "norm_epsilon": 1e-5,
+    "activation": "gelu",
+    "biases": False,
+    "initializer": "normal",
+    "tied": "none",
+    "scale_embeddings": False,
+    "output_bias": True,
+}
+
+
+@pytest.mark.parametrize(("setting", "value"), [*CHANGES.items(), ("shared_layers", 2)])
+def test_every_setting_of_the_model_is_explained_and_differs_from_the_paper(setting, value):
+    base = find("wmt14-en-de-base")
+    changed = replace(base, model=replace(base.model, **{setting: value}))
+    (before, before_differing), (after, differing) = (
+        "\n".join(explain(each)).split("differences from the paper:") for each in (base, changed)
+    )
+    assert after != before, "explain does not mention it in its section"
+    (line,) = set(differing.splitlines()) - set(before_differing.splitlines())
+    assert re.search(r"\(\d(\.\d)+\)$", line)
+    assert setting in line or setting in ("biases", "norm_epsilon")
+
+
+def test_the_parts_of_another_model_add_up():
+    base = find("wmt14-en-de-base")
+    model = replace(base.model, num_layers=4, shared_layers=2, **CHANGES | {"decoder_layers": 2})
+    said = "\n".join(explain(replace(base, model=model)))
+    assert "encoder: 4 layers" in said and "decoder: 2 layers" in said
+    each = [
+        (int(times), int(count.replace(",", "")))
+        for times, count in re.findall(r"with the parameters of (\d+), ([\d,]+) parameters each", said)
+    ]
+    assert [times for times, _ in each] == [2 + 2 * 1, 2 + 1]
+    matrices = [int(n.replace(",", "")) for n in re.findall(r"^ +([\d,]+) parameters: \S+ \[", said, re.MULTILINE)]
+    assert len(matrices) == 4
+    norms = 2 * 512 * (2 * 2 + 3 * 1)
+    assert sum(times * count for times, count in each) + sum(matrices) + norms == count_parameters(model)
+
+
+def test_the_depth_of_the_decoder_differs_only_if_it_is_not_the_papers():
+    base = find("wmt14-en-de-base")
+
+    def depth(**changes):
+        said = "\n".join(deviations(replace(base, model=replace(base.model, **changes))))
+        return re.findall(r"model\.(?:num|decoder)_layers: \d+", said)
+
+    assert depth(decoder_layers=6) == []
+    assert depth(num_layers=12) == ["model.num_layers: 12"]
+    assert depth(num_layers=12, decoder_layers=6) == ["model.num_layers: 12"]
+    assert depth(num_layers=12, decoder_layers=3) == ["model.num_layers: 12", "model.decoder_layers: 3"]
+
+
+def test_the_tree_says_what_each_embedding_is_for():
+    assert "source and target" in role_of("embedding", {"embedding": 0})
+    target = {"embedding": 0, "source_embedding": 0}
+    assert "target" in role_of("embedding", target) and "logits" in role_of("embedding", target)
+    three = target | {"output_embedding": 0}
+    assert "logits" not in role_of("embedding", three) and "logits" in role_of("output_embedding", three)
+    assert "source" in role_of("source_embedding", three) and role_of("positions", three) == ""
 
 
 def test_what_differs_is_named_with_its_section(micro):
