@@ -32,6 +32,7 @@ FORMAT = 2  # increase when the files or their meaning change: older folders are
 
 _NAMED = 5  # characters without a subword piece that a message lists
 _MANIFEST = "manifest.json"
+_VOCABULARY = "vocab.model"
 SIDES: tuple[Side, Side] = ("source", "target")
 
 
@@ -180,12 +181,14 @@ def _prepared_before(
     config: DataConfig, corpus: Corpus, data_dir: Path, same: Callable[[str, dict[str, str]], bool]
 ) -> Iterator[Path]:
     """Yields the folders prepared with these settings from sources, by role, that are the `same`; the newest first."""
+    settings = _settings(config)
     folders = data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")
     for path in sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True):
         manifest = _manifest_if_readable(path)
         if (
             manifest
-            and all(manifest[name] == value for name, value in _settings(config).items())
+            and manifest.get("vocabulary") == settings.get("vocabulary")
+            and all(manifest[name] == value for name, value in settings.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
         ):
             yield path
@@ -232,7 +235,20 @@ def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
 def _settings(config: DataConfig) -> dict[str, Any]:
     """Settings that determine the content of the folder."""
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
-    return {name: getattr(config, name) for name in names}
+    given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
+    return {name: getattr(config, name) for name in names} | given
+
+
+def given_vocabulary(config: DataConfig) -> Tokenizer:
+    """Returns the vocabulary of data.vocabulary. UserError if it cannot be used, or has another size."""
+    path = Path(config.vocabulary or "")
+    tokenizer = Tokenizer.load(path / _VOCABULARY if path.is_dir() else path)
+    if tokenizer.size != config.vocab_size:
+        raise UserError(
+            f"{path} has {counted(tokenizer.size, 'piece')}: set --data.vocab-size {tokenizer.size} (and "
+            f"--model.vocab-size, the rows of the embedding, to at least that)"
+        )
+    return tokenizer
 
 
 @contextmanager
@@ -254,11 +270,16 @@ def _build(
         found = corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
         return checked_pairs(found, split)
 
-    log(f"learning a vocabulary of {config.vocab_size} {config.vocab_type} pieces")
-    # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which would
-    # always be the same side if the sides alternated.
-    lines = (pair[side] for side in (0, 1) for pair in pairs("train") if not is_blank(pair))
-    tokenizer = train_tokenizer(lines, folder / "vocab.model", config.vocab_type, config.vocab_size)
+    if config.vocabulary:
+        tokenizer = given_vocabulary(config)
+        log(f"using the vocabulary of {counted(tokenizer.size, 'piece')} in {config.vocabulary}")
+        tokenizer.save(folder / _VOCABULARY)
+    else:
+        log(f"learning a vocabulary of {config.vocab_size} {config.vocab_type} pieces")
+        # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which
+        # would always be the same side if the sides alternated.
+        lines = (pair[side] for side in (0, 1) for pair in pairs("train") if not is_blank(pair))
+        tokenizer = train_tokenizer(lines, folder / _VOCABULARY, config.vocab_type, config.vocab_size)
     counts = {}
     for split in SPLITS:
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
@@ -335,9 +356,9 @@ def open_prepared(path: Path) -> PreparedData:
         if size != facts["bytes"]:
             found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']:,}"
             raise UserError(f"{file} {found}: remove the folder and prepare again")
-    tokenizer = Tokenizer.load(path / "vocab.model")
+    tokenizer = Tokenizer.load(path / _VOCABULARY)
     if tokenizer.sha256 != manifest["vocab_sha256"]:
-        raise UserError(f"{path / 'vocab.model'} is not the vocabulary of {_MANIFEST}: prepare again")
+        raise UserError(f"{path / _VOCABULARY} is not the vocabulary of {_MANIFEST}: prepare again")
     size = tokenizer.size
     train, dev, test = (Split(*(Tokens.open(path, split, side, size) for side in SIDES)) for split in SPLITS)
     return PreparedData(path, manifest, tokenizer, train, dev, test)

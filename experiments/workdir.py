@@ -16,8 +16,8 @@ from data.tokenizer import Tokenizer
 from transformer.checkpoint import read_json, read_meta, saved_steps
 from transformer.config import Experiment, UserError
 
-# Settings with the paths of the user's own corpus files. They may move: the files are identified by their hashes.
-PATHS = tuple(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt"))
+# Settings with the paths of the user's own files. They may move: the files are identified by their hashes.
+PATHS = (*(f"data.{split}_{side}" for split in SPLITS for side in ("src", "tgt")), "data.vocabulary")
 
 # Settings that change the results only by rounding: which devices and which kernels compute them.
 ROUNDING = ("mesh", "model.kernels")

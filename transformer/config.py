@@ -151,6 +151,9 @@ class DataConfig:
     """The sentencepiece algorithm that learns the vocabulary."""
     vocab_size: int = 37_000
     """Number of subword pieces in the vocabulary, which both languages share."""
+    vocabulary: str | None = None
+    """Use this vocabulary instead of learning one: a sentencepiece model with ids 0 to 3 for padding, BOS, EOS, <unk>,
+    or the work directory of a run, for its vocabulary. data.vocab_size must be its size."""
     max_length: int = 128
     """Maximum length in tokens: training pairs longer than this on either side are dropped and counted."""
     max_unknown: float = 0.01

@@ -137,6 +137,38 @@ def test_what_decides_the_content_decides_the_folder(
     assert prepare(replace(config, batch_tokens=999), tmp_path / "data", _quiet).path == prepared.path
 
 
+@pytest.mark.parametrize("of_a_run", [False, True])
+def test_a_vocabulary_that_is_brought_along_is_used_as_it_is(of_a_run: bool, tmp_path: Path) -> None:
+    other = prepare(_config(tmp_path / "other", vocab_size=60), tmp_path / "prepared", _quiet)
+    given = other.path if of_a_run else other.path / "vocab.model"
+    lines: list[str] = []
+    config = _config(
+        tmp_path / "mine", [("red", "BLUE house"), ("big dog", "MAN")], vocab_size=60, vocabulary=str(given)
+    )
+    mine = prepare(config, tmp_path / "prepared", lines.append)
+    assert mine.tokenizer.to_bytes() == other.tokenizer.to_bytes()
+    assert mine.manifest["vocabulary"] == mine.manifest["vocab_sha256"] == other.tokenizer.sha256
+    assert mine.tokenizer.decode([mine.train.source[1]]) == ["big dog"]
+    assert any("using the vocabulary of 60 pieces" in line for line in lines)
+    assert prepare(config, tmp_path / "prepared", _quiet).path == mine.path
+    same_text = replace(_config(tmp_path / "other", vocab_size=60), vocabulary=str(given))
+    assert prepare(same_text, tmp_path / "prepared", _quiet).path != other.path
+
+
+def test_a_vocabulary_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    other = prepare(_config(tmp_path / "other", vocab_size=60), tmp_path / "prepared", _quiet)
+    (tmp_path / "text.model").write_text("no model")
+    for given, size, message in (
+        (other.path / "vocab.model", 64, r"has 60 pieces: set --data\.vocab-size 60"),
+        (tmp_path / "text.model", 60, r"text\.model: this is not a sentencepiece model"),
+        (tmp_path / "none.model", 60, r"none\.model: cannot be read \(No such file"),
+        (tmp_path / "other", 60, r"vocab\.model: cannot be read \(No such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config = _config(tmp_path / "mine", vocab_size=size, vocabulary=str(given))
+            prepare(config, tmp_path / "prepared", _quiet)
+
+
 def test_blank_and_long_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
     train = [(_line(i), _line(i)) for i in range(200)]
     train[3] = ("", "x")
