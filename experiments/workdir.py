@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "train.eval_sentences",
     "train.keep",
     "train.max_bad_steps",
+    "train.patience",
     "decode.",
     "note",
 )

@@ -29,6 +29,7 @@ from transformer.processes import all_processes, on_first_process
 from transformer.train import Params, TrainState
 
 LOSS = "dev_loss"
+EMA = "ema"
 """Key in `meta`: validation loss per token, or None if the checkpoint was not validated."""
 CHECKSUM = "checksum"
 """Key in `meta`: checksums of the arrays of `params` and `rest`."""
@@ -60,6 +61,28 @@ class RetentionPolicy(policies.PreservationPolicy):
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
+class Rest(NamedTuple):
+    """The part of a train state that is saved as `rest`."""
+
+    step: Any
+    params: Params
+    """Empty."""
+    opt_state: Any
+    bad_steps: Any
+
+
+def parts_of(state: TrainState) -> dict[str, Any]:
+    """Splits a train state into what is saved under different names."""
+    parts = {"params": state.params, "rest": Rest(state.step, {}, state.opt_state, state.bad_steps)}
+    return parts | ({"ema": state.ema} if state.ema else {})
+
+
+def state_of(parts: dict[str, Any]) -> TrainState:
+    """Inverse of `parts_of`."""
+    rest = parts["rest"]
+    return TrainState(rest.step, parts["params"], rest.opt_state, rest.bad_steps, parts.get("ema", {}))
+
+
 class Checkpoints:
     """Saves the checkpoints of a run and resumes from them. `RetentionPolicy` determines which ones are kept."""
 
@@ -72,7 +95,7 @@ class Checkpoints:
                 preservation_policy=RetentionPolicy(keep, self.losses),
                 cleanup_tmp_directories=True,
             ),
-            item_names=("params", "rest", "meta"),
+            item_names=("params", "rest", "ema", "meta"),
         )
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
@@ -84,21 +107,15 @@ class Checkpoints:
         Raises:
             UserError: the directory already has a checkpoint of this step or a later one.
         """
-        step = int(state.step)
-        checksums = {"params": checksum(state.params), "rest": checksum(state._replace(params={}))}
-        meta = signed(meta | {CHECKSUM: checksums})
+        step, parts = int(state.step), parts_of(state)
+        meta = signed(meta | {CHECKSUM: {name: checksum(part) for name, part in parts.items()}})
         if jax.process_count() == 1:
             # Orbax spends half a millisecond on each of hundreds of arrays on a device, and less on those of NumPy.
-            state = jax.device_get(state)
-        rest = state._replace(params={})
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave(rest),
-            meta=ocp.args.JsonSave(meta),
-        )
-        self.losses[step] = meta[LOSS]
+            parts = jax.device_get(parts)
+        items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
+        self.losses[step] = criterion(meta)
         with timeout_as_user_error():
-            if not self.manager.save(step, args=items):
+            if not self.manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta))):
                 raise UserError(f"{self.directory} already has a checkpoint of step {step} or later: move it away")
 
     def steps(self) -> list[int]:
@@ -118,7 +135,7 @@ class Checkpoints:
             try:
                 meta = read_meta(self.directory, str(step))
                 check_shapes(self.directory, step, template.params)
-                items = {"params": shapes.params, "rest": shapes._replace(params={})}
+                items = parts_of(shapes)
                 args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
                 restored = self.manager.restore(step, args=ocp.args.Composite(**args))
             except Exception as error:  # Orbax and TensorStore raise many types of error for a damaged file
@@ -136,7 +153,7 @@ class Checkpoints:
                 continue
             on_first_process(partial(self._set_aside_all, unreadable))
             self.manager.reload()
-            return restored["rest"]._replace(params=restored["params"]), meta
+            return state_of({name: restored[name] for name in items}), meta
         if unreadable:
             step, reason = next(iter(unreadable.items()))
             raise UserError(f"no checkpoint in {self.directory} can be read ({step}: {reason})")
@@ -187,15 +204,19 @@ def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint
     """Loads the parameters of one checkpoint, or the average of several (section 6.1).
 
     Args:
-        which: "last", "best" (lowest validation loss), "average" (the newest `keep` validated checkpoints), a step
-            number, or several step numbers separated by commas, which are averaged.
+        which: "last", "best" (lowest validation loss, or highest BLEU with train.best = "bleu"), "average" (the newest
+            `keep` validated checkpoints), "ema" (the moving average of parameters in the last one), a step number, or
+            several step numbers separated by commas, which are averaged.
         template: parameters, or their shapes and dtypes, with the structure that the model expects.
 
     Raises:
         UserError: a checkpoint does not exist, cannot be read, or is named twice.
     """
     chosen = choose(directory, which, keep)
-    params = average(_read_params(directory, step, template) for step in chosen)
+    name = EMA if which == EMA else "params"
+    if which == EMA and not (directory / str(chosen[0]) / EMA).is_dir():
+        raise UserError(f"{directory} has no moving average of parameters: it was trained without --train.ema")
+    params = average(_read_params(directory, step, template, name) for step in chosen)
     return Checkpoint(params, read_meta(directory, str(chosen[-1])), chosen)
 
 
@@ -213,7 +234,7 @@ def load_state(directory: Path, which: str, template: TrainState) -> tuple[Train
     if others or not (path / str(step) / "rest").is_dir():
         raise UserError(f"an average of checkpoints has no optimizer state: {directory}")
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-    items = {"params": shapes.params, "rest": shapes._replace(params={})}
+    items = parts_of(shapes)
     try:
         meta = _read_meta(directory, step)
         check_shapes(directory, step, template.params)
@@ -223,7 +244,7 @@ def load_state(directory: Path, which: str, template: TrainState) -> tuple[Train
             check(arrays, meta, name)
     except Exception as error:
         raise UserError(f"checkpoint {directory / str(step)} cannot be continued: {brief(error)}") from error
-    return found["rest"]._replace(params=found["params"]), meta
+    return state_of(found), meta
 
 
 def save_averaged(directory: Path, checkpoint: Checkpoint) -> None:
@@ -247,11 +268,11 @@ def choose(directory: Path, which: str, keep: int) -> list[int]:
         # Skip checkpoints saved on preemption between two validations: averaging is over regular intervals.
         validated = (step for step in reversed(steps) if _read_meta(directory, step)[LOSS] is not None)
         return sorted(islice(validated, keep)) or steps[-1:]
-    if which == "last":
+    if which in ("last", EMA):
         return steps[-1:]
     if which == "best":
-        losses = {step: read_meta(directory, str(step))[LOSS] for step in steps}
-        return [min(steps, key=lambda step: math.inf if losses[step] is None else losses[step])]
+        found = {step: criterion(read_meta(directory, str(step))) for step in steps}
+        return [min(steps, key=lambda step: math.inf if (value := found[step]) is None else value)]
     named: list[int] = []
     for name in which.split(","):
         if not name.isdecimal() or int(name) not in steps:
@@ -284,9 +305,15 @@ def _read_meta(directory: Path, step: int) -> dict[str, Any]:
 
 def _loss_of(directory: Path, step: int) -> float | None:
     try:
-        return _read_meta(directory, step)[LOSS]
+        return criterion(_read_meta(directory, step))
     except UserError:  # restoring this checkpoint will report the error
         return None
+
+
+def criterion(meta: dict[str, Any]) -> float | None:
+    """Returns the number by which the best checkpoint has the lowest; None if it was not validated."""
+    found: float | None = meta.get("criterion", meta[LOSS])
+    return found
 
 
 def signed(meta: dict[str, Any]) -> dict[str, Any]:
@@ -315,14 +342,14 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _read_params(directory: Path, step: int, template: Params) -> Params:
+def _read_params(directory: Path, step: int, template: Params, name: str) -> Params:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # whatever the sharding at the time of saving
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
     try:
         check_shapes(directory, step, template)
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((directory / str(step) / "params").absolute(), shapes)
-        check(params, read_meta(directory, str(step)), "params")
+            params = checkpointer.restore((directory / str(step) / name).absolute(), shapes)
+        check(params, read_meta(directory, str(step)), name)
         return params
     except Exception as error:
         raise UserError(f"checkpoint {directory / str(step)} cannot be read: {brief(error)}") from error
@@ -379,8 +406,8 @@ def checksum(arrays: Any) -> int:
 
 def compile_checksums(shapes: TrainState) -> None:
     """Compiles what saving a state of these shapes and shardings runs, before there is one."""
-    for arrays in (shapes.params, shapes._replace(params={})):
-        _checksum.lower(arrays).compile()
+    for part in parts_of(shapes).values():
+        _checksum.lower(part).compile()
 
 
 @jax.jit

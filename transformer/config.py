@@ -235,8 +235,20 @@ class TrainConfig:
     """Number of newest checkpoints to keep, in addition to the one with the lowest validation loss."""
     max_bad_steps: int = 20
     """Stop after this many consecutive steps with a non-finite loss or gradient."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the parameters, such as 0.999: what `--checkpoint ema` loads.
+    0: none. The paper averages checkpoints instead."""
+    best: Literal["loss", "bleu"] = "loss"
+    """What makes a checkpoint the best one: its validation loss, or the BLEU of greedy translations.
+    With bleu, each validation translates the whole validation text."""
+    patience: int = 0
+    """Early stopping: stop after this many validations in a row without a new best one. 0: train all steps."""
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.ema < 1.0:
+            raise UserError(f"train.ema must lie in [0, 1), not {self.ema}")
+        if not 0 <= self.patience <= _LARGEST:
+            raise UserError(f"train.patience must be 0 or more, not {self.patience}")
         counts = ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps")
         _counts("train", self, counts)
         # NumPy rejects negative seeds, and JAX reduces seeds modulo 2^32: different seeds would give equal parameters.

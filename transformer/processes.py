@@ -103,6 +103,11 @@ def check_same(**facts: Any) -> None:
             )
 
 
+def of_first_process(value: float) -> float:
+    """Returns the value that process 0 has, in all processes."""
+    return value if jax.process_count() == 1 else float(multihost_utils.broadcast_one_to_all(jnp.float32(value)))
+
+
 def on_first_process(action: Callable[[], T]) -> T | None:
     """Runs `action` on process 0 while the other processes wait; they return None.
 

@@ -33,6 +33,8 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     bad_steps: Array
     """Number of consecutive non-finite steps up to now."""
+    ema: Params = {}  # noqa: RUF012 - read only
+    """Exponential moving average of the parameters, if train.ema is not 0."""
 
 
 class Metrics(NamedTuple):
@@ -69,7 +71,8 @@ def init_state(experiment: Experiment) -> TrainState:
     params = init_params(experiment.model, experiment.train.seed)
     params = add_lora(params, experiment.lora, jax.random.fold_in(jax.random.key(experiment.train.seed), LORA_KEY))
     opt_state = make_optimizer(experiment).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32))
+    ema = jax.tree.map(jnp.copy, params) if experiment.train.ema else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros((), jnp.int32), ema)
 
 
 def batch_loss(
@@ -156,17 +159,26 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
+        ema = moving_average(state.ema, params, state.step, experiment.train.ema) if state.ema else {}
         state = TrainState(
             step=state.step + 1,
             params=keep(params, state.params),
             opt_state=keep(opt_state, state.opt_state),
             bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
+            ema=keep(ema, state.ema),
         )
         zero = jnp.zeros(())
         metrics = Metrics(jnp.where(finite, loss, zero), jnp.where(finite, tokens, zero), jnp.where(finite, zero, 1.0))
         return state, metrics
 
     return train_step
+
+
+def moving_average(ema: Params, params: Params, step: Array, decay: float) -> Params:
+    """decay * ema + (1 - decay) * params. In early steps t the decay is at most (1 + t) / (10 + t), so that the random
+    initial parameters are soon forgotten."""
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
 def make_eval_step(experiment: Experiment) -> Callable[[Params, Batch], tuple[Array, Array]]:

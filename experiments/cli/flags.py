@@ -83,8 +83,9 @@ class Loading:
     """Flags of every command that takes a trained run."""
 
     checkpoint: str = "average"
-    """Which checkpoint: "average", "best", "last", a step, or a comma-separated list of steps to average.
-    "average" is of the newest train.keep checkpoints (section 6.1); "best" has the lowest validation loss."""
+    """Which checkpoint: "average", "best", "last", "ema", a step, or a comma-separated list of steps to average.
+    "average" is of the newest train.keep checkpoints (section 6.1); "best" has the lowest validation loss, or the
+    highest BLEU with train.best = bleu; "ema" is the moving average of parameters in the last one (train.ema)."""
     alpha: float | None = None
     """Exponent of the length penalty. Default: the run's setting."""
 

@@ -125,6 +125,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"6.1    {search}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
     yield from rules(d)
     yield f"       parameters: the average of the last {counted(t.keep, 'checkpoint')}"
+    if t.ema:
+        yield f"       and with --checkpoint ema their moving average over the steps, with a decay of {t.ema:g}"
     yield ""
     yield "differences from the paper:"
     for line in differing:

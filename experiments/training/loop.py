@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -47,7 +47,7 @@ from transformer.parallel import (
     state_on,
     total_bytes,
 )
-from transformer.processes import check_same, is_first, on_first_process
+from transformer.processes import check_same, is_first, of_first_process, on_first_process
 from transformer.train import Params, TrainState, abstract_model
 from transformer.variants.finetuning import has_frozen, trained
 
@@ -115,13 +115,15 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         log(f"resuming after step {start}" if start else f"writing to {run.path}")
         if changes:
             log(f"changed settings: {', '.join(changes)}")
-        if start >= end:
+        best = Best(**meta["best"]) if meta.get("best") else Best()
+        if start >= end or best.is_over(experiment):
+            log(f"nothing to do: {best.reason(experiment)}" if start < end else "nothing to do: all steps are trained")
             return run
 
         log("compiling")
         validate = Validation(experiment, data.dev, dev_plan, mesh)
         translator = greedy_translator(experiment, data, {})  # each validation sets the current parameters
-        sources = data.text("dev", "source")[: experiment.train.eval_sentences]
+        sources = data.text("dev", "source")[: sampled(experiment, data)]
 
         def compile_samples() -> None:
             translator.compile(sources, compile_replicated_params(mesh, experiment, template.params))
@@ -165,16 +167,20 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                         raise UserError(
                             f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                         )
-                    with meter.paused("checkpoints"):
-                        checkpoints.save(state, about(step, dev_loss, meter))
                     with meter.paused("translation"):
                         params = replicated_params(mesh, experiment, state.params)
-                        if is_first():
-                            sample_translations(translator, data, params, step, progress)
+                        value = sample_translations(translator, data, params, step, progress) if is_first() else 0.0
+                    best = best.after(-of_first_process(value) if experiment.train.best == "bleu" else dev_loss)
+                    with meter.paused("checkpoints"):
+                        checkpoints.save(state, about(best, step, dev_loss, meter))
+                    if best.is_over(experiment):
+                        end = step
+                        progress.log(f"stopping at step {step}: {best.reason(experiment)}")
+                        break
                 if preemption.after(step) and step < end:
                     with meter.paused("checkpoints"):
                         if not due:  # save without validating: there may not be enough time
-                            checkpoints.save(state, about(step, None, meter))
+                            checkpoints.save(state, about(best, step, None, meter))
                         checkpoints.wait()
                     raise Preempted(f"preempted: saved after step {step}; the same command resumes from there")
             report_shares(end, meter, progress)
@@ -182,6 +188,30 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
             log(f"interrupted; {last_saved(checkpoints)}")
             raise
     return run
+
+
+class Best(NamedTuple):
+    """The best validation so far. Lower is better."""
+
+    value: float | None = None
+    since: int = 0
+    """Number of validations after it."""
+    newest: float | None = None
+    """The value of the last validation."""
+
+    def after(self, value: float) -> "Best":
+        """After another validation."""
+        is_better = self.value is None or value < self.value
+        return Best(value, 0, value) if is_better else Best(self.value, self.since + 1, value)
+
+    def is_over(self, experiment: Experiment) -> bool:
+        """Whether training stops, by train.patience."""
+        return 0 < experiment.train.patience <= self.since
+
+    def reason(self, experiment: Experiment) -> str:
+        """Why training has stopped."""
+        what = "BLEU" if experiment.train.best == "bleu" else "validation loss"
+        return f"no better {what} in {counted(self.since, 'validation')} (--train.patience)"
 
 
 def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:
@@ -259,7 +289,7 @@ def last_saved(checkpoints: Checkpoints) -> str:
 
 
 def greedy_translator(experiment: Experiment, data: PreparedData, params: Params) -> Translator:
-    """Returns a translator for `sample_translations`, with greedy search and one batch.
+    """Returns a translator for `sample_translations`, with greedy search.
 
     Building the model takes a second, so the translator is created once per run.
     """
@@ -267,12 +297,17 @@ def greedy_translator(experiment: Experiment, data: PreparedData, params: Params
     return Translator(params, replace(experiment, decode=decode), data.tokenizer, log=lambda _: None)
 
 
+def sampled(experiment: Experiment, data: PreparedData) -> int:
+    """Number of validation sentences that each validation translates."""
+    return len(data.dev) if experiment.train.best == "bleu" else experiment.train.eval_sentences
+
+
 def sample_translations(
     translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress
-) -> None:
-    """Translates the first validation sentences greedily, and logs their BLEU and some samples."""
+) -> float:
+    """Translates validation sentences greedily, logs their BLEU and some samples, and returns it."""
     translator.params, experiment = params, translator.experiment
-    count = experiment.train.eval_sentences
+    count = sampled(experiment, data)
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = translator.translate(sources, bad_lines="skip")  # a long line should not end the run
     task = task_of(experiment.data)
@@ -283,6 +318,7 @@ def sample_translations(
         sample = task.sample(*texts)
         progress.write(step, **sample)
         progress.log("\n".join(f"  {name:9}  {visible(text)}" for name, text in sample.items()))
+    return value
 
 
 def provenance(
@@ -291,6 +327,7 @@ def provenance(
     origins: ModelOrigins,
     code: str,
     lineage: Lineage,
+    best: Best,
     step: int,
     dev_loss: float | None,
     meter: Meter,
@@ -306,6 +343,8 @@ def provenance(
         "lineage": lineage,
         "step": step,
         "dev_loss": dev_loss,
+        "criterion": None if dev_loss is None else best.newest,
+        "best": best._asdict(),
         "seconds": meter.seconds(),
         "target_tokens": meter.target_tokens,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -48,7 +49,7 @@ def parent_of(given: str, checkpoint: str) -> Parent:
 def named(given: str, checkpoint: str) -> tuple[str, str]:
     """Splits RUN or RUN:CHECKPOINT."""
     name, colon, which = given.rpartition(":")
-    return (name, which) if colon and re.fullmatch(r"average|best|last|[0-9,]+", which) else (given, checkpoint)
+    return (name, which) if colon and re.fullmatch(r"average|best|last|ema|[0-9,]+", which) else (given, checkpoint)
 
 
 def with_absolute_parent(experiment: Experiment, run: WorkDir) -> Experiment:
@@ -92,7 +93,8 @@ def start_of(
         state = initial()
         params = carried_over(experiment, state.params, other, tokenizer, parent, log)
         log(f"starting from the parameters of {parent} (checkpoint {', '.join(map(str, other.steps))})")
-        return state._replace(params=params), {}, lineage_of(parent, other.meta, "init")
+        ema = jax.tree.map(jnp.copy, params) if state.ema else {}
+        return state._replace(params=params, ema=ema), {}, lineage_of(parent, other.meta, "init")
     return initial(), {}, []
 
 

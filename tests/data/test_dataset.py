@@ -158,14 +158,14 @@ def test_a_vocabulary_that_is_brought_along_is_used_as_it_is(of_a_run: bool, tmp
 def test_a_vocabulary_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     other = prepare(_config(tmp_path / "other", vocab_size=60), tmp_path / "prepared", _quiet)
     (tmp_path / "text.model").write_text("no model")
-    for given, size, message in (
+    for path, size, message in (
         (other.path / "vocab.model", 64, r"has 60 pieces: set --data\.vocab-size 60"),
         (tmp_path / "text.model", 60, r"text\.model: this is not a sentencepiece model"),
         (tmp_path / "none.model", 60, r"none\.model: cannot be read \(No such file"),
         (tmp_path / "other", 60, r"vocab\.model: cannot be read \(No such file"),
     ):
         with pytest.raises(UserError, match=message):
-            config = _config(tmp_path / "mine", vocab_size=size, vocabulary=str(given))
+            config = _config(tmp_path / "mine", vocab_size=size, vocabulary=str(path))
             prepare(config, tmp_path / "prepared", _quiet)
 
 
