@@ -124,6 +124,7 @@ def other(translator) -> Translator:
     return Translator(params, translator.experiment, translator.tokenizer)
 
 
+@pytest.mark.slow
 def test_an_ensemble_translates_scores_and_refuses_what_is_of_one_model(translator, sentences):
     both = Translator.ensemble([("a", translator), ("b", other(translator))])
     both.log = lambda line: None
@@ -164,6 +165,7 @@ def test_an_unknown_piece_is_the_source_word_that_attention_points_at():
     assert copied(["<unk>", "<unk>"], surfaces, source, [7, 5]) == ["Łód", "Łód"]
 
 
+@pytest.mark.slow
 def test_replaced_unknown_pieces_are_copied_from_the_source(run, sentences):
     said: list[str] = []
     translator = experiments.load(run.path, log=lambda line: None)

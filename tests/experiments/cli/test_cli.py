@@ -668,8 +668,9 @@ def test_every_flag_says_what_it_expects():
     kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]
     cases = [(kind, kind(), field.name) for kind in kinds for field in dataclasses.fields(kind)]
     small = find("small")
-    for part in ("model", "data", "optimizer", "train", "decode", "mesh"):
-        cases += [(Planning, Planning(small), f"{part}.{f.name}") for f in dataclasses.fields(getattr(small, part))]
+    for part in ("model", "data", "optimizer", "train", "decode", "mesh", "lora"):
+        settings = [f.name for f in dataclasses.fields(getattr(small, part)) if f.type is not bool]
+        cases += [(Planning, Planning(small), f"{part}.{name}") for name in settings]
     asked = 0
     for kind, default, name in cases:
         theirs = kind is Evaluating and name in ("test_src", "test_tgt", "languages", "max_unknown")

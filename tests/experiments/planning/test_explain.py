@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
 from transformer.layers import NORMS
 from transformer.model import count_parameters
 
@@ -52,13 +53,22 @@ CHANGES = {
 }
 
 
+def shallow() -> Experiment:
+    """The base model with two layers, whose shapes are found sooner."""
+    base = find("wmt14-en-de-base")
+    return replace(base, model=replace(base.model, num_layers=2))
+
+
+@cache
+def explained(experiment: Experiment) -> list[str]:
+    return "\n".join(explain(experiment)).split("differences from the paper:")
+
+
 @pytest.mark.parametrize(("setting", "value"), [*CHANGES.items(), ("shared_layers", 2)])
 def test_every_setting_of_the_model_is_explained_and_differs_from_the_paper(setting, value):
-    base = find("wmt14-en-de-base")
+    base = shallow()
     changed = replace(base, model=replace(base.model, **{setting: value}))
-    (before, before_differing), (after, differing) = (
-        "\n".join(explain(each)).split("differences from the paper:") for each in (base, changed)
-    )
+    (before, before_differing), (after, differing) = map(explained, (base, changed))
     assert after != before, "explain does not mention it in its section"
     (line,) = set(differing.splitlines()) - set(before_differing.splitlines())
     assert re.search(r"\(\d(\.\d)+\)$", line)

@@ -63,6 +63,7 @@ def test_a_run_stops_when_its_validation_no_longer_improves(micro, tmp_path):
     assert saved_steps(run.checkpoints)[-1] == 40
 
 
+@pytest.mark.slow
 def test_a_run_that_improves_is_not_stopped(run, micro, tmp_path):
     losses = [row["dev_loss"] for row in read_metrics(run.metrics) if "dev_loss" in row]
     assert losses == sorted(losses, reverse=True)
@@ -70,6 +71,7 @@ def test_a_run_that_improves_is_not_stopped(run, micro, tmp_path):
     assert_bitwise_equal(final_state(patient, micro)[0], final_state(run, micro)[0])
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_by_bleu_is_that_of_the_whole_validation_text(micro, tmp_path):
     by_bleu = replace(micro, train=replace(micro.train, best="bleu", keep=1))
     run = train(by_bleu, tmp_path / "run", quiet)

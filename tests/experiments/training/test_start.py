@@ -62,6 +62,7 @@ def test_the_rows_of_shared_pieces_are_carried_over_to_another_vocabulary(micro,
     assert_bitwise_equal(*rest)
 
 
+@pytest.mark.slow
 def test_the_same_vocabulary_with_more_rows_keeps_its_rows(micro, run, tmp_path):
     new = started(short(micro, init=f"{run.path}:last", model=replace(micro.model, vocab_size=256)), tmp_path / "new")
     old = Translator.load(run.path, "last", quiet).params["embedding"]
@@ -69,6 +70,7 @@ def test_the_same_vocabulary_with_more_rows_keeps_its_rows(micro, run, tmp_path)
     assert new.params["embedding"].shape == (256, 32)
 
 
+@pytest.mark.slow
 def test_layers_are_copied_by_the_map(micro, run, tmp_path):
     deep = replace(micro, model=replace(micro.model, num_layers=2), init=f"{run.path}:last")
     with pytest.raises(UserError, match=r"encoder of .* has 1 layer, this model's 2: .* --init-layers encoder=0,0$"):
@@ -126,6 +128,7 @@ def test_a_branch_without_changes_is_the_same_run(micro, run, tmp_path):
     assert [row["step"] for row in read_metrics(branch.metrics) if "dev_loss" in row] == [30, 40]
 
 
+@pytest.mark.slow
 def test_a_branch_changes_what_a_run_may_not_change(micro, run, tmp_path):
     changed = replace(
         micro,
@@ -174,7 +177,8 @@ def test_only_one_way_to_start(micro, run):
 
 def test_checkpoints_and_records_have_the_lineage(micro, run, tmp_path, monkeypatch):
     parent = shutil.copytree(run.path, tmp_path / "runs" / "parent")
-    (parent / "evaluation").mkdir(exist_ok=True)
+    shutil.rmtree(parent / "evaluation", ignore_errors=True)  # of other tests
+    (parent / "evaluation").mkdir()
     (parent / "evaluation" / "test.json").write_text('{"scores": []}')
     monkeypatch.chdir(tmp_path)
     child = train(short(micro, init="parent:20"), tmp_path / "runs" / "child", quiet)
@@ -188,6 +192,7 @@ def test_checkpoints_and_records_have_the_lineage(micro, run, tmp_path, monkeypa
     assert child.experiment().init == f"{parent}:20"
 
 
+@pytest.mark.slow
 def test_a_run_resumes_without_its_parent(micro, run, tmp_path, monkeypatch):
     parent = shutil.copytree(run.path, tmp_path / "runs" / "parent")
     monkeypatch.chdir(tmp_path)
