@@ -19,8 +19,7 @@ from experiments.cli.compilation_cache import keep_compiled
 from experiments.cli.help import argument_help
 from experiments.cli.verbs import VERBS
 from experiments.streams import set_up_streams
-from experiments.training import preemption
-from experiments.training.preemption import EXIT_CODE, Preempted, preempt
+from experiments.training.stopping import EXIT_CODE, Preempted, preempt
 from transformer.checkpoint import brief
 from transformer.config import UserError
 from transformer.processes import HEARTBEAT_SECONDS, coordinator_reachable, leave

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -21,15 +21,14 @@ from experiments.evaluation.validation import Validation
 from experiments.history import minutes, perplexity
 from experiments.presets.deviations import head_widths
 from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
-from experiments.streams import visible
 from experiments.training.memory import check_disk_space, compile_step
-from experiments.training.preemption import Preempted, Preemption
 from experiments.training.preflight import preflight
 from experiments.training.progress import Meter, Progress, View
+from experiments.training.samples import greedy_translator, sample_translations, sampled
 from experiments.training.start import Lineage, start_of, with_absolute_parent
+from experiments.training.stopping import Best, Preempted, Preemption
 from experiments.training.views import TensorBoard
 from experiments.training.watchdog import Watchdog
-from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.checkpoint import Checkpoints, compile_checksums
 from transformer.config import Experiment, UserError, counted
@@ -48,12 +47,10 @@ from transformer.parallel import (
     total_bytes,
 )
 from transformer.processes import check_same, is_first, of_first_process, on_first_process
-from transformer.train import Params, TrainState, abstract_model
+from transformer.train import TrainState, abstract_model
 from transformer.variants.finetuning import has_frozen, trained
 
 Log = Callable[[str], None]
-
-SAMPLES = 2  # sample translations that each validation logs
 
 
 def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequence[View] = ()) -> WorkDir:
@@ -190,30 +187,6 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     return run
 
 
-class Best(NamedTuple):
-    """The best validation so far. Lower is better."""
-
-    value: float | None = None
-    since: int = 0
-    """Number of validations after it."""
-    newest: float | None = None
-    """The value of the last validation."""
-
-    def after(self, value: float) -> "Best":
-        """After another validation."""
-        is_better = self.value is None or value < self.value
-        return Best(value, 0, value) if is_better else Best(self.value, self.since + 1, value)
-
-    def is_over(self, experiment: Experiment) -> bool:
-        """Whether training stops, by train.patience."""
-        return 0 < experiment.train.patience <= self.since
-
-    def reason(self, experiment: Experiment) -> str:
-        """Why training has stopped."""
-        what = "BLEU" if experiment.train.best == "bleu" else "validation loss"
-        return f"no better {what} in {counted(self.since, 'validation')} (--train.patience)"
-
-
 def check_rates(experiment: Experiment, meta: dict[str, Any], log: Log) -> None:
     """Warns if a resumed run has another learning rate: its schedule may depend on a setting that may change."""
     if not meta:
@@ -286,39 +259,6 @@ def last_saved(checkpoints: Checkpoints) -> str:
     """Describes the last checkpoint of a run that stops."""
     steps = checkpoints.steps()
     return f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
-
-
-def greedy_translator(experiment: Experiment, data: PreparedData, params: Params) -> Translator:
-    """Returns a translator for `sample_translations`, with greedy search.
-
-    Building the model takes a second, so the translator is created once per run.
-    """
-    decode = replace(experiment.decode, beam=1, batch_size=experiment.train.eval_sentences)
-    return Translator(params, replace(experiment, decode=decode), data.tokenizer, log=lambda _: None)
-
-
-def sampled(experiment: Experiment, data: PreparedData) -> int:
-    """Number of validation sentences that each validation translates."""
-    return len(data.dev) if experiment.train.best == "bleu" else experiment.train.eval_sentences
-
-
-def sample_translations(
-    translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress
-) -> float:
-    """Translates validation sentences greedily, logs their BLEU and some samples, and returns it."""
-    translator.params, experiment = params, translator.experiment
-    count = sampled(experiment, data)
-    sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
-    outputs = translator.translate(sources, bad_lines="skip")  # a long line should not end the run
-    task = task_of(experiment.data)
-    value = task.validate(outputs, references, experiment.data)
-    progress.log(f"step {step}: {task.metric} {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
-    progress.write(step, **{f"dev_{task.metric.lower()}": value})
-    for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:
-        sample = task.sample(*texts)
-        progress.write(step, **sample)
-        progress.log("\n".join(f"  {name:9}  {visible(text)}" for name, text in sample.items()))
-    return value
 
 
 def provenance(

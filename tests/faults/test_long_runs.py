@@ -11,7 +11,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from experiments.history import read_metrics
-from experiments.training.loop import SAMPLES, train
+from experiments.training.loop import train
+from experiments.training.samples import SAMPLES
 from transformer.checkpoint import saved_steps
 
 pytestmark = pytest.mark.faults

@@ -1,11 +1,17 @@
-"""Preemption: a scheduler that reclaims the machine sends SIGTERM; the run saves its state and exits with code 143."""
+"""Why a run stops before its last step: preemption, or validations that no longer improve (early stopping).
+
+A scheduler that reclaims the machine sends SIGTERM; the run saves its state and exits with code 143.
+"""
 
 import signal
 import threading
 from types import FrameType
+from typing import NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
+
+from transformer.config import Experiment, counted
 
 EXIT_CODE = 128 + signal.SIGTERM
 
@@ -52,3 +58,27 @@ class Preemption:
     def after(self, step: int) -> bool:
         """Returns whether to stop after this step. All processes must call this after every step."""
         return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else self.asked
+
+
+class Best(NamedTuple):
+    """The best validation so far. Lower is better."""
+
+    value: float | None = None
+    since: int = 0
+    """Number of validations after it."""
+    newest: float | None = None
+    """The value of the last validation."""
+
+    def after(self, value: float) -> "Best":
+        """After another validation."""
+        is_better = self.value is None or value < self.value
+        return Best(value, 0, value) if is_better else Best(self.value, self.since + 1, value)
+
+    def is_over(self, experiment: Experiment) -> bool:
+        """Whether training stops, by train.patience."""
+        return 0 < experiment.train.patience <= self.since
+
+    def reason(self, experiment: Experiment) -> str:
+        """Why training has stopped."""
+        what = "BLEU" if experiment.train.best == "bleu" else "validation loss"
+        return f"no better {what} in {counted(self.since, 'validation')} (--train.patience)"
