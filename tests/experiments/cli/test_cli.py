@@ -32,7 +32,8 @@ from experiments.cli.flags import (
     Translating,
 )
 from experiments.cli.main import main
-from experiments.cli.verbs import VERBS, prompted
+from experiments.cli.translating import prompted
+from experiments.cli.verbs import VERBS
 from experiments.streams import CHUNK, chunks, written
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
