@@ -307,10 +307,8 @@ class Translator:
         source_ids = [sources[i] for i, _ in found]
         target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
         run = compiled_alignment(self.graph, self.replaced)
-        longer = [max(pair, key=len) for pair in zip(source_ids, target_ids, strict=True)]
-        for rows, width, height in batches(list(range(len(found))), longer, self.experiment.decode.batch_size):
-            weights = run(self.params, pad(source_ids, rows, width, height), pad(target_ids, rows, width, height))
-            for row, attended in zip(rows, np.asarray(weights), strict=False):
+        for rows, *batch in self.padded(list(range(len(found))), source_ids, target_ids):
+            for row, attended in zip(rows, np.asarray(run(self.params, *batch)), strict=False):
                 i, k = found[row]
                 surfaces = self.tokenizer.surfaces(texts[i])
                 pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
@@ -369,6 +367,18 @@ class Translator:
             first: line number of the first pair, for messages.
             bad_lines: whether a pair with a side of more than max_tokens is an error ("refuse") or is skipped ("skip").
         """
+        found = self.log_probs(sources, targets, first, bad_lines)
+        penalties = np.asarray(length_penalty(np.array([len(each) for each in found]), self.experiment.decode.alpha))
+        return [sum(each) / float(by) if each else math.nan for each, by in zip(found, penalties, strict=True)]
+
+    def log_probs(
+        self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
+    ) -> list[list[float]]:
+        """Returns the log-probability of each piece of each target, given its source and the pieces before it.
+
+        They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
+        skipped has none. Arguments and blank sentences are as for `score`.
+        """
         texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
         if len(texts) != len(given):
             raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
@@ -380,18 +390,26 @@ class Translator:
             ]
         )
         source_ids = self.read(texts, "source line", first, bad_lines)
-        target_ids = self.read(given, "target line", first, bad_lines)
-        pairs = list(zip(source_ids, target_ids, strict=True))
-        scores = np.array([score_of_blank(*pair) for pair in pairs], np.float64)
+        return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
+
+    def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """`log_probs` of ids."""
+        pairs = list(zip(sources, targets, strict=True))
+        results = [log_probs_of_blank(*pair) for pair in pairs]
         waiting = [i for i, (source, target) in enumerate(pairs) if len(source) > 1 and target]
         run = compiled_scoring(self.graph, self.replaced)
-        longer = [max(*pair, key=len) for pair in pairs]
+        for rows, *batch in self.padded(waiting, sources, targets):
+            for i, found in zip(rows, np.asarray(run(self.params, *batch), np.float64), strict=False):
+                results[i] = found[: len(targets[i])].tolist()
+        return results
+
+    def padded(
+        self, waiting: list[int], sources: list[list[int]], targets: list[list[int]]
+    ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """Yields (indices, sources, targets) of batches of pairs, both sides padded to one width."""
+        longer = [max(pair, key=len) for pair in zip(sources, targets, strict=True)]
         for rows, width, height in batches(waiting, longer, self.experiment.decode.batch_size):
-            batch = pad(source_ids, rows, width, height), pad(target_ids, rows, width, height)
-            log_probs = np.asarray(run(self.params, *batch)).sum(axis=1)[: len(rows)]
-            lengths = np.array([len(target_ids[i]) for i in rows])
-            scores[rows] = log_probs / np.asarray(length_penalty(lengths, self.experiment.decode.alpha))
-        return scores.tolist()
+            yield rows, pad(sources, rows, width, height), pad(targets, rows, width, height)
 
     def attention(self, source: str, target: Target | None = None) -> Attention:
         """Returns all attention weights for a sentence and a target (None: the model's own translation)."""
@@ -463,11 +481,11 @@ class Translator:
             self.log(message)
 
 
-def score_of_blank(source: list[int], target: list[int]) -> float:
-    """Returns the score of a pair with a blank source; nan for any other pair, or if the pair is skipped."""
-    if source != [EOS] or not target:
-        return math.nan
-    return 0.0 if target == [EOS] else -math.inf
+def log_probs_of_blank(source: list[int], target: list[int]) -> list[float]:
+    """Returns the log-probabilities of a pair with a blank source; none for any other pair, or if it is skipped."""
+    if source != [EOS]:
+        return []
+    return [0.0] if target == [EOS] else [-math.inf] * len(target)
 
 
 def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:

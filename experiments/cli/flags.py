@@ -180,6 +180,9 @@ class Translating(Decoding):
     """What each translation contains: a file with phrases per input line, separated by tabs. Needs beam search."""
     pieces: bool = False
     """Print the subword pieces that the search found, separated by spaces and ending in </s>, instead of the text."""
+    json: Annotated[bool, Switch] = False
+    """Print one JSON object per input line: {"line": number, "translations": [...]}, the best translation first.
+    Each has "text", "score", "finished" (or cut off), "pieces", and "log_probs", one for each piece."""
     bad_lines: BadLines = "skip"
     """How to handle a line that is not UTF-8 or too long. skip: print an empty line, and warn.
     refuse: stop with an error; lines already printed remain, but no --output file is written."""

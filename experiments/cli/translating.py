@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.cli.flags import Loading, Scoring, Translating
+from experiments.cli.output import lines_for
 from experiments.evaluation.compare import runs_of
-from experiments.sentences import SKIPPED, BadLines, Translation
+from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import Group, check_output, chunks, opened, written
 from experiments.translator import Translator, log_to_stderr
 from transformer.config import UserError, counted
@@ -38,6 +39,8 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--interactive reads and writes the terminal: use it without --input and --output")
     if given.interactive and (given.prefix or given.constraints):
         raise UserError("--prefix and --constraints belong to the lines of a file: use them without --interactive")
+    if given.json and given.pieces:
+        raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
     if given.output:
@@ -62,19 +65,10 @@ def translate(name: str, given: Translating) -> None:
                 prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
                 constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
             )
-            for number, (line, best) in enumerate(zip(chunk, results, strict=True), start=first):
-                for found in best if line is not None else [SKIPPED]:
-                    print(shown(found, number, given), file=output)
+            results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
+            for line in lines_for(translator, given, chunk, results, first):
+                print(line, file=output)
             output.flush()
-
-
-def shown(found: Translation, number: int, given: Translating) -> str:
-    """Formats a translation as a line of output."""
-    text = " ".join(found.pieces) if given.pieces else found.text
-    if given.n_best == 1:
-        return text
-    mark = " ||| cut off" if found.pieces and not found.finished else ""
-    return f"{number} ||| {found.score:.4f} ||| {text}{mark}"
 
 
 def prompted(groups: Iterator[Group]) -> Iterator[Group]:

@@ -551,6 +551,27 @@ def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
     assert f"target line {len(rows)}: 'nopiece' is not a piece" in error
 
 
+def test_json_lines_have_the_pieces_with_the_log_probabilities_that_score_adds_up(program, run, tmp_path):
+    text = b"The man sees the dog.\n\n\xff\nA house.\n"
+    flags = "--beam", "3", "--n-best", "3"
+    plain = [line.split(" ||| ") for line in program("translate", run.path, *flags, stdin=text).out.splitlines()]
+    lines = [json.loads(line) for line in program("translate", run.path, *flags, "--json", stdin=text).out.splitlines()]
+    assert [line["line"] for line in lines] == [1, 2, 3, 4] and lines[2]["translations"] == []
+    found = [(line["line"], one) for line in lines for one in line["translations"]]
+    assert [(str(n), one["text"]) for n, one in found] == [(row[0], row[2]) for row in plain if row[0] != "3"]
+    assert any(not one["finished"] for _, one in found)
+    sources, targets = tmp_path / "sources", tmp_path / "pieces"
+    sources.write_bytes(b"".join(text.splitlines(keepends=True)[n - 1] for n, _ in found))
+    targets.write_text("".join(" ".join(one["pieces"]) + "\n" for _, one in found))
+    scores = program("score", run.path, "--source", sources, "--target", targets, "--pieces").out.split()
+    for (_, one), score in zip(found, scores, strict=True):
+        assert one["finished"] == (one["pieces"][-1] == "</s>") and len(one["log_probs"]) == len(one["pieces"])
+        assert all(value <= 0 for value in one["log_probs"])
+        total = sum(one["log_probs"]) / ((5 + len(one["pieces"])) / 6) ** 0.6
+        assert total == pytest.approx(float(score), abs=1e-4) and one["score"] == pytest.approx(total, abs=1e-3)
+    assert "--json" in refused(program("translate", run.path, "--json", "--pieces", stdin=b""))
+
+
 def test_interactive_asks_on_stderr_and_answers_on_stdout(program, run):
     lines = b"The man sees the dog.\n\xff\nA house.\n"
     result = program("translate", run.path, "--interactive", "--beam", "1", stdin=lines)
