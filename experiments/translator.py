@@ -22,7 +22,6 @@ from experiments.sentences import (
     BadLines,
     Target,
     Translation,
-    copied,
     counted_alike,
     first_of_each_text,
     one_line,
@@ -31,6 +30,7 @@ from experiments.sentences import (
     texts_of,
     warnings_of,
 )
+from experiments.words import Links, aligned, copied, words_of_pieces
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
 from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
@@ -38,7 +38,7 @@ from transformer.decode import Hypotheses, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, abstract_model, graph_of, init_state
 from transformer.variants import ways
-from transformer.variants.alignment import alignment
+from transformer.variants.alignment import Head, alignment
 from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
 from transformer.variants.sampling import line_keys
@@ -306,16 +306,61 @@ class Translator:
             return
         source_ids = [sources[i] for i, _ in found]
         target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
-        run = compiled_alignment(self.graph, self.replaced)
-        for rows, *batch in self.padded(list(range(len(found))), source_ids, target_ids):
-            for row, attended in zip(rows, np.asarray(run(self.params, *batch)), strict=False):
-                i, k = found[row]
-                surfaces = self.tokenizer.surfaces(texts[i])
-                pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
-                pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
-                results[i][k] = results[i][k]._replace(text=one_line(self.tokenizer.join(pieces)))
+        for (i, k), attended in zip(found, self.attended(source_ids, target_ids), strict=True):
+            surfaces = self.tokenizer.surfaces(texts[i])
+            pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
+            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
+            text = one_line(self.tokenizer.join(pieces))
+            results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
         for best in results:
             best[:] = first_of_each_text(best)
+
+    def align(
+        self, sentences: Sequence[str], translations: Sequence[Translation], head: Head | None = None
+    ) -> list[Links]:
+        """Aligns the words of each translation with those of its sentence, by attention in one forced pass.
+
+        Words are separated by whitespace. Each target word points at the source word that it attends to most, summed
+        over the pieces of both (experiments.words.aligned).
+
+        Args:
+            head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
+        """
+        self.check_head(head)
+        texts = texts_of(sentences, "line", 1)
+        targets = [self.tokenizer.ids(one.pieces) for one in translations]
+        links = []
+        found = self.attended(self.encode(texts), targets, head)
+        for text, one, weights in zip(texts, translations, found, strict=True):
+            pieces = [piece for piece in one.copied or one.pieces if piece != EOS_PIECE]
+            source = words_of_pieces(self.tokenizer, self.tokenizer.surfaces(text), text) if pieces else []
+            links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
+        return links
+
+    def check_head(self, head: Head | None) -> None:
+        """Raises UserError if the model, or a model of an ensemble, does not have this head."""
+        if head is None:
+            return
+        model = merged(self.graph, self.params)
+        for each in model.models if isinstance(model, Ensemble) else (model,):
+            depth, heads = each.config.decoder_depth, each.config.num_heads
+            if not (0 <= head.layer < depth and 0 <= head.number < heads):
+                raise UserError(
+                    f"there is no head {head.layer + 1}.{head.number + 1}: the decoder has "
+                    f"{counted(depth, 'layer')} of {counted(heads, 'head')}"
+                )
+
+    def attended(
+        self, sources: list[list[int]], targets: list[list[int]], head: Head | None = None
+    ) -> list[np.ndarray]:
+        """Returns the attention [T, S] of each target to its source, for ids; no rows for an empty target."""
+        results = [np.zeros((0, len(source)), np.float32) for source in sources]
+        run = compiled_alignment(self.graph, self.replaced, head)
+        waiting = [i for i, target in enumerate(targets) if target]
+        for rows, *batch in self.padded(waiting, sources, targets):
+            for i, weights in zip(rows, np.asarray(run(self.params, *batch)), strict=False):
+                results[i] = weights[: len(targets[i]), : len(sources[i])]
+        return results
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
@@ -534,9 +579,9 @@ def compiled_scoring(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., j
 
 
 @cache
-def compiled_alignment(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
+def compiled_alignment(graph: Graph, replaced: tuple[Any, ...], head: Head | None) -> Callable[..., jax.Array]:
     """Returns the compiled function (params, source, target) -> attention of target to source positions."""
-    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target))
+    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target, head))
 
 
 def width_for(length: int) -> int:

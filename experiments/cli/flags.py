@@ -183,6 +183,11 @@ class Translating(Decoding):
     json: Annotated[bool, Switch] = False
     """Print one JSON object per input line: {"line": number, "translations": [...]}, the best translation first.
     Each has "text", "score", "finished" (or cut off), "pieces", and "log_probs", one for each piece."""
+    alignments: Path | None = None
+    """Write the word alignment of each translation to this file, a line each: "i-j" of source and target words from 0.
+    With --json they are also in the objects, as "alignment". Words are what whitespace separates."""
+    alignment_head: str | None = None
+    """With --alignments: whose attention, as LAYER.HEAD from 1. Default: last decoder layer, mean of its heads."""
     bad_lines: BadLines = "skip"
     """How to handle a line that is not UTF-8 or too long. skip: print an empty line, and warn.
     refuse: stop with an error; lines already printed remain, but no --output file is written."""

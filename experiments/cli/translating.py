@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from experiments.cli.flags import Loading, Scoring, Translating
-from experiments.cli.output import lines_for
+from experiments.cli.output import head_of, lines_for
 from experiments.evaluation.compare import runs_of
 from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import Group, check_output, chunks, opened, written
 from experiments.translator import Translator, log_to_stderr
+from experiments.words import pharaoh
 from transformer.config import UserError, counted
 
 
@@ -43,11 +45,20 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
-    if given.output:
-        check_output(given.output)
+    head = head_of(given)
+    outputs = [path for path in (given.output, given.alignments) if path]
+    for each in outputs:
+        check_output(each)
+    if len({each.resolve() for each in outputs}) < len(outputs):
+        raise UserError("--output and --alignments are the same file: one would replace the other")
     translator = loaded(name, given)
     translator.check_count(given.n_best)
-    with opened(given.input) as file, written(given.output) as output:
+    translator.check_head(head)
+    with (
+        opened(given.input) as file,
+        written(given.output) as output,
+        written(given.alignments) if given.alignments else nullcontext() as aligned,
+    ):
         groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
         if prefixes is not None or constraints is not None:
             groups = iter(waiting := list(groups))
@@ -67,8 +78,12 @@ def translate(name: str, given: Translating) -> None:
             )
             results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
             for line in lines_for(translator, given, chunk, results, first):
-                print(line, file=output)
+                print(line.text, file=output)
+                if aligned:
+                    aligned.writelines(pharaoh(links) + "\n" for links in line.alignments)
             output.flush()
+            if aligned:
+                aligned.flush()
 
 
 def prompted(groups: Iterator[Group]) -> Iterator[Group]:
