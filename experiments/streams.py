@@ -1,13 +1,16 @@
 """Reading and writing text line by line: files, pipes and the terminal."""
 
+import gzip
+import io
+import lzma
 import os
 import re
 import select
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 from unicodedata import category
 
 from data.text import DAMAGED, LONGEST_LINE, check_ends, decode_line, open_unpacked, returns_in
@@ -58,18 +61,16 @@ def check_output(path: Path) -> None:
         raise UserError("- is not a file: use /dev/stdout for standard output")
     if path.is_dir():
         raise UserError(f"{path} is a directory: the output must be a file")
-    if path.suffix in (".gz", ".xz"):
-        raise UserError(
-            f"{path}: output is not compressed: use a name without {path.suffix}, or pipe standard output into a "
-            f"compressor"
-        )
     if not path.exists() and not (folder := path.resolve().parent).is_dir():
         raise UserError(f"{folder}: no such folder")
 
 
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
-    """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete."""
+    """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete.
+
+    Files whose names end in .gz or .xz are compressed.
+    """
     if path is None:
         yield sys.stdout
         return
@@ -81,17 +82,30 @@ def written(path: Path | None) -> Iterator[TextIO]:
         return
     check_output(path)
     if path.exists() and not path.is_file():  # a device or a pipe
-        with path.open("w", encoding="utf-8") as file:
+        with open_packed(path, path.suffix) as file:
             yield file
         return
+    suffix = path.suffix
     path = path.resolve()  # write to the target of a symbolic link, do not replace the link
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with open_packed(part, suffix) as file:
             yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_packed(path: Path, suffix: str) -> Iterator[TextIO]:
+    """Opens a text file for writing, compressed if the suffix is .gz or .xz. Equal text gives an identical file."""
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if suffix == ".gz":  # without the name and the time, which gzip writes into the file otherwise
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        elif suffix == ".xz":
+            file = stack.enter_context(lzma.LZMAFile(file, "wb"))
+        yield stack.enter_context(io.TextIOWrapper(file, encoding="utf-8"))
 
 
 def visible(text: str) -> str:

@@ -459,18 +459,30 @@ def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
         assert f"standard input is {kind}" in refused(program("translate", run.path, stdin=content))
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
-def test_archives_are_read_and_not_written(program, run, tmp_path, suffix, pack):
-    plain, packed = tmp_path / "a.txt", tmp_path / f"a{suffix}"
+@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".xz", lzma)])
+def test_archives_are_read_and_written(program, run, tmp_path, suffix, module):
+    plain, packed, out = tmp_path / "a.txt", tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
     plain.write_bytes(b"A dog.\nA house.\n")
-    packed.write_bytes(pack(plain.read_bytes()))
-    flags = ("--beam", "1", "--input")
-    assert program("translate", run.path, *flags, packed).out == program("translate", run.path, *flags, plain).out
+    packed.write_bytes(module.compress(plain.read_bytes()))
+    flags = ("--beam", "2", "--input")
+    expected = program("translate", run.path, *flags, plain)
+    assert program("translate", run.path, *flags, packed).out == expected.out
     assert len(program("score", run.path, "--source", packed, "--target", packed).out.split()) == 2
+    given = "--prefix", packed, "--constraints", packed
+    unpacked = "--prefix", plain, "--constraints", plain
+    assert (
+        program("translate", run.path, *flags, packed, *given).out
+        == program("translate", run.path, *flags, plain, *unpacked).out
+    )
+    files = []
+    for _ in range(2):  # the second one replaces the first
+        assert program("translate", run.path, *flags, plain, "--output", out).out == ""
+        files.append(out.read_bytes())
+        out.rename(tmp_path / f"another{suffix}")
+    assert files[0] == files[1] and module.decompress(files[0]).decode() == expected.out
     packed.write_bytes(packed.read_bytes()[:20])
-    assert "damaged or truncated archive" in refused(program("translate", run.path, "--input", packed))
-    assert "output is not compressed" in refused(program("translate", run.path, "--output", tmp_path / f"out{suffix}"))
-    assert not (tmp_path / f"out{suffix}").exists()
+    assert "damaged or truncated archive" in refused(program("translate", run.path, "--input", packed, "--output", out))
+    assert not out.exists()
 
 
 def test_pipes_by_name_are_read_where_once_is_enough(program, run, tmp_path, data_flags, text):
