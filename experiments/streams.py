@@ -6,7 +6,9 @@ import lzma
 import os
 import re
 import select
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +22,7 @@ from transformer.config import UserError, counted
 # Number of lines read before they are translated. They are sorted by length, so batches contain little padding.
 CHUNK = 4096
 
-# How long to wait for more input from a pipe, in seconds, before translating the lines read so far.
+# How long the first line of a group from a pipe waits for more, in seconds.
 PATIENCE = 0.1
 
 BLOCK = 1 << 16
@@ -118,12 +120,15 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None]) -> Iterator[Group]:
+def chunks(
+    file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None], wait: float = PATIENCE
+) -> Iterator[Group]:
     """Yields groups of UTF-8 lines as they arrive.
 
-    A group has CHUNK lines, or fewer when the input ends or pauses. A line that is not UTF-8 or has more than
-    LONGEST_LINE bytes is skipped with a warning. A line with carriage returns inside it only gets a warning: it may be
-    a sentence, and only if there is no other line can one tell that they are line ends.
+    A group has CHUNK lines; or fewer when the input ends, and from a pipe also `wait` seconds after its first line. A
+    line that is not UTF-8 or has more than LONGEST_LINE bytes is skipped with a warning. A line with carriage returns
+    inside it only gets a warning: it may be a sentence, and only if there is no other line can one tell that they are
+    line ends.
 
     Raises:
         UserError: a line would be skipped but bad_lines is "refuse"; the input is not text; or it is a single line
@@ -133,7 +138,7 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
     chunk: list[str | None] = []
     bad: list[str] = []
     odd: list[str] = []
-    for raw in lines_as_they_come(file):
+    for raw in lines_as_they_come(file, wait):
         if raw is not None:
             number += 1
             if number == 1:
@@ -160,26 +165,36 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
         yield number - len(chunk) + 1, chunk
 
 
-def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yields lines without their line ends, and None when the input pauses.
+def lines_as_they_come(file: BinaryIO, wait: float = PATIENCE) -> Iterator[bytes | None]:
+    """Yields lines without their line ends, and None when the first one since the last None has waited long enough.
 
     A line that is too long is truncated to just more than the limit, so that the caller can detect it.
     """
     rest = b""
+    due = None
     while block := file.read1(BLOCK):  # type: ignore[attr-defined]  # every binary stream has it, BinaryIO does not
         *lines, rest = (rest + block).split(b"\n")
+        before = time.monotonic()
         yield from lines
+        if due is not None:
+            due += time.monotonic() - before  # translating the lines before is not waiting
         rest = rest[: LONGEST_LINE + 2]  # one of the two extra bytes may be the \r of the line end
-        if is_idle(file):
+        if lines and due is None:
+            due = time.monotonic() + wait
+        if due is not None and is_late(file, due):
             yield None
+            due = None
     if rest:
         yield rest
 
 
-def is_idle(file: BinaryIO) -> bool:
-    """Returns whether no input arrives for PATIENCE seconds. Always False for a regular file."""
+def is_late(file: BinaryIO, due: float) -> bool:
+    """Returns whether no input arrives from a pipe or a terminal until a time. Always False for a regular file."""
     with suppress(OSError, ValueError):  # there is no file descriptor, or select does not support its kind
-        return file.isatty() or not select.select([file], [], [], PATIENCE)[0]
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return False
+        left = due - time.monotonic()
+        return file.isatty() or left <= 0 or not select.select([file], [], [], left)[0]
     return False
 
 

@@ -84,6 +84,8 @@ class Translator:
     ):
         self.params: Any = params
         self.experiment, self.tokenizer, self.log = experiment, tokenizer, log
+        self.progress: Callable[[int, int], None] = self.log_progress
+        """Called after each batch of several, with the number of sentences translated and of all in the call."""
         self.graph: Graph = graph or graph_of(without_kernels(experiment.model))
         """The model's structure. Its classes are looked up here, once: re-registering a name later has no effect."""
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
@@ -242,7 +244,7 @@ class Translator:
                     results[i] = self.distinct(tokens, scores)[:count]
                 done += len(rows)
                 if len(waiting) > len(rows):
-                    self.log(f"translated {done} of {len(waiting)} sentences")
+                    self.progress(done, len(waiting))
         if decode.replace_unk:
             self.replace_unknown(results, texts, sources)
         self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
@@ -254,6 +256,10 @@ class Translator:
             ]
         )
         return results
+
+    def log_progress(self, done: int, count: int) -> None:
+        """Logs how many sentences are translated."""
+        self.log(f"translated {done} of {count} sentences")
 
     def read_prefixes(
         self, prefixes: Iterable[Target] | None, sources: list[list[int]], first: int = 1

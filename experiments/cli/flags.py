@@ -11,6 +11,7 @@ import tyro
 
 from experiments.evaluation.records import results_folder
 from experiments.sentences import BadLines
+from experiments.streams import PATIENCE
 from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
@@ -193,6 +194,8 @@ class Translating(Decoding):
     refuse: stop with an error; lines already printed remain, but no --output file is written."""
     max_tokens: int = MAX_TOKENS
     """Longest accepted line, in tokens. Memory grows with the square of the length."""
+    wait: float = PATIENCE
+    """From a pipe: how many seconds a line waits for more lines, to be translated with them in one batch."""
     interactive: bool = False
     """Prompt for one sentence after another."""
 

@@ -1,6 +1,8 @@
 """Translates text from the command line: reads it, decodes as the flags say, and writes the translations."""
 
+import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,8 +11,9 @@ from pathlib import Path
 from experiments.cli.flags import Loading, Scoring, Translating
 from experiments.cli.output import head_of, lines_for
 from experiments.evaluation.compare import runs_of
+from experiments.history import minutes
 from experiments.sentences import SKIPPED, BadLines
-from experiments.streams import Group, check_output, chunks, opened, written
+from experiments.streams import BLOCK, Group, check_output, chunks, opened, written
 from experiments.translator import Translator, log_to_stderr
 from experiments.words import pharaoh
 from transformer.config import UserError, counted
@@ -45,6 +48,8 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
+    if not 0 <= given.wait < math.inf:
+        raise UserError(f"--wait must be 0 or more seconds, not {given.wait}")
     head = head_of(given)
     outputs = [path for path in (given.output, given.alignments) if path]
     for each in outputs:
@@ -59,7 +64,10 @@ def translate(name: str, given: Translating) -> None:
         written(given.output) as output,
         written(given.alignments) if given.alignments else nullcontext() as aligned,
     ):
-        groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
+        groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr, given.wait)
+        progress = Progress(lines_in(given.input)) if given.input and given.input.is_file() else None
+        if progress:
+            translator.progress = progress.batch
         if prefixes is not None or constraints is not None:
             groups = iter(waiting := list(groups))
             count = sum(len(chunk) for _, chunk in waiting)
@@ -84,6 +92,49 @@ def translate(name: str, given: Translating) -> None:
             output.flush()
             if aligned:
                 aligned.flush()
+            if progress:
+                progress.group(len(chunk))
+
+
+class Progress:
+    """Says on stderr how fast a file is translated and how long it will take, at most once in `EVERY` seconds."""
+
+    EVERY = 2.0
+
+    def __init__(self, count: int):
+        self.count, self.before = count, 0
+        self.start = self.said = time.monotonic()
+
+    def batch(self, done: int, _: int) -> None:
+        """Counts sentences of the current group."""
+        if time.monotonic() >= self.said + self.EVERY:
+            self.say(self.before + done)
+
+    def group(self, lines: int) -> None:
+        """Counts a group that is written."""
+        self.before += lines
+        if self.before == self.count:
+            self.say(self.before)
+        else:
+            self.batch(0, 0)
+
+    def say(self, done: int) -> None:
+        """Prints the line."""
+        self.said = time.monotonic()
+        took = self.said - self.start
+        left = f", {minutes(took / done * (self.count - done))} left" if 0 < done < self.count else ""
+        speed = f"{done / took:.1f}" if took else "?"
+        log_to_stderr(f"translated {done:,} of {counted(self.count, 'line')}, {speed} sentences/s{left}")
+
+
+def lines_in(path: Path) -> int:
+    """Number of lines of a file."""
+    count, last = 0, b"\n"
+    with opened(path) as file:
+        while block := file.read(BLOCK):
+            count += block.count(b"\n")
+            last = block[-1:]
+    return count + (last != b"\n")
 
 
 def prompted(groups: Iterator[Group]) -> Iterator[Group]:

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -508,6 +509,49 @@ def test_lines_are_given_when_the_input_stands_still():
         writer.write(b"the end")
         writer.close()
         assert list(groups) == [(CHUNK + 9, ["the end"])]
+
+
+def test_a_line_does_not_wait_for_ever_for_those_that_keep_coming():
+    there, here = os.pipe()
+    stop = threading.Event()
+
+    def trickle():
+        with os.fdopen(here, "wb", buffering=0) as writer:
+            while not stop.wait(0.02):
+                writer.write(b"line\n")
+
+    with os.fdopen(there, "rb") as reader, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(trickle)
+        groups = chunks(reader, "pipe", "refuse", print, wait=0.3)
+        try:
+            first, second = next(groups), next(groups)
+        finally:
+            stop.set()
+        writing.result()
+    assert 1 < len(first[1]) < CHUNK and second[0] == len(first[1]) + 1
+
+
+def test_a_program_that_gives_one_line_at_a_time_gets_its_answers(run):
+    command = [sys.executable, "-m", "experiments", "translate", str(run.path), "--beam", "1", "--wait", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        for line in ("A dog.\n", "\n", "The man sees the dog.\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline().strip() or line == "\n"  # while the input is open
+        process.stdin.close()
+        assert process.stdout.read() == "" and process.wait() == 0
+
+
+def test_a_file_is_translated_with_its_progress(program, run, tmp_path, monkeypatch):
+    (tmp_path / "in").write_text("A dog.\n" * 5)
+    monkeypatch.setattr("experiments.cli.translating.Progress.EVERY", 0.0)
+    said = program("translate", run.path, "--beam", "1", "--batch-size", "2", "--input", tmp_path / "in").err
+    progress = [line for line in said.splitlines() if line.startswith("translated")]
+    assert [line.split(",")[0] for line in progress] == [f"translated {n} of 5 lines" for n in (2, 4, 5, 5)]
+    assert all("sentences/s" in line for line in progress)
+    assert ["left" in line for line in progress] == [True, True, False, False]
+    for value in ("-1", "nan", "inf"):
+        assert "--wait must be" in refused(program("translate", run.path, "--wait", value))
 
 
 def test_lines_of_a_file_come_in_full_groups(tmp_path):
