@@ -68,10 +68,13 @@ def check_output(path: Path) -> None:
 
 
 @contextmanager
-def written(path: Path | None) -> Iterator[TextIO]:
+def written(path: Path | None, kept: bool = False) -> Iterator[TextIO]:
     """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete.
 
     Files whose names end in .gz or .xz are compressed.
+
+    Args:
+        kept: whether what is written is kept as `part_of` the file if writing is interrupted, for `resumed`.
     """
     if path is None:
         yield sys.stdout
@@ -89,13 +92,21 @@ def written(path: Path | None) -> Iterator[TextIO]:
         return
     suffix = path.suffix
     path = path.resolve()  # write to the target of a symbolic link, do not replace the link
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path) if kept else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open_packed(part, suffix) as file:
             yield file
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, UserError) or not kept:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """Where `written(path, kept=True)` writes before the file is complete."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.part")
 
 
 @contextmanager

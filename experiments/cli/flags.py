@@ -171,6 +171,8 @@ class Translating(Decoding):
     """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. Default: standard input."""
     output: Path | None = None
     """Output file, one translation per input line (.gz and .xz are compressed). Default: standard output."""
+    resume: Annotated[bool, Switch] = False
+    """Go on with an --output FILE that was interrupted: keep its complete lines. Use the same input and settings."""
     n_best: int = 1
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".

@@ -89,5 +89,5 @@ def as_json(found: Translation, log_probs: list[float]) -> dict[str, object]:
 
 
 def number_of(value: float) -> float | None:
-    """Rounds a number to what does not depend on the batch, nearly; None if it is not finite, as JSON has no such."""
+    """Rounds a number; None if it is not finite, since JSON has no such numbers."""
     return round(value, 6) if math.isfinite(value) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.cli.flags import Loading, Scoring, Translating
 from experiments.cli.output import head_of, lines_for
+from experiments.cli.resuming import Begun, begun, check_resume, check_seen, remaining, resumed
 from experiments.evaluation.compare import runs_of
 from experiments.history import minutes
 from experiments.sentences import SKIPPED, BadLines
@@ -48,6 +49,8 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
+    if given.resume:
+        check_resume(given)
     if not 0 <= given.wait < math.inf:
         raise UserError(f"--wait must be 0 or more seconds, not {given.wait}")
     head = head_of(given)
@@ -56,16 +59,20 @@ def translate(name: str, given: Translating) -> None:
         check_output(each)
     if len({each.resolve() for each in outputs}) < len(outputs):
         raise UserError("--output and --alignments are the same file: one would replace the other")
+    done = begun(given) if given.resume else Begun()
+    count = lines_in(given.input) if given.input and given.input.is_file() else None
+    if count is not None:  # before anything is loaded
+        check_seen(done, count, given)
     translator = loaded(name, given)
     translator.check_count(given.n_best)
     translator.check_head(head)
     with (
         opened(given.input) as file,
-        written(given.output) as output,
+        resumed(given, done) if given.resume else written(given.output, kept=True) as output,
         written(given.alignments) if given.alignments else nullcontext() as aligned,
     ):
         groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr, given.wait)
-        progress = Progress(lines_in(given.input)) if given.input and given.input.is_file() else None
+        progress = Progress(count, done.lines) if count is not None else None
         if progress:
             translator.progress = progress.batch
         if prefixes is not None or constraints is not None:
@@ -74,6 +81,7 @@ def translate(name: str, given: Translating) -> None:
             for path, lines in ((given.prefix, prefixes), (given.constraints, constraints)):
                 if lines is not None and len(lines) != count:
                     raise UserError(f"the input has {counted(count, 'line')} but {path} has {len(lines)}")
+        groups = remaining(groups, done, given)
         for first, chunk in prompted(groups) if given.interactive else groups:
             here = slice(first - 1, first - 1 + len(chunk))
             results = translator.n_best(
@@ -101,8 +109,8 @@ class Progress:
 
     EVERY = 2.0
 
-    def __init__(self, count: int):
-        self.count, self.before = count, 0
+    def __init__(self, count: int, before: int = 0):
+        self.count, self.skipped, self.before = count, before, before
         self.start = self.said = time.monotonic()
 
     def batch(self, done: int, _: int) -> None:
@@ -122,9 +130,9 @@ class Progress:
         """Prints the line."""
         self.said = time.monotonic()
         took = self.said - self.start
-        left = f", {minutes(took / done * (self.count - done))} left" if 0 < done < self.count else ""
-        speed = f"{done / took:.1f}" if took else "?"
-        log_to_stderr(f"translated {done:,} of {counted(self.count, 'line')}, {speed} sentences/s{left}")
+        speed = max(done - self.skipped, 1) / max(took, 1e-9)
+        left = f", {minutes((self.count - done) / speed)} left" if done < self.count else ""
+        log_to_stderr(f"translated {done:,} of {counted(self.count, 'line')}, {speed:.1f} sentences/s{left}")
 
 
 def lines_in(path: Path) -> int:
