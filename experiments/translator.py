@@ -199,6 +199,7 @@ class Translator:
         bad_lines: BadLines = "refuse",
         prefixes: Iterable[Target] | None = None,
         constraints: Iterable[Sequence[Target]] | None = None,
+        choose: Callable[[list[Translation]], Translation] | None = None,
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
@@ -214,6 +215,7 @@ class Translator:
                 pieces: a word at its end may be continued, and a space after it is ignored.
             constraints: for each sentence a list of phrases that its translation contains. A text stands for its own
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
+            choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
         self.check_count(count)
         texts = texts_of(sentences, "line", first)
@@ -241,12 +243,14 @@ class Translator:
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                    results[i] = self.distinct(tokens, scores)[:count]
+                    found_here = self.translations(tokens, scores)
+                    results[i] = (found_here if choose else first_of_each_text(found_here))[:count]
                 done += len(rows)
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
         if decode.replace_unk:
             self.replace_unknown(results, texts, sources)
+        results = [[choose(best)] if choose else first_of_each_text(best) for best in results]
         self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
         self.warn(
             [
@@ -318,8 +322,6 @@ class Translator:
             pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
             text = one_line(self.tokenizer.join(pieces))
             results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
-        for best in results:
-            best[:] = first_of_each_text(best)
 
     def align(
         self, sentences: Sequence[str], translations: Sequence[Translation], head: Head | None = None
@@ -334,6 +336,7 @@ class Translator:
         """
         self.check_head(head)
         texts = texts_of(sentences, "line", 1)
+        counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
         links = []
         found = self.attended(self.encode(texts), targets, head)
@@ -378,19 +381,18 @@ class Translator:
             given = Given(keys=line_keys(decode.seed, [0] * height) if decode.sample else None)
             search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
-    def distinct(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
-        """Returns the hypotheses of a sentence in order, keeping only the first one of each text.
+    def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
+        """Returns the hypotheses of a sentence in order.
 
         Args:
             tokens: [K, L] ids.
             scores: [K].
         """
-        found: dict[str, Translation] = {}
+        found: list[Translation] = []
         for text, ids, score in zip(self.tokenizer.decode(tokens.tolist()), tokens, scores.tolist(), strict=True):
-            line = one_line(text)
-            if line not in found and (score > -math.inf or not found):  # an empty slot of the beam has score -inf
-                found[line] = Translation(line, score, tuple(self.tokenizer.pieces(ids[ids != PAD])))
-        return list(found.values())
+            if score > -math.inf or not found:  # an empty slot of the beam has score -inf
+                found.append(Translation(one_line(text), score, tuple(self.tokenizer.pieces(ids[ids != PAD]))))
+        return found
 
     def check_count(self, count: int) -> None:
         """Raises UserError unless the beam is large enough for an n-best list of `count`; samples can be any number."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.evaluation.records import results_folder
+from experiments.evaluation.risk import MetricName
 from experiments.sentences import BadLines
 from experiments.streams import PATIENCE
 from experiments.translator import MAX_TOKENS
@@ -177,6 +178,11 @@ class Translating(Decoding):
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
     With 1, only the text of the best one is printed. Samples are in the order drawn."""
+    mbr: int | None = None
+    """With --sample: draw this many samples of each line, and print the one most like the others.
+    This is minimum Bayes risk decoding (Eikema and Aziz, 2020)."""
+    mbr_metric: MetricName | None = None
+    """With --mbr: how alike two samples are, by sacreBLEU's sentence-level metric. Default: chrf."""
     prefix: Path | None = None
     """What each translation begins with: a file with one prefix per input line, empty for none."""
     constraints: Path | None = None

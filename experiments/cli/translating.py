@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from experiments.cli.flags import Loading, Scoring, Translating
 from experiments.cli.output import head_of, lines_for
 from experiments.cli.resuming import Begun, begun, check_resume, check_seen, remaining, resumed
 from experiments.evaluation.compare import runs_of
+from experiments.evaluation.metrics import target_language
+from experiments.evaluation.risk import least_risk, utility_of
 from experiments.history import minutes
 from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import BLOCK, Group, check_output, chunks, opened, written
@@ -49,6 +52,12 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
+    if given.mbr is not None and not given.sample:
+        raise UserError("--mbr chooses one of several samples: it needs --sample")
+    if given.mbr is not None and given.n_best > 1:
+        raise UserError("--mbr gives one translation of each line: use it without --n-best")
+    if given.mbr is None and given.mbr_metric:
+        raise UserError("--mbr-metric says how --mbr compares samples: it needs --mbr N")
     if given.resume:
         check_resume(given)
     if not 0 <= given.wait < math.inf:
@@ -64,7 +73,11 @@ def translate(name: str, given: Translating) -> None:
     if count is not None:  # before anything is loaded
         check_seen(done, count, given)
     translator = loaded(name, given)
-    translator.check_count(given.n_best)
+    translator.check_count(samples := given.n_best if given.mbr is None else given.mbr)
+    choose = None
+    if given.mbr is not None:
+        utility = utility_of(given.mbr_metric or "chrf", target_language(translator.experiment.data))
+        choose = partial(least_risk, utility=utility)
     translator.check_head(head)
     with (
         opened(given.input) as file,
@@ -86,11 +99,12 @@ def translate(name: str, given: Translating) -> None:
             here = slice(first - 1, first - 1 + len(chunk))
             results = translator.n_best(
                 [line or "" for line in chunk],
-                given.n_best,
+                samples,
                 first,
                 given.bad_lines,
                 prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
                 constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
+                choose=choose,
             )
             results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
             for line in lines_for(translator, given, chunk, results, first):
