@@ -557,9 +557,10 @@ VARIANTS = [
            "found_here if choose else", "first_of_each_text(found_here) if choose else",
            "tests/experiments/evaluation/test_risk.py"),
     Change("a list that may be incomplete is kept", "experiments/cli/resuming.py",
-           "lines, size = seen, offset\n            offset", "lines, size = number, offset\n            offset", RESUMING),
+           "lines, size = seen, offset\n            offset",
+           "lines, size = number, offset\n            offset", RESUMING),
     Change("a cut line is kept", "experiments/cli/resuming.py", "file.truncate(done.size)", "file.tell()", RESUMING),
-    Change("lines that keep coming delay the first", "experiments/streams.py", "left <= 0 or", "",
+    Change("lines that keep coming delay the first", "experiments/streams.py", "if lines and due is None:", "if lines:",
            "tests/experiments/cli/test_cli.py::test_a_line_does_not_wait_for_ever_for_those_that_keep_coming"),
 ]  # fmt: skip
 

@@ -49,18 +49,19 @@ def test_translate_prints_the_choice_of_the_samples_that_are_drawn(run, tmp_path
     (tmp_path / "in").write_text("The man sees the dog.\n\nA house.\n")
 
     def translated(*flags):
-        start = "translate", run.path, "--input", tmp_path / "in", "--sample", "--temperature", "0.4", "--seed", "3"
+        start = "translate", run.path, "--input", tmp_path / "in", "--sample", "--temperature", "0.1", "--seed", "3"
         main([str(word) for word in (*start, *flags)])
         return capsys.readouterr().out.split("\n")
 
     assert translated("--mbr", "1") == translated()
     found = translated("--mbr", "8")
     loaded = experiments.load(run.path, log=lambda line: None)
-    decode = replace(loaded.experiment.decode, sample=True, beam=1, temperature=0.4, seed=3)
+    decode = replace(loaded.experiment.decode, sample=True, beam=1, temperature=0.1, seed=3)
     loaded.experiment = replace(loaded.experiment, decode=decode)
     drawn: list[list[Translation]] = []
     loaded.n_best(["The man sees the dog.", "", "A house."], 8, choose=lambda best: drawn.append(best) or best[0])
     assert [len(best) for best in drawn] == [8, 1, 8]
+    assert any(len({one.text for one in best}) < len(best) for best in drawn)  # all of them count
     assert found == [*(least_risk(best, utility_of("chrf")).text for best in drawn), ""]
     alone = loaded.n_best(["A house."], 8, first=3, choose=partial(least_risk, utility=utility_of("chrf")))
     assert alone[0][0].text == found[2]
