@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from data.text import is_blank_line
@@ -28,6 +27,8 @@ class Translation(NamedTuple):
     """log P(pieces | source) / ((5 + length) / 6)^alpha; the length counts pieces. nan for a skipped sentence."""
     pieces: tuple[str, ...]
     """The pieces that the search found. The same text can be spelled with other pieces, with another probability."""
+    copied: tuple[str, ...] = ()
+    """The pieces with what was copied in place of each <unk>, which spell the text; empty if nothing was copied."""
 
     @property
     def finished(self) -> bool:
@@ -104,28 +105,6 @@ def counted_alike(sentences: Sequence[Any], given: Sequence[Any], thing: str, pl
     """Raises UserError unless there is one of `given` for each sentence."""
     if len(given) != len(sentences):
         raise UserError(f"{counted(len(sentences), 'line')} but {counted(len(given), thing, plural)}: give one each")
-
-
-def copied(pieces: Sequence[str], surfaces: Sequence[str], source: Sequence[str], pointed: Sequence[int]) -> list[str]:
-    """Replaces each <unk> of a translation by the source word that it attends to.
-
-    A word of the source that is itself partly unknown is not copied whole: the <unk> stands for those characters that
-    it attends to, and the rest of the word is spelled out next to it.
-
-    Args:
-        pieces: of the translation.
-        surfaces: the source text, split into its pieces; for <unk>, its characters.
-        source: the pieces of the source.
-        pointed: for each piece of the translation, the position of the source piece that it attends to.
-
-    Returns:
-        The pieces of the translation, with text in place of each <unk>.
-    """
-    words = "".join(surfaces).split("▁")
-    word_at = list(accumulate(surface.startswith("▁") for surface in surfaces))
-    both = zip(surfaces, source, word_at, strict=False)
-    text = [surface if piece == "<unk>" else words[word] for surface, piece, word in both]
-    return [text[at] if piece == "<unk>" else piece for piece, at in zip(pieces, pointed, strict=False)]
 
 
 def items_of(given: Iterable[Any]) -> Iterable[Any]:

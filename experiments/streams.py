@@ -1,13 +1,18 @@
 """Reading and writing text line by line: files, pipes and the terminal."""
 
+import gzip
+import io
+import lzma
 import os
 import re
 import select
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 from unicodedata import category
 
 from data.text import DAMAGED, LONGEST_LINE, check_ends, decode_line, open_unpacked, returns_in
@@ -17,7 +22,7 @@ from transformer.config import UserError, counted
 # Number of lines read before they are translated. They are sorted by length, so batches contain little padding.
 CHUNK = 4096
 
-# How long to wait for more input from a pipe, in seconds, before translating the lines read so far.
+# How long the first line of a group from a pipe waits for more, in seconds.
 PATIENCE = 0.1
 
 BLOCK = 1 << 16
@@ -58,18 +63,19 @@ def check_output(path: Path) -> None:
         raise UserError("- is not a file: use /dev/stdout for standard output")
     if path.is_dir():
         raise UserError(f"{path} is a directory: the output must be a file")
-    if path.suffix in (".gz", ".xz"):
-        raise UserError(
-            f"{path}: output is not compressed: use a name without {path.suffix}, or pipe standard output into a "
-            f"compressor"
-        )
     if not path.exists() and not (folder := path.resolve().parent).is_dir():
         raise UserError(f"{folder}: no such folder")
 
 
 @contextmanager
-def written(path: Path | None) -> Iterator[TextIO]:
-    """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete."""
+def written(path: Path | None, kept: bool = False) -> Iterator[TextIO]:
+    """Opens standard output (None) or a text file for writing; the file appears under its name once it is complete.
+
+    Files whose names end in .gz or .xz are compressed.
+
+    Args:
+        kept: whether what is written is kept as `part_of` the file if writing is interrupted, for `resumed`.
+    """
     if path is None:
         yield sys.stdout
         return
@@ -81,17 +87,38 @@ def written(path: Path | None) -> Iterator[TextIO]:
         return
     check_output(path)
     if path.exists() and not path.is_file():  # a device or a pipe
-        with path.open("w", encoding="utf-8") as file:
+        with open_packed(path, path.suffix) as file:
             yield file
         return
+    suffix = path.suffix
     path = path.resolve()  # write to the target of a symbolic link, do not replace the link
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path) if kept else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with open_packed(part, suffix) as file:
             yield file
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, UserError) or not kept:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """Where `written(path, kept=True)` writes before the file is complete."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def open_packed(path: Path, suffix: str) -> Iterator[TextIO]:
+    """Opens a text file for writing, compressed if the suffix is .gz or .xz. Equal text gives an identical file."""
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if suffix == ".gz":  # without the name and the time, which gzip writes into the file otherwise
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        elif suffix == ".xz":
+            file = stack.enter_context(lzma.LZMAFile(file, "wb"))
+        yield stack.enter_context(io.TextIOWrapper(file, encoding="utf-8"))
 
 
 def visible(text: str) -> str:
@@ -104,12 +131,15 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None]) -> Iterator[Group]:
+def chunks(
+    file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], None], wait: float = PATIENCE
+) -> Iterator[Group]:
     """Yields groups of UTF-8 lines as they arrive.
 
-    A group has CHUNK lines, or fewer when the input ends or pauses. A line that is not UTF-8 or has more than
-    LONGEST_LINE bytes is skipped with a warning. A line with carriage returns inside it only gets a warning: it may be
-    a sentence, and only if there is no other line can one tell that they are line ends.
+    A group has CHUNK lines; or fewer when the input ends, and from a pipe also `wait` seconds after its first line. A
+    line that is not UTF-8 or has more than LONGEST_LINE bytes is skipped with a warning. A line with carriage returns
+    inside it only gets a warning: it may be a sentence, and only if there is no other line can one tell that they are
+    line ends.
 
     Raises:
         UserError: a line would be skipped but bad_lines is "refuse"; the input is not text; or it is a single line
@@ -119,7 +149,7 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
     chunk: list[str | None] = []
     bad: list[str] = []
     odd: list[str] = []
-    for raw in lines_as_they_come(file):
+    for raw in lines_as_they_come(file, wait):
         if raw is not None:
             number += 1
             if number == 1:
@@ -146,26 +176,36 @@ def chunks(file: BinaryIO, name: str, bad_lines: BadLines, log: Callable[[str], 
         yield number - len(chunk) + 1, chunk
 
 
-def lines_as_they_come(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yields lines without their line ends, and None when the input pauses.
+def lines_as_they_come(file: BinaryIO, wait: float = PATIENCE) -> Iterator[bytes | None]:
+    """Yields lines without their line ends, and None when the first one since the last None has waited long enough.
 
     A line that is too long is truncated to just more than the limit, so that the caller can detect it.
     """
     rest = b""
+    due = None
     while block := file.read1(BLOCK):  # type: ignore[attr-defined]  # every binary stream has it, BinaryIO does not
         *lines, rest = (rest + block).split(b"\n")
+        before = time.monotonic()
         yield from lines
+        if due is not None:
+            due += time.monotonic() - before  # translating the lines before is not waiting
         rest = rest[: LONGEST_LINE + 2]  # one of the two extra bytes may be the \r of the line end
-        if is_idle(file):
+        if lines and due is None:
+            due = time.monotonic() + wait
+        if due is not None and is_late(file, due):
             yield None
+            due = None
     if rest:
         yield rest
 
 
-def is_idle(file: BinaryIO) -> bool:
-    """Returns whether no input arrives for PATIENCE seconds. Always False for a regular file."""
+def is_late(file: BinaryIO, due: float) -> bool:
+    """Returns whether no input arrives from a pipe or a terminal until a time. Always False for a regular file."""
     with suppress(OSError, ValueError):  # there is no file descriptor, or select does not support its kind
-        return file.isatty() or not select.select([file], [], [], PATIENCE)[0]
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return False
+        left = due - time.monotonic()
+        return file.isatty() or left <= 0 or not select.select([file], [], [], left)[0]
     return False
 
 

@@ -22,7 +22,6 @@ from experiments.sentences import (
     BadLines,
     Target,
     Translation,
-    copied,
     counted_alike,
     first_of_each_text,
     one_line,
@@ -31,6 +30,7 @@ from experiments.sentences import (
     texts_of,
     warnings_of,
 )
+from experiments.words import Links, aligned, copied, words_of_pieces
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
 from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
@@ -38,7 +38,7 @@ from transformer.decode import Hypotheses, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
 from transformer.train import Params, abstract_model, graph_of, init_state
 from transformer.variants import ways
-from transformer.variants.alignment import alignment
+from transformer.variants.alignment import Head, alignment
 from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
 from transformer.variants.sampling import line_keys
@@ -84,6 +84,8 @@ class Translator:
     ):
         self.params: Any = params
         self.experiment, self.tokenizer, self.log = experiment, tokenizer, log
+        self.progress: Callable[[int, int], None] = self.log_progress
+        """Called after each batch of several, with the number of sentences translated and of all in the call."""
         self.graph: Graph = graph or graph_of(without_kernels(experiment.model))
         """The model's structure. Its classes are looked up here, once: re-registering a name later has no effect."""
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
@@ -197,6 +199,7 @@ class Translator:
         bad_lines: BadLines = "refuse",
         prefixes: Iterable[Target] | None = None,
         constraints: Iterable[Sequence[Target]] | None = None,
+        choose: Callable[[list[Translation]], Translation] | None = None,
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
@@ -212,6 +215,7 @@ class Translator:
                 pieces: a word at its end may be continued, and a space after it is ignored.
             constraints: for each sentence a list of phrases that its translation contains. A text stands for its own
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
+            choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
         self.check_count(count)
         texts = texts_of(sentences, "line", first)
@@ -239,12 +243,14 @@ class Translator:
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                    results[i] = self.distinct(tokens, scores)[:count]
+                    found_here = self.translations(tokens, scores)
+                    results[i] = (found_here if choose else first_of_each_text(found_here))[:count]
                 done += len(rows)
                 if len(waiting) > len(rows):
-                    self.log(f"translated {done} of {len(waiting)} sentences")
+                    self.progress(done, len(waiting))
         if decode.replace_unk:
             self.replace_unknown(results, texts, sources)
+        results = [[choose(best)] if choose else first_of_each_text(best) for best in results]
         self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
         self.warn(
             [
@@ -254,6 +260,10 @@ class Translator:
             ]
         )
         return results
+
+    def log_progress(self, done: int, count: int) -> None:
+        """Logs how many sentences are translated."""
+        self.log(f"translated {done} of {count} sentences")
 
     def read_prefixes(
         self, prefixes: Iterable[Target] | None, sources: list[list[int]], first: int = 1
@@ -306,18 +316,60 @@ class Translator:
             return
         source_ids = [sources[i] for i, _ in found]
         target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
-        run = compiled_alignment(self.graph, self.replaced)
-        longer = [max(pair, key=len) for pair in zip(source_ids, target_ids, strict=True)]
-        for rows, width, height in batches(list(range(len(found))), longer, self.experiment.decode.batch_size):
-            weights = run(self.params, pad(source_ids, rows, width, height), pad(target_ids, rows, width, height))
-            for row, attended in zip(rows, np.asarray(weights), strict=False):
-                i, k = found[row]
-                surfaces = self.tokenizer.surfaces(texts[i])
-                pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
-                pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
-                results[i][k] = results[i][k]._replace(text=one_line(self.tokenizer.join(pieces)))
-        for best in results:
-            best[:] = first_of_each_text(best)
+        for (i, k), attended in zip(found, self.attended(source_ids, target_ids), strict=True):
+            surfaces = self.tokenizer.surfaces(texts[i])
+            pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
+            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
+            text = one_line(self.tokenizer.join(pieces))
+            results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
+
+    def align(
+        self, sentences: Sequence[str], translations: Sequence[Translation], head: Head | None = None
+    ) -> list[Links]:
+        """Aligns the words of each translation with those of its sentence, by attention in one forced pass.
+
+        Words are separated by whitespace. Each target word points at the source word that it attends to most, summed
+        over the pieces of both (experiments.words.aligned).
+
+        Args:
+            head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
+        """
+        self.check_head(head)
+        texts = texts_of(sentences, "line", 1)
+        counted_alike(texts, translations, "translation", "translations")
+        targets = [self.tokenizer.ids(one.pieces) for one in translations]
+        links = []
+        found = self.attended(self.encode(texts), targets, head)
+        for text, one, weights in zip(texts, translations, found, strict=True):
+            pieces = [piece for piece in one.copied or one.pieces if piece != EOS_PIECE]
+            source = words_of_pieces(self.tokenizer, self.tokenizer.surfaces(text), text) if pieces else []
+            links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
+        return links
+
+    def check_head(self, head: Head | None) -> None:
+        """Raises UserError if the model, or a model of an ensemble, does not have this head."""
+        if head is None:
+            return
+        model = merged(self.graph, self.params)
+        for each in model.models if isinstance(model, Ensemble) else (model,):
+            depth, heads = each.config.decoder_depth, each.config.num_heads
+            if not (0 <= head.layer < depth and 0 <= head.number < heads):
+                raise UserError(
+                    f"there is no head {head.layer + 1}.{head.number + 1}: the decoder has "
+                    f"{counted(depth, 'layer')} of {counted(heads, 'head')}"
+                )
+
+    def attended(
+        self, sources: list[list[int]], targets: list[list[int]], head: Head | None = None
+    ) -> list[np.ndarray]:
+        """Returns the attention [T, S] of each target to its source, for ids; no rows for an empty target."""
+        results = [np.zeros((0, len(source)), np.float32) for source in sources]
+        run = compiled_alignment(self.graph, self.replaced, head)
+        waiting = [i for i, target in enumerate(targets) if target]
+        for rows, *batch in self.padded(waiting, sources, targets):
+            for i, weights in zip(rows, np.asarray(run(self.params, *batch)), strict=False):
+                results[i] = weights[: len(targets[i]), : len(sources[i])]
+        return results
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
@@ -329,19 +381,18 @@ class Translator:
             given = Given(keys=line_keys(decode.seed, [0] * height) if decode.sample else None)
             search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
-    def distinct(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
-        """Returns the hypotheses of a sentence in order, keeping only the first one of each text.
+    def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
+        """Returns the hypotheses of a sentence in order.
 
         Args:
             tokens: [K, L] ids.
             scores: [K].
         """
-        found: dict[str, Translation] = {}
+        found: list[Translation] = []
         for text, ids, score in zip(self.tokenizer.decode(tokens.tolist()), tokens, scores.tolist(), strict=True):
-            line = one_line(text)
-            if line not in found and (score > -math.inf or not found):  # an empty slot of the beam has score -inf
-                found[line] = Translation(line, score, tuple(self.tokenizer.pieces(ids[ids != PAD])))
-        return list(found.values())
+            if score > -math.inf or not found:  # an empty slot of the beam has score -inf
+                found.append(Translation(one_line(text), score, tuple(self.tokenizer.pieces(ids[ids != PAD]))))
+        return found
 
     def check_count(self, count: int) -> None:
         """Raises UserError unless the beam is large enough for an n-best list of `count`; samples can be any number."""
@@ -369,6 +420,18 @@ class Translator:
             first: line number of the first pair, for messages.
             bad_lines: whether a pair with a side of more than max_tokens is an error ("refuse") or is skipped ("skip").
         """
+        found = self.log_probs(sources, targets, first, bad_lines)
+        penalties = np.asarray(length_penalty(np.array([len(each) for each in found]), self.experiment.decode.alpha))
+        return [sum(each) / float(by) if each else math.nan for each, by in zip(found, penalties, strict=True)]
+
+    def log_probs(
+        self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
+    ) -> list[list[float]]:
+        """Returns the log-probability of each piece of each target, given its source and the pieces before it.
+
+        They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
+        skipped has none. Arguments and blank sentences are as for `score`.
+        """
         texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
         if len(texts) != len(given):
             raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
@@ -380,18 +443,26 @@ class Translator:
             ]
         )
         source_ids = self.read(texts, "source line", first, bad_lines)
-        target_ids = self.read(given, "target line", first, bad_lines)
-        pairs = list(zip(source_ids, target_ids, strict=True))
-        scores = np.array([score_of_blank(*pair) for pair in pairs], np.float64)
+        return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
+
+    def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """`log_probs` of ids."""
+        pairs = list(zip(sources, targets, strict=True))
+        results = [log_probs_of_blank(*pair) for pair in pairs]
         waiting = [i for i, (source, target) in enumerate(pairs) if len(source) > 1 and target]
         run = compiled_scoring(self.graph, self.replaced)
-        longer = [max(*pair, key=len) for pair in pairs]
+        for rows, *batch in self.padded(waiting, sources, targets):
+            for i, found in zip(rows, np.asarray(run(self.params, *batch), np.float64), strict=False):
+                results[i] = found[: len(targets[i])].tolist()
+        return results
+
+    def padded(
+        self, waiting: list[int], sources: list[list[int]], targets: list[list[int]]
+    ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """Yields (indices, sources, targets) of batches of pairs, both sides padded to one width."""
+        longer = [max(pair, key=len) for pair in zip(sources, targets, strict=True)]
         for rows, width, height in batches(waiting, longer, self.experiment.decode.batch_size):
-            batch = pad(source_ids, rows, width, height), pad(target_ids, rows, width, height)
-            log_probs = np.asarray(run(self.params, *batch)).sum(axis=1)[: len(rows)]
-            lengths = np.array([len(target_ids[i]) for i in rows])
-            scores[rows] = log_probs / np.asarray(length_penalty(lengths, self.experiment.decode.alpha))
-        return scores.tolist()
+            yield rows, pad(sources, rows, width, height), pad(targets, rows, width, height)
 
     def attention(self, source: str, target: Target | None = None) -> Attention:
         """Returns all attention weights for a sentence and a target (None: the model's own translation)."""
@@ -463,11 +534,11 @@ class Translator:
             self.log(message)
 
 
-def score_of_blank(source: list[int], target: list[int]) -> float:
-    """Returns the score of a pair with a blank source; nan for any other pair, or if the pair is skipped."""
-    if source != [EOS] or not target:
-        return math.nan
-    return 0.0 if target == [EOS] else -math.inf
+def log_probs_of_blank(source: list[int], target: list[int]) -> list[float]:
+    """Returns the log-probabilities of a pair with a blank source; none for any other pair, or if it is skipped."""
+    if source != [EOS]:
+        return []
+    return [0.0] if target == [EOS] else [-math.inf] * len(target)
 
 
 def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:
@@ -516,9 +587,9 @@ def compiled_scoring(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., j
 
 
 @cache
-def compiled_alignment(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
+def compiled_alignment(graph: Graph, replaced: tuple[Any, ...], head: Head | None) -> Callable[..., jax.Array]:
     """Returns the compiled function (params, source, target) -> attention of target to source positions."""
-    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target))
+    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target, head))
 
 
 def width_for(length: int) -> int:

@@ -17,7 +17,7 @@ ORDER = [
     "variants.sampling", "variants.ensemble", "variants.alignment", "variants.constraints", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
-SHARED = {"history", "registry", "sentences", "streams", "translator", "workdir"}
+SHARED = {"history", "registry", "sentences", "streams", "translator", "words", "workdir"}
 ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "cli"]
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 

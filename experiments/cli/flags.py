@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.evaluation.records import results_folder
+from experiments.evaluation.risk import MetricName
 from experiments.sentences import BadLines
+from experiments.streams import PATIENCE
 from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
@@ -170,22 +172,39 @@ class Translating(Decoding):
     input: Path | None = None
     """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. Default: standard input."""
     output: Path | None = None
-    """Output file, one translation per input line. Default: standard output."""
+    """Output file, one translation per input line (.gz and .xz are compressed). Default: standard output."""
+    resume: Annotated[bool, Switch] = False
+    """Go on with an --output FILE that was interrupted: keep its complete lines. Use the same input and settings."""
     n_best: int = 1
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
     With 1, only the text of the best one is printed. Samples are in the order drawn."""
+    mbr: int | None = None
+    """With --sample: draw this many samples of each line, and print the one most like the others.
+    This is minimum Bayes risk decoding (Eikema and Aziz, 2020)."""
+    mbr_metric: MetricName | None = None
+    """With --mbr: how alike two samples are, by sacreBLEU's sentence-level metric. Default: chrf."""
     prefix: Path | None = None
     """What each translation begins with: a file with one prefix per input line, empty for none."""
     constraints: Path | None = None
     """What each translation contains: a file with phrases per input line, separated by tabs. Needs beam search."""
     pieces: bool = False
     """Print the subword pieces that the search found, separated by spaces and ending in </s>, instead of the text."""
+    json: Annotated[bool, Switch] = False
+    """Print one JSON object per input line: {"line": number, "translations": [...]}, the best translation first.
+    Each has "text", "score", "finished" (or cut off), "pieces", and "log_probs", one for each piece."""
+    alignments: Path | None = None
+    """Write the word alignment of each translation to this file, a line each: "i-j" of source and target words from 0.
+    With --json they are also in the objects, as "alignment". Words are what whitespace separates."""
+    alignment_head: str | None = None
+    """With --alignments: whose attention, as LAYER.HEAD from 1. Default: last decoder layer, mean of its heads."""
     bad_lines: BadLines = "skip"
     """How to handle a line that is not UTF-8 or too long. skip: print an empty line, and warn.
     refuse: stop with an error; lines already printed remain, but no --output file is written."""
     max_tokens: int = MAX_TOKENS
     """Longest accepted line, in tokens. Memory grows with the square of the length."""
+    wait: float = PATIENCE
+    """From a pipe: how many seconds a line waits for more lines, to be translated with them in one batch."""
     interactive: bool = False
     """Prompt for one sentence after another."""
 

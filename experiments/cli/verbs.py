@@ -5,8 +5,7 @@ A verb is a function of the arguments after its name. Its docstring, "NAME ARGUM
 
 import math
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +23,6 @@ from experiments.cli.flags import (
     Evaluating,
     Explaining,
     Inspecting,
-    Loading,
     NoFlags,
     Planning,
     Preparing,
@@ -35,6 +33,7 @@ from experiments.cli.flags import (
     Translating,
 )
 from experiments.cli.help import describe
+from experiments.cli.translating import lines_of, loaded, translate
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.metrics import scores_told, target_language
@@ -47,8 +46,7 @@ from experiments.inspection.inspect import inspect
 from experiments.planning.explain import explain
 from experiments.planning.plan import plan
 from experiments.presets import EXPERIMENTS, find
-from experiments.sentences import SKIPPED, BadLines, Translation
-from experiments.streams import Group, check_output, chunks, opened, written
+from experiments.streams import check_output, written
 from experiments.tables.complexity import fill_table1
 from experiments.tables.render import render_table, render_table1
 from experiments.tables.runner import Number, experiments_of, fill
@@ -151,25 +149,6 @@ def run_watch(arguments: Arguments) -> None:
     watch(find_workdir(name))
 
 
-def loaded(name: str, given: Loading) -> Translator:
-    """Loads the translator of a run, or of an ensemble; decoding flags that are given override the run's settings."""
-    translator = Translator.load(names if len(names := runs_of(name)) > 1 else name, given.checkpoint)
-    decode = translator.experiment.decode
-    flags = {
-        field: value
-        for field, value in vars(given).items()
-        if hasattr(decode, field) and value is not None and value is not False
-    }
-    if flags.get("sample") and "beam" not in flags:
-        flags["beam"] = 1  # the run's setting is that of its beam search
-    translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
-    if isinstance(given, Translating | Scoring):
-        if given.max_tokens < 2:
-            raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")
-        translator.max_tokens = given.max_tokens
-    return translator
-
-
 def one_run(name: str) -> WorkDir:
     """Returns the run with this name. UserError for several runs, where a command takes one."""
     if len(runs_of(name)) > 1:
@@ -181,57 +160,7 @@ def run_translate(arguments: Arguments) -> None:
     """translate RUN: translate a file, standard input, or what you type (with an ensemble: RUN1,RUN2)"""
     name, flags = run_of("translate", arguments)
     given = read_flags(run_translate, Translating(), flags, name)
-    if given.interactive and (given.input or given.output):
-        raise UserError("--interactive reads and writes the terminal: use it without --input and --output")
-    if given.interactive and (given.prefix or given.constraints):
-        raise UserError("--prefix and --constraints belong to the lines of a file: use them without --interactive")
-    prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
-    constraints = lines_of(given.constraints, "refuse") if given.constraints else None
-    if given.output:
-        check_output(given.output)
-    translator = loaded(name, given)
-    translator.check_count(given.n_best)
-    with opened(given.input) as file, written(given.output) as output:
-        groups = chunks(file, str(given.input or "standard input"), given.bad_lines, log_to_stderr)
-        if prefixes is not None or constraints is not None:
-            groups = iter(waiting := list(groups))
-            count = sum(len(chunk) for _, chunk in waiting)
-            for path, lines in ((given.prefix, prefixes), (given.constraints, constraints)):
-                if lines is not None and len(lines) != count:
-                    raise UserError(f"the input has {counted(count, 'line')} but {path} has {len(lines)}")
-        for first, chunk in prompted(groups) if given.interactive else groups:
-            here = slice(first - 1, first - 1 + len(chunk))
-            results = translator.n_best(
-                [line or "" for line in chunk],
-                given.n_best,
-                first,
-                given.bad_lines,
-                prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
-                constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
-            )
-            for number, (line, best) in enumerate(zip(chunk, results, strict=True), start=first):
-                for found in best if line is not None else [SKIPPED]:
-                    print(shown(found, number, given), file=output)
-            output.flush()
-
-
-def shown(found: Translation, number: int, given: Translating) -> str:
-    """Formats a translation as a line of output."""
-    text = " ".join(found.pieces) if given.pieces else found.text
-    if given.n_best == 1:
-        return text
-    mark = " ||| cut off" if found.pieces and not found.finished else ""
-    return f"{number} ||| {found.score:.4f} ||| {text}{mark}"
-
-
-def prompted(groups: Iterator[Group]) -> Iterator[Group]:
-    """Yields the same groups, with a prompt before each; it goes to stderr, since stdout carries the translations."""
-    while True:
-        print("> ", end="", file=sys.stderr, flush=True)
-        try:
-            yield next(groups)
-        except StopIteration:
-            return
+    translate(name, given)
 
 
 def run_attention(arguments: Arguments) -> None:
@@ -333,12 +262,6 @@ def run_score(arguments: Arguments) -> None:
     values = loaded(name, given).score([line or "" for line in sources], translations, bad_lines=given.bad_lines)
     for value, *pair in zip(values, sources, targets, strict=True):
         print(f"{math.nan if None in pair else value:.6f}")
-
-
-def lines_of(path: Path, bad_lines: BadLines) -> list[str | None]:
-    """Reads all lines of a file or pipe; None for a line that is skipped."""
-    with opened(path) as file:
-        return [line for _, chunk in chunks(file, str(path), bad_lines, log_to_stderr) for line in chunk]
 
 
 def run_demo(arguments: Arguments) -> None:

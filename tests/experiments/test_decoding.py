@@ -11,8 +11,9 @@ import experiments
 from data.tokenizer import train_tokenizer
 from experiments.cli.main import main
 from experiments.planning.explain import explain
-from experiments.sentences import Translation, copied, first_of_each_text
+from experiments.sentences import Translation, first_of_each_text
 from experiments.translator import Translator, contains
+from experiments.words import copied
 from experiments.workdir import WorkDir
 from transformer.config import EOS, UNK, DecodeConfig, UserError
 

@@ -8,7 +8,7 @@ import pytest
 import experiments
 from data.tokenizer import train_tokenizer
 from experiments.inspection.attention import pair_of
-from experiments.sentences import Translation, one_line
+from experiments.sentences import Translation, first_of_each_text, one_line
 from experiments.translator import MAX_TOKENS, Translator, batches, height_for, width_for
 from experiments.workdir import WorkDir
 from transformer.config import EOS, UserError
@@ -89,7 +89,7 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
     rows = np.zeros((4, 16), np.int32)
     for row, ids in zip(rows, (letters, whole, other, []), strict=True):
         row[: len(ids)] = ids
-    found = translator.distinct(rows, np.array([-1.0, -2.0, -3.0, -np.inf]))
+    found = first_of_each_text(translator.translations(rows, np.array([-1.0, -2.0, -3.0, -np.inf])))
     assert [(one.text, one.score) for one in found] == [("The man", -1.0), ("The dog", -3.0)]
     assert tokenizer.ids(found[0].pieces) == letters != whole
     # Each is scored with its own pieces.
@@ -117,6 +117,8 @@ def test_what_is_no_list_of_sentences_is_refused(translator, given):
         translator.translate,
         lambda given: translator.n_best(given, 2),
         lambda given: translator.score(given, ["b"]),
+        lambda given: translator.log_probs(given, ["b"]),
+        lambda given: translator.align(given, [Translation("b", 0.0, ("</s>",))]),
     ]
     if given != [["a"]]:
         calls.append(lambda given: translator.score(["a"], given))

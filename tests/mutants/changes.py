@@ -474,6 +474,8 @@ SCORES = [
            "if False:", "tests/experiments/evaluation/test_records.py::test_a_record_that_was_edited_is_refused"),
 ]  # fmt: skip
 
+WORDS = "tests/experiments/test_words.py"
+RESUMING = "tests/experiments/cli/test_resuming.py"
 VARIANTS_TESTS = "tests/transformer/test_variants.py"
 BEST_WITH_A_RULE = f"{VARIANTS_TESTS}::test_a_wide_beam_with_a_rule_finds_the_best_of_the_translations_that_keep_it"
 FREQUENCIES = f"{VARIANTS_TESTS}::test_samples_have_the_models_frequencies"
@@ -536,7 +538,7 @@ VARIANTS = [
     Change("an ensemble adds probabilities of PAD and BOS", "transformer/variants/ensemble.py",
            "jax.nn.log_softmax(without_padding(one.astype(jnp.float32)))", "jax.nn.log_softmax(one)", MEAN),
     Change("the alignment is the decoder's attention to itself", "transformer/variants/alignment.py",
-           "weights[-1].mean", "weights[-2].mean",
+           "cross = weights[1::2]", "cross = weights[0::2]",
            f"{VARIANTS_TESTS}::test_the_alignment_is_the_last_layers_attention_to_the_source"),
     Change("samples are numbered by their group", "experiments/translator.py", "[first + i for i in rows] + [0]",
            "list(range(len(rows))) + [0]", f"{DECODING}::test_samples_depend_on_line_and_seed_and_not_on_the_batch"),
@@ -545,6 +547,21 @@ VARIANTS = [
            f"{DECODING}::test_a_translation_begins_with_its_prefix_whatever_the_batch"),
     Change("every unknown piece is the first word", "experiments/translator.py", "attended[:, : len(surfaces)].argmax",
            "attended[:, :1].argmax", f"{DECODING}::test_replaced_unknown_pieces_are_copied_from_the_source"),
+    Change("words are aligned by the first piece of each", "experiments/words.py", "np.add.at(sums,",
+           "np.maximum.at(sums,", WORDS),
+    Change("a piece without characters is in the word before", "experiments/words.py",
+           'before if after > before or piece.startswith("▁") else before - 1', "before - 1", WORDS),
+    Change("the best of the samples is compared with itself", "experiments/evaluation/risk.py",
+           "(counts - Counter([one])).items()", "counts.items()", "tests/experiments/evaluation/test_risk.py"),
+    Change("of equal texts only one sample is compared", "experiments/translator.py",
+           "found_here if choose else", "first_of_each_text(found_here) if choose else",
+           "tests/experiments/evaluation/test_risk.py"),
+    Change("a list that may be incomplete is kept", "experiments/cli/resuming.py",
+           "lines, size = seen, offset\n            offset",
+           "lines, size = number, offset\n            offset", RESUMING),
+    Change("a cut line is kept", "experiments/cli/resuming.py", "file.truncate(done.size)", "file.tell()", RESUMING),
+    Change("lines that keep coming delay the first", "experiments/streams.py", "if lines and due is None:", "if lines:",
+           "tests/experiments/cli/test_cli.py::test_a_line_does_not_wait_for_ever_for_those_that_keep_coming"),
 ]  # fmt: skip
 
 CHANGES = [*TRANSFORMER, *VARIANTS, *DATA, *SCORES]

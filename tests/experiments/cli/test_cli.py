@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,8 @@ from experiments.cli.flags import (
     Translating,
 )
 from experiments.cli.main import main
-from experiments.cli.verbs import VERBS, prompted
+from experiments.cli.translating import prompted
+from experiments.cli.verbs import VERBS
 from experiments.streams import CHUNK, chunks, written
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
@@ -458,18 +460,30 @@ def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
         assert f"standard input is {kind}" in refused(program("translate", run.path, stdin=content))
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
-def test_archives_are_read_and_not_written(program, run, tmp_path, suffix, pack):
-    plain, packed = tmp_path / "a.txt", tmp_path / f"a{suffix}"
+@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".xz", lzma)])
+def test_archives_are_read_and_written(program, run, tmp_path, suffix, module):
+    plain, packed, out = tmp_path / "a.txt", tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
     plain.write_bytes(b"A dog.\nA house.\n")
-    packed.write_bytes(pack(plain.read_bytes()))
-    flags = ("--beam", "1", "--input")
-    assert program("translate", run.path, *flags, packed).out == program("translate", run.path, *flags, plain).out
+    packed.write_bytes(module.compress(plain.read_bytes()))
+    flags = ("--beam", "2", "--input")
+    expected = program("translate", run.path, *flags, plain)
+    assert program("translate", run.path, *flags, packed).out == expected.out
     assert len(program("score", run.path, "--source", packed, "--target", packed).out.split()) == 2
+    given = "--prefix", packed, "--constraints", packed
+    unpacked = "--prefix", plain, "--constraints", plain
+    assert (
+        program("translate", run.path, *flags, packed, *given).out
+        == program("translate", run.path, *flags, plain, *unpacked).out
+    )
+    files = []
+    for _ in range(2):  # the second one replaces the first
+        assert program("translate", run.path, *flags, plain, "--output", out).out == ""
+        files.append(out.read_bytes())
+        out.rename(tmp_path / f"another{suffix}")
+    assert files[0] == files[1] and module.decompress(files[0]).decode() == expected.out
     packed.write_bytes(packed.read_bytes()[:20])
-    assert "damaged or truncated archive" in refused(program("translate", run.path, "--input", packed))
-    assert "output is not compressed" in refused(program("translate", run.path, "--output", tmp_path / f"out{suffix}"))
-    assert not (tmp_path / f"out{suffix}").exists()
+    assert "damaged or truncated archive" in refused(program("translate", run.path, "--input", packed, "--output", out))
+    assert not out.exists()
 
 
 def test_pipes_by_name_are_read_where_once_is_enough(program, run, tmp_path, data_flags, text):
@@ -495,6 +509,49 @@ def test_lines_are_given_when_the_input_stands_still():
         writer.write(b"the end")
         writer.close()
         assert list(groups) == [(CHUNK + 9, ["the end"])]
+
+
+def test_a_line_does_not_wait_for_ever_for_those_that_keep_coming():
+    there, here = os.pipe()
+    stop = threading.Event()
+
+    def trickle():
+        with os.fdopen(here, "wb", buffering=0) as writer:
+            while not stop.wait(0.02):
+                writer.write(b"line\n")
+
+    with os.fdopen(there, "rb") as reader, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(trickle)
+        groups = chunks(reader, "pipe", "refuse", print, wait=0.3)
+        try:
+            first, second = next(groups), next(groups)
+        finally:
+            stop.set()
+        writing.result()
+    assert 1 < len(first[1]) < CHUNK and second[0] == len(first[1]) + 1
+
+
+def test_a_program_that_gives_one_line_at_a_time_gets_its_answers(run):
+    command = [sys.executable, "-m", "experiments", "translate", str(run.path), "--beam", "1", "--wait", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        for line in ("A dog.\n", "\n", "The man sees the dog.\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline().strip() or line == "\n"  # while the input is open
+        process.stdin.close()
+        assert process.stdout.read() == "" and process.wait() == 0
+
+
+def test_a_file_is_translated_with_its_progress(program, run, tmp_path, monkeypatch):
+    (tmp_path / "in").write_text("A dog.\n" * 5)
+    monkeypatch.setattr("experiments.cli.translating.Progress.EVERY", 0.0)
+    said = program("translate", run.path, "--beam", "1", "--batch-size", "2", "--input", tmp_path / "in").err
+    progress = [line for line in said.splitlines() if line.startswith("translated")]
+    assert [line.split(",")[0] for line in progress] == [f"translated {n} of 5 lines" for n in (2, 4, 5, 5)]
+    assert all("sentences/s" in line for line in progress)
+    assert ["left" in line for line in progress] == [True, True, False, False]
+    for value in ("-1", "nan", "inf"):
+        assert "--wait must be" in refused(program("translate", run.path, "--wait", value))
 
 
 def test_lines_of_a_file_come_in_full_groups(tmp_path):
@@ -548,6 +605,27 @@ def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
     pieces.write_text("\n" * (len(rows) - 1) + "nopiece\n")
     error = refused(program("score", run.path, "--source", source, "--target", pieces, "--pieces"))
     assert f"target line {len(rows)}: 'nopiece' is not a piece" in error
+
+
+def test_json_lines_have_the_pieces_with_the_log_probabilities_that_score_adds_up(program, run, tmp_path):
+    text = b"The man sees the dog.\n\n\xff\nA house.\n"
+    flags = "--beam", "3", "--n-best", "3"
+    plain = [line.split(" ||| ") for line in program("translate", run.path, *flags, stdin=text).out.splitlines()]
+    lines = [json.loads(line) for line in program("translate", run.path, *flags, "--json", stdin=text).out.splitlines()]
+    assert [line["line"] for line in lines] == [1, 2, 3, 4] and lines[2]["translations"] == []
+    found = [(line["line"], one) for line in lines for one in line["translations"]]
+    assert [(str(n), one["text"]) for n, one in found] == [(row[0], row[2]) for row in plain if row[0] != "3"]
+    assert any(not one["finished"] for _, one in found)
+    sources, targets = tmp_path / "sources", tmp_path / "pieces"
+    sources.write_bytes(b"".join(text.splitlines(keepends=True)[n - 1] for n, _ in found))
+    targets.write_text("".join(" ".join(one["pieces"]) + "\n" for _, one in found))
+    scores = program("score", run.path, "--source", sources, "--target", targets, "--pieces").out.split()
+    for (_, one), score in zip(found, scores, strict=True):
+        assert one["finished"] == (one["pieces"][-1] == "</s>") and len(one["log_probs"]) == len(one["pieces"])
+        assert all(value <= 0 for value in one["log_probs"])
+        total = sum(one["log_probs"]) / ((5 + len(one["pieces"])) / 6) ** 0.6
+        assert total == pytest.approx(float(score), abs=1e-4) and one["score"] == pytest.approx(total, abs=1e-3)
+    assert "--json" in refused(program("translate", run.path, "--json", "--pieces", stdin=b""))
 
 
 def test_interactive_asks_on_stderr_and_answers_on_stdout(program, run):

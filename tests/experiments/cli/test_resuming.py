@@ -1,0 +1,80 @@
+"""`translate --resume`: an interrupted output is continued as if it had not been interrupted."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.cli.main import main
+from experiments.streams import part_of
+from tests.experiments.launching import ROOT
+
+LINES = ["A dog.", "The man sees the dog.", "", "A house.", "A woman sees a man.", "The old man."]
+
+
+@pytest.fixture
+def translate(run, tmp_path, capsys):
+    """Returns a function from flags to (exit code, stderr); the input is LINES, the output `out`."""
+    (tmp_path / "in").write_text("\n".join(LINES) + "\n")
+
+    def call(*flags, out="out"):
+        words = ["translate", run.path, "--input", tmp_path / "in", "--output", tmp_path / out, *flags]
+        try:
+            main([str(word) for word in words])
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def test_what_was_killed_is_continued(translate, run, tmp_path):
+    out, part = tmp_path / "out", part_of(tmp_path / "out")
+    command = [sys.executable, "-m", "experiments", "translate", str(run.path), "--beam", "1", "--output", str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        process.stdin.write("\n".join(LINES[:3]) + "\n")
+        process.stdin.flush()
+        until = time.monotonic() + 120
+        while not (part.exists() and part.read_text().count("\n") == 3):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.kill()
+    assert not out.exists()
+    assert translate("--beam", "1", out="whole")[0] == 0
+    with part.open("a") as file:
+        file.write("Ein an")  # a line that is cut
+    code, said = translate("--beam", "1", "--resume")
+    assert code == 0 and "translated 6 of 6 lines" in said and not part.exists()
+    assert out.read_text() == (tmp_path / "whole").read_text()
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--n-best", "3"), ("--sample", "--beam", "1", "--n-best", "2")])
+def test_an_output_is_continued_from_wherever_it_ends(translate, tmp_path, flags):
+    # With one sentence per batch, the last digits of scores are equal too.
+    flags = ("--batch-size", "1", *flags) if "--beam" in flags else ("--batch-size", "1", "--beam", "3", *flags)
+    assert translate(*flags, out="whole")[0] == 0
+    whole = (tmp_path / "whole").read_bytes()
+    for size in (0, len(whole) // 3, 2 * len(whole) // 3, len(whole)):
+        (tmp_path / "out").write_bytes(whole[:size])
+        assert translate(*flags, "--resume")[0] == 0
+        assert (tmp_path / "out").read_bytes() == whole
+
+
+def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(translate, tmp_path):
+    long = "eins\n" * 6 + "zwei"
+    (tmp_path / "out").write_text(long)
+    (tmp_path / "list").write_text("1 ||| -1.0 ||| a\n3 ||| -1.0 ||| b\n")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for flags, out, said in (
+        ((), "out", "has output for 7 lines but the input has 6 lines"),
+        (("--n-best", "2"), "list", "is not the output of --n-best"),
+        (("--n-best", "2"), "out", "is not the output of --n-best"),
+        ((), "out.gz", "is compressed and cannot be resumed"),
+        (("--alignments", str(tmp_path / "links")), "out", "without --alignments"),
+    ):
+        code, error = translate("--resume", *flags, out=out)
+        assert code == 2 and said in error and len([x for x in error.splitlines() if x.startswith("error")]) == 1
+    assert (tmp_path / "out").read_text() == long
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
