@@ -19,6 +19,7 @@ from experiments.cli.compilation_cache import keep_compiled
 from experiments.cli.help import argument_help
 from experiments.cli.verbs import VERBS
 from experiments.streams import set_up_streams
+from experiments.training import stopping
 from experiments.training.stopping import EXIT_CODE, Preempted, preempt
 from transformer.checkpoint import brief
 from transformer.config import UserError
@@ -92,7 +93,7 @@ def run(arguments: Arguments) -> None:
     except UsageError:
         print(usage())
         sys.exit(2)
-    if preemption.asked.is_set():
+    if stopping.asked.is_set():
         raise Preempted("stopped by SIGTERM")
 
 
@@ -123,7 +124,7 @@ def main(arguments: Arguments | None = None) -> None:
             fail(FULL)
         fail(": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error))
     except Exception as error:
-        if preemption.asked.is_set():
+        if stopping.asked.is_set():
             fail("stopped by SIGTERM", EXIT_CODE)
         if "No space left on device" in str(error):  # TensorStore raises its own type of error
             fail(FULL)
