@@ -327,7 +327,11 @@ def run_export(arguments: Arguments) -> None:
     run = find_workdir(name)
     path = run.path.resolve()
     output = given.output or path.with_name(f"{path.name}-{given.format}")
-    print(export_run(Translator.load(run.path, given.checkpoint), output, print))
+    # Blank lines are not translated at all.
+    lines = [line for line in lines_of(given.sentences, "refuse") if line and line.strip()] if given.sentences else []
+    if given.sentences and not lines:
+        raise UserError(f"{given.sentences} has no sentence")
+    print(export_run(Translator.load(run.path, given.checkpoint), output, print, given.format, lines))
 
 
 def run_import(arguments: Arguments) -> None:
