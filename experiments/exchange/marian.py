@@ -63,7 +63,9 @@ def pairs(config: ModelConfig) -> Iterator[Pair]:
                     a, b = f"{ours}.{mine}.{name}", f"{theirs}.{other}.{short}_proj"
                     yield Pair(f"{a}.kernel", f"{b}.weight", (D, D), "out" if name == "output" else "in")
                     yield Pair(f"{a}.bias", f"{b}.bias", (D,), "out" if name == "output" else "none")
-            for name, other, shape, axis in (("inner", "fc1", (D, F), "in"), ("outer", "fc2", (F, D), "out")):
+            linears: tuple[tuple[str, str, tuple[int, int], Axis], ...]
+            linears = (("inner", "fc1", (D, F), "in"), ("outer", "fc2", (F, D), "out"))
+            for name, other, shape, axis in linears:
                 a, b = f"{ours}.feed_forward.{name}", f"{theirs}.{other}"
                 yield Pair(f"{a}.kernel", f"{b}.weight", shape, axis)
                 yield Pair(f"{a}.bias", f"{b}.bias", shape[1:], "out" if axis == "out" else "none")
