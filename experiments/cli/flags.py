@@ -158,6 +158,29 @@ class Averaging:
 
 
 @dataclass(frozen=True)
+class Exporting:
+    """Flags of `export`."""
+
+    checkpoint: str = "average"
+    """Which checkpoint: "average" (of the newest train.keep), "best", "last", a step, or a list of steps."""
+    format: Literal["safetensors", "marian"] = "safetensors"
+    """safetensors: our own, which `import` reads: config.json, vocab.model and model.safetensors.
+    marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load."""
+    sentences: Path | None = None
+    """marian: translate the lines of this file with both programs. Default: the first of the validation text."""
+    output: Path | None = None
+    """Folder to write. Default: RUN-<format>, next to RUN."""
+
+
+@dataclass(frozen=True)
+class Importing:
+    """Flags of `import`."""
+
+    output: Path | None = None
+    """Work directory of the new run. Default: DIR-imported, next to DIR."""
+
+
+@dataclass(frozen=True)
 class Comparing:
     """Flags of `compare`."""
 

@@ -22,6 +22,8 @@ from experiments.cli.flags import (
     Comparing,
     Evaluating,
     Explaining,
+    Exporting,
+    Importing,
     Inspecting,
     NoFlags,
     Planning,
@@ -40,6 +42,7 @@ from experiments.evaluation.metrics import scores_told, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
 from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
+from experiments.exchange.exchange import export_run, import_folder
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
 from experiments.inspection.figures import draw_attention, draw_curves
 from experiments.inspection.inspect import inspect
@@ -246,6 +249,28 @@ def run_average(arguments: Arguments) -> None:
     print(average_run(run, given.checkpoint, given.output or path.with_name(path.name + "-averaged"), print))
 
 
+def run_export(arguments: Arguments) -> None:
+    """export RUN: write the model as a folder for other programs, checked against the run"""
+    name, flags = run_of("export", arguments)
+    given = read_flags(run_export, Exporting(), flags, name)
+    run = find_workdir(name)
+    path = run.path.resolve()
+    output = given.output or path.with_name(f"{path.name}-{given.format}")
+    # Blank lines are not translated at all.
+    lines = [line for line in lines_of(given.sentences, "refuse") if line and line.strip()] if given.sentences else []
+    if given.sentences and not lines:
+        raise UserError(f"{given.sentences} has no sentence")
+    print(export_run(Translator.load(run.path, given.checkpoint), output, print, given.format, lines))
+
+
+def run_import(arguments: Arguments) -> None:
+    """import DIR: write a folder of `export` as a run, which translates, is evaluated, and can be fine-tuned"""
+    name, flags = run_of("import", arguments, "DIR")
+    given = read_flags(run_import, Importing(), flags, name)
+    path = Path(name).resolve()
+    print(import_folder(Path(name), given.output or path.with_name(f"{path.name}-imported")))
+
+
 def run_score(arguments: Arguments) -> None:
     """score RUN: print the log-probability of given translations, one per line (of an ensemble: RUN1,RUN2)"""
     name, flags = run_of("score", arguments)
@@ -358,6 +383,8 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "inspect": run_inspect,
     "evaluate": run_evaluate,
     "average": run_average,
+    "export": run_export,
+    "import": run_import,
     "compare": run_compare,
     "score": run_score,
     "table": run_table,

@@ -101,12 +101,22 @@ FLAGS_OF = {
     "inspect": ("--checkpoint STR",),
     "evaluate": ("--test-set STR", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
     "average": ("--output PATH",),
+    "export": ("--checkpoint STR", "--output PATH"),
+    "import": ("--output PATH",),
     "compare": ("--test-set STR",),
     "score": ("--source FILE", "--target FILE"),
     "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
     "results": (),
 }
-SOME = {"NAME": "small", "RUN": "no-such-run", "TEXT": "A dog.", "N": "2", "A": "no-such-run", "B": "another"}
+SOME = {
+    "NAME": "small",
+    "RUN": "no-such-run",
+    "DIR": "no-such-folder",
+    "TEXT": "A dog.",
+    "N": "2",
+    "A": "no-such-run",
+    "B": "another",
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)

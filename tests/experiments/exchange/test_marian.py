@@ -1,0 +1,87 @@
+"""`export --format marian`: the model that Hugging Face transformers loads computes the same."""
+
+import json
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.exchange import marian
+from experiments.exchange.exchange import export_run
+from experiments.translator import Translator
+from transformer.config import ModelConfig, UserError
+from transformer.train import init_params
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+VARIANTS = {
+    "paper": {},
+    "swish": {"activation": "swish", "tied": "target", "output_bias": True, "norm_epsilon": 1e-5},
+    "untied": {"activation": "gelu", "tied": "none", "decoder_layers": 1, "scale_embeddings": False},
+}
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture
+def random(run):
+    """Returns a function from settings of a model to such a model, in which every parameter is random."""
+    trained = Translator.load(run.path, log=quiet)
+
+    def build(**settings):
+        sizes = {"vocab_size": 220, "num_layers": 2, "d_model": 32, "d_ff": 48, "num_heads": 4, "d_k": 8, "d_v": 8}
+        model = ModelConfig(**(sizes | settings))
+        leaves, tree = jax.tree.flatten(init_params(model, 0))
+        rng = np.random.default_rng(0)
+        leaves = [leaf + rng.normal(0, 0.2, leaf.shape).astype(np.float32) for leaf in leaves]
+        made = Translator(jax.tree.unflatten(tree, leaves), replace(trained.experiment, model=model), trained.tokenizer)
+        made.meta, made.log = trained.meta, quiet
+        return made
+
+    return build
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_transformers_computes_the_same(variant, random, tmp_path):
+    lines = []
+    sentences = ["a dog runs", "two men are sitting on a bench", "the woman reads"]
+    export_run(random(**VARIANTS[variant]), tmp_path / "new", lines.append, "marian", sentences)
+    equal, count = map(int, re.match(r"(\d+) of (\d+) outputs equal", lines[-1]).groups())
+    assert equal == count == 3
+
+
+def test_another_function_is_noticed_and_nothing_is_left(random, tmp_path, monkeypatch):
+    monkeypatch.setattr(marian, "halves", np.arange)
+    with pytest.raises(UserError, match="transformers gives other scores"):
+        export_run(random(), tmp_path / "new", quiet, "marian")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pieces_have_the_ids_of_the_run(random, tmp_path):
+    model = random()
+    marian.write_marian(model, tmp_path)
+    ids = json.loads((tmp_path / "vocab.json").read_text())
+    assert sorted(ids.values()) == list(range(220))
+    assert [ids[piece] for piece in model.tokenizer.pieces(range(model.tokenizer.size))] == list(range(200))
+
+
+REFUSED = {
+    "norm = post": {"norm": "pre"},
+    "positions = sinusoidal": {"positions": "learned"},
+    "biases = True": {"biases": False},
+    "shared_layers = 1": {"shared_layers": 2},
+    "d_v = 8": {"d_v": 4},
+    "an even model.d_model": {"d_model": 30},
+}
+
+
+@pytest.mark.parametrize("needed", REFUSED)
+def test_a_model_that_the_format_has_not_is_refused(needed, random, tmp_path):
+    with pytest.raises(UserError, match=needed):
+        export_run(random(**REFUSED[needed]), tmp_path / "new", quiet, "marian")
+    assert list(tmp_path.iterdir()) == []
