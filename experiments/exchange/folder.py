@@ -47,7 +47,10 @@ def read_folder(folder: Path) -> Translator:
         UserError: a file is missing or damaged, or config.json is not of the model that model.safetensors has.
     """
     config, path = folder / "config.json", folder / WEIGHTS
-    experiment = Experiment.from_dict(read_json(config), config)
+    given = read_json(config)
+    if kind := given.get("model_type"):
+        raise UserError(f"{config} is of a {kind} model of Hugging Face transformers, which `import` cannot read yet")
+    experiment = Experiment.from_dict(given, config)
     tokenizer = Tokenizer.load(folder / "vocab.model")
     arrays, metadata = read_arrays(path)
     meta = meta_of(path, metadata)

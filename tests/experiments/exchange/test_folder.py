@@ -109,6 +109,10 @@ DAMAGE = {
     "not safetensors": (lambda folder: (folder / "model.safetensors").write_bytes(b"{}"), "cannot be read"),
     "another activation": (change_setting("model", "activation", "gelu"), "says model.activation = gelu"),
     "another width": (with_setting_everywhere, r"its decoder.0.feed_forward.inner.bias is \[64\], .* is \[65\]"),
+    "another format": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "marian", "d_model": 512}'),
+        "config.json is of a marian model of Hugging Face transformers",
+    ),
     "an unknown setting": (change_setting("model", "depth", 3), "unknown setting 'model.depth'"),
     "one less": (change_array(lambda arrays, _: arrays.pop("embedding")), "its embedding is missing"),
     "one more": (change_array(lambda arrays, _: arrays.update(x=arrays["embedding"])), r"its x is \[220, 32\], .*miss"),
