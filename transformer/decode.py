@@ -135,9 +135,6 @@ def beam_search(
     K, L = beam, S + extra_length
     limits = length_limits(source, extra_length)
 
-    def unfinished(state) -> Array:
-        return jnp.any(~state[-1]) & (state[0] < state[3].shape[2])
-
     def extend(state):
         index, alive, finished, history, cache, done = state
         last = jnp.where(index == 0, BOS, alive.tokens[:, :, index - 1])
@@ -165,26 +162,44 @@ def beam_search(
         done |= (index + 1 >= limits) | (finished.scores[:, best - 1] >= bound)
         return index + 1, alive, finished, history, cache, done
 
-    nothing = jnp.full((B, K, L), PAD, jnp.int32)
-    # Start from one empty hypothesis: K equal ones would remain equal.
-    first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
-    state = (
-        jnp.zeros((), jnp.int32),
-        Beams(nothing, jnp.tile(first, (B, 1))),
-        Beams(nothing, jnp.full((B, K), -jnp.inf)),
-        jnp.zeros((B, K, 0), jnp.int32),
-        model.start_cache(source, K, 0),
-        limits == 0,
-    )
-    for capacity in cache_lengths(S, L):
-        index, alive, finished, history, cache, done = state
-        history = jnp.pad(history, ((0, 0), (0, 0), (0, capacity - history.shape[2])))
-        state = index, alive, finished, history, cache.grow(capacity * K), done
-        state = jax.lax.while_loop(unfinished, extend, state)
-    _, alive, finished, _, _, _ = state
+    start = (jnp.zeros((), jnp.int32), *no_beams(B, K, L), *no_cache(model, source, K), limits == 0)
+    _, alive, finished, _, _, _ = search_with_growing_cache(extend, start, S, L)
     truncated = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
     tokens, scores = fill_up(finished, truncated)
     return Hypotheses(tokens[:, :best], scores[:, :best])
+
+
+def no_beams(B: int, K: int, L: int) -> tuple[Beams, Beams]:
+    """The unfinished and the finished hypotheses of B sentences before the first step: one empty one, and none."""
+    nothing = jnp.full((B, K, L), PAD, jnp.int32)
+    # One empty hypothesis: K equal ones would remain equal.
+    first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
+    return Beams(nothing, jnp.tile(first, (B, 1))), Beams(nothing, jnp.full((B, K), -jnp.inf))
+
+
+def no_cache(model: Decodable, source: Array, K: int) -> tuple[Array, Any]:
+    """The history [B, K, 0] and the key/value cache of K hypotheses before the first step, without capacity yet."""
+    return jnp.zeros((len(source), K, 0), jnp.int32), model.start_cache(source, K, 0)
+
+
+def search_with_growing_cache(extend: Callable[[Any], Any], state: Any, source: int, longest: int) -> Any:
+    """Extends the hypotheses of a batch until all sentences are done, while the cache grows; returns the last state.
+
+    Args:
+        extend: one step, from state to state. A state is (index, alive, finished, history, cache, ..., done).
+        source: width of the sources, S.
+        longest: maximum output length, L.
+    """
+
+    def unfinished(state: Any) -> Array:
+        return jnp.any(~state[-1]) & (state[0] < state[3].shape[2])
+
+    for capacity in cache_lengths(source, longest):
+        index, alive, finished, history, cache, *others = state
+        history = jnp.pad(history, ((0, 0), (0, 0), (0, capacity - history.shape[2])))
+        state = index, alive, finished, history, cache.grow(capacity * history.shape[1]), *others
+        state = jax.lax.while_loop(unfinished, extend, state)
+    return state
 
 
 def cache_lengths(source: int, longest: int) -> list[int]:

@@ -19,11 +19,13 @@ from transformer.decode import (
     Hypotheses,
     Rule,
     best_of,
-    cache_lengths,
     fill_up,
     largest,
     length_limits,
     length_penalty,
+    no_beams,
+    no_cache,
+    search_with_growing_cache,
     where_beams,
     without_padding,
 )
@@ -90,9 +92,6 @@ def constrained_beam_search(
     words = distinct(phrases.reshape(B, J * M))
     absent = ~jnp.any(phrases != PAD, axis=2)
 
-    def unfinished(state) -> Array:
-        return jnp.any(~state[-1]) & (state[0] < state[3].shape[2])
-
     def extend(state):
         index, alive, finished, history, cache, progress, done = state
         last = jnp.where(index == 0, BOS, alive.tokens[:, :, index - 1])
@@ -128,23 +127,9 @@ def constrained_beam_search(
         done |= (index + 1 >= limits) | (finished.scores[:, best - 1] >= bound)
         return index + 1, alive, finished, history, cache, progress, done
 
-    nothing = jnp.full((B, K, L), PAD, jnp.int32)
-    first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
-    state = (
-        jnp.zeros((), jnp.int32),
-        Beams(nothing, jnp.tile(first, (B, 1))),
-        Beams(nothing, jnp.full((B, K), -jnp.inf)),
-        jnp.zeros((B, K, 0), jnp.int32),
-        model.start_cache(source, K, 0),
-        Progress(jnp.zeros((B, K, J, M), bool), jnp.broadcast_to(absent[:, None], (B, K, J))),
-        limits == 0,
-    )
-    for capacity in cache_lengths(S, L):
-        index, alive, finished, history, cache, progress, done = state
-        history = jnp.pad(history, ((0, 0), (0, 0), (0, capacity - history.shape[2])))
-        state = index, alive, finished, history, cache.grow(capacity * K), progress, done
-        state = jax.lax.while_loop(unfinished, extend, state)
-    _, alive, finished, _, _, progress, _ = state
+    progress = Progress(jnp.zeros((B, K, J, M), bool), jnp.broadcast_to(absent[:, None], (B, K, J)))
+    start = (jnp.zeros((), jnp.int32), *no_beams(B, K, L), *no_cache(model, source, K), progress, limits == 0)
+    _, alive, finished, _, _, progress, _ = search_with_growing_cache(extend, start, S, L)
     truncated = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
     met = jnp.where(jnp.isneginf(truncated.scores), -1, progress.met(phrases))
     order = jnp.lexsort((-truncated.scores, -met))
