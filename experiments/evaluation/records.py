@@ -66,8 +66,8 @@ def make_record(
     if is_own_text(scored.data) and test_set.languages:
         changed["languages"] = str(test_set.languages)
     experiment = meta["experiment"]
-    experiment |= {name: relative_path(given) for name in ("init", "branch") if (given := experiment.get(name))}
-    experiment = experiment | {"data": experiment["data"] | changed, "decode": asdict(scored.decode)}
+    parents = {name: relative_path(given) for name in ("init", "branch") if (given := experiment.get(name))}
+    experiment = experiment | parents | {"data": experiment["data"] | changed, "decode": asdict(scored.decode)}
     # The steps actually trained, which may be fewer than planned.
     trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
     return {
