@@ -29,8 +29,9 @@ from data.tokenizer import Tokenizer
 from experiments.presets.wmt14 import EN_DE_BASE
 from experiments.translator import Translator, batches, compiled_search, pad
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
+from transformer.parameters import Params
 from transformer.positions import SinusoidalPositions
-from transformer.train import Params, graph_of, init_params
+from transformer.train import graph_of, init_params
 
 SENTENCES = 3003
 Ids = list[list[int]]

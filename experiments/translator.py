@@ -36,7 +36,8 @@ from transformer.checkpoint import choose, load, read_meta
 from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
 from transformer.decode import Hypotheses, length_penalty, token_log_probs
 from transformer.model import AttentionWeights, Transformer
-from transformer.train import Params, abstract_model, graph_of, init_state
+from transformer.parameters import Params
+from transformer.train import abstract_model, graph_of, init_state
 from transformer.variants import ways
 from transformer.variants.alignment import Head, alignment
 from transformer.variants.ensemble import Ensemble

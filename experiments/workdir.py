@@ -6,14 +6,17 @@ config.json   vocab.model   checkpoints/<step>/   metrics.jsonl   events.*   fig
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
 from data.corpora import SPLITS, is_own_text
+from data.folders import atomic_folder, remove_abandoned
 from data.tokenizer import Tokenizer
-from transformer.checkpoint import read_json, read_meta, saved_steps
+from transformer.checkpoint import Checkpoint, read_json, read_meta, save_averaged, saved_steps
 from transformer.config import Experiment, UserError
 
 # Settings with the paths of the user's own files. They may move: the files are identified by their hashes.
@@ -198,6 +201,29 @@ class WorkDir:
     def experiment(self) -> Experiment:
         """Returns the settings of the run. UserError names config.json and what is wrong with it."""
         return Experiment.from_dict(self.settings(), self.config)
+
+
+def check_new(output: Path) -> None:
+    """Raises UserError if there is something at the path of a new folder."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} exists: choose another --output")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `output` once it is complete. UserError if there is something there."""
+    check_new(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(output.parent)
+    with atomic_folder(output) as folder:
+        yield folder
+
+
+def write_run(folder: Path, experiment: Experiment, tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Writes a work directory with parameters alone, which can be used but from which training cannot resume."""
+    run = WorkDir(folder)
+    with run.claim(experiment, tokenizer):
+        save_averaged(run.checkpoints, checkpoint)
 
 
 def title_of(experiment: Experiment, run: WorkDir | None) -> str:

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # In the order of the paper: a file may import only from those before it.
 ORDER = [
-    "config", "registry", "mesh", "matmul", "segments", "dropout", "initializers", "kernels", "attention", "positions",
-    "layers", "flops", "model", "loss", "variants.finetuning", "optimizer", "train", "parallel", "decode",
+    "config", "registry", "parameters", "mesh", "matmul", "segments", "dropout", "initializers", "kernels", "attention",
+    "positions", "layers", "flops", "model", "loss", "variants.finetuning", "optimizer", "train", "parallel", "decode",
     "processes", "checkpoint", "variants.rules",
     "variants.sampling", "variants.ensemble", "variants.alignment", "variants.constraints", "variants.ways",
 ]  # fmt: skip

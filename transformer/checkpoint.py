@@ -25,12 +25,14 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from transformer.config import UserError
 from transformer.dropout import random_bits
+from transformer.parameters import Params, named
 from transformer.processes import all_processes, on_first_process
-from transformer.train import Params, TrainState
+from transformer.train import TrainState
 
 LOSS = "dev_loss"
-EMA = "ema"
 """Key in `meta`: validation loss per token, or None if the checkpoint was not validated."""
+EMA = "ema"
+"""What selects the moving average of the parameters, and the name that it is saved under."""
 CHECKSUM = "checksum"
 """Key in `meta`: checksums of the arrays of `params` and `rest`."""
 SIGNATURE = "sha256"
@@ -74,13 +76,13 @@ class Rest(NamedTuple):
 def parts_of(state: TrainState) -> dict[str, Any]:
     """Splits a train state into what is saved under different names."""
     parts = {"params": state.params, "rest": Rest(state.step, {}, state.opt_state, state.bad_steps)}
-    return parts | ({"ema": state.ema} if state.ema else {})
+    return parts | ({EMA: state.ema} if state.ema else {})
 
 
 def state_of(parts: dict[str, Any]) -> TrainState:
     """Inverse of `parts_of`."""
     rest = parts["rest"]
-    return TrainState(rest.step, parts["params"], rest.opt_state, rest.bad_steps, parts.get("ema", {}))
+    return TrainState(rest.step, parts["params"], rest.opt_state, rest.bad_steps, parts.get(EMA, {}))
 
 
 class Checkpoints:
@@ -95,7 +97,7 @@ class Checkpoints:
                 preservation_policy=RetentionPolicy(keep, self.losses),
                 cleanup_tmp_directories=True,
             ),
-            item_names=("params", "rest", "ema", "meta"),
+            item_names=("params", "rest", EMA, "meta"),
         )
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
@@ -369,8 +371,7 @@ def check_shapes(directory: Path, step: int, template: Params) -> None:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+    return {name: tuple(leaf.shape) for name, leaf in named(tree).items()}
 
 
 def read_arrays(directory: Path, step: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 from transformer.config import PAD, Experiment, LoraConfig, MeshConfig, ModelConfig, UserError, counted
 from transformer.mesh import AXES, ROW_AXES, platform
-from transformer.train import Batch, Params, TrainState, TrainStep, init_state, make_eval_steps, make_train_step
+from transformer.parameters import Params
+from transformer.train import Batch, TrainState, TrainStep, init_state, make_eval_steps, make_train_step
 from transformer.variants.finetuning import merge_lora
 
 ROWS = P(ROW_AXES)

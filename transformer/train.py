@@ -15,10 +15,8 @@ from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
+from transformer.parameters import Params
 from transformer.variants.finetuning import add_lora, has_frozen, merge_lora, trained
-
-Params = dict[str, Any]
-"""The model's parameters as a plain nested dict of arrays, which optax, Orbax and jit handle fastest."""
 
 Batch = dict[str, Array]
 """`source` [B, S] and `target` [B, T] ids, padded with 0."""

@@ -162,7 +162,7 @@ class Exporting:
     """Flags of `export`."""
 
     checkpoint: str = "average"
-    """Which checkpoint: "average" (of the newest train.keep), "best", "last", a step, or a list of steps."""
+    """Which checkpoint: "average" (of the newest train.keep), "best", "last", "ema", a step, or a list of steps."""
     format: Literal["safetensors", "marian"] = "safetensors"
     """safetensors: our own, which `import` reads: config.json, vocab.model and model.safetensors.
     marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load."""

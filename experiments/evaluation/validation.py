@@ -12,7 +12,8 @@ from data.tokens import Split
 from experiments.translator import Translator
 from transformer.config import Experiment, UserError
 from transformer.parallel import own_rows, padded_rows, parallel_eval_steps, put_rows
-from transformer.train import Params, make_eval_steps
+from transformer.parameters import Params
+from transformer.train import make_eval_steps
 
 
 class Validation:

@@ -10,7 +10,7 @@ import numpy as np
 
 from transformer.checkpoint import brief
 from transformer.config import UserError
-from transformer.train import Params
+from transformer.parameters import Params, named
 
 META = "meta"
 """Key in the metadata of the file: the `meta` of the checkpoint, as JSON."""
@@ -23,12 +23,6 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         package = name.partition(".")[0]
         raise UserError(f"this needs {package}: python -m pip install {package} (or the extra `exchange`)") from error
-
-
-def named(params: Params) -> dict[str, Any]:
-    """Returns the leaves of a tree of parameters by their dotted names."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def filled(template: Params, arrays: dict[str, np.ndarray], source: Path) -> Params:

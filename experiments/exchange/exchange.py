@@ -1,18 +1,17 @@
 """`export RUN` and `import DIR`: a model in the format of another program, and back."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data.folders import atomic_folder, remove_abandoned
 from data.held_out import held_out
-from experiments.exchange.folder import read_folder, write_folder, write_run
+from experiments.exchange.folder import read_folder, write_folder
 from experiments.exchange.marian import verify_marian, write_marian
 from experiments.translator import Translator
+from experiments.workdir import new_folder, write_run
+from transformer.checkpoint import Checkpoint
 from transformer.config import UserError
 
 Log = Callable[[str], None]
-
 
 SENTENCES = 32
 """Number of sentences of the validation text that the check of an export translates."""
@@ -55,16 +54,7 @@ def import_folder(source: Path, output: Path) -> Path:
     if not source.is_dir():
         raise UserError(f"{source} is not a folder that `export` wrote")
     with new_folder(output) as folder:
-        write_run(read_folder(source), folder)
+        model = read_folder(source)
+        checkpoint = Checkpoint(model.params, model.meta, model.steps)
+        write_run(folder, model.experiment, model.tokenizer, checkpoint)
     return output
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `output`. UserError if there is something at that path."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists: choose another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(output.parent)
-    with atomic_folder(output) as folder:
-        yield folder

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from data.tokenizer import Tokenizer
-from experiments.exchange.arrays import META, filled, meta_of, named, read_arrays, write_arrays
+from experiments.exchange.arrays import META, filled, meta_of, read_arrays, write_arrays
 from experiments.translator import Translator
-from experiments.workdir import WorkDir, differences, value_of
-from transformer.checkpoint import Checkpoint, read_json, save_averaged
+from experiments.workdir import differences, value_of
+from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError, counted
-from transformer.train import Params, init_params
+from transformer.parameters import Params, named
+from transformer.train import init_params
 
 Log = Callable[[str], None]
 
@@ -65,10 +66,3 @@ def read_folder(folder: Path) -> Translator:
     translator = Translator(params, experiment, tokenizer)
     translator.meta, translator.steps = meta | {"experiment": settings}, meta["averaged"]
     return translator
-
-
-def write_run(translator: Translator, folder: Path) -> None:
-    """Writes a work directory that `translate`, `evaluate` and `--init` load. Training cannot resume from it."""
-    run = WorkDir(folder)
-    with run.claim(translator.experiment, translator.tokenizer):
-        save_averaged(run.checkpoints, Checkpoint(translator.params, translator.meta, translator.steps))

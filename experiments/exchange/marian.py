@@ -16,9 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments.exchange.arrays import library, named, write_arrays
+from experiments.exchange.arrays import library, write_arrays
 from experiments.translator import Translator
 from transformer.config import BOS, EOS, PAD, UNK, ModelConfig, UserError, counted
+from transformer.parameters import named
 
 POSITIONS = 512
 """Default number of position vectors of the Marian format, which limits the length of its sentences."""

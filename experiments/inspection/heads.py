@@ -12,7 +12,8 @@ from jax import Array
 
 from experiments.translator import Translator, pad, width_for
 from transformer.config import PAD, ModelConfig, UserError, counted
-from transformer.train import Params, graph_of
+from transformer.parameters import Params
+from transformer.train import graph_of
 
 # The path to the parameters of each kind of attention, by its name in AttentionWeights.
 PLACES = {

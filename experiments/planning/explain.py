@@ -16,8 +16,9 @@ from experiments.registry import REGISTRIES, custom_parts
 from experiments.workdir import WorkDir, title_of, value_of
 from transformer.config import DecodeConfig, Experiment, ModelConfig, counted
 from transformer.model import count_parameters
+from transformer.parameters import Params
 from transformer.registry import Registry
-from transformer.train import Params, init_params
+from transformer.train import init_params
 
 PAPER = ModelConfig()
 """The paper's settings: what it says nothing about is explained only where it differs from these."""

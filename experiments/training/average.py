@@ -7,12 +7,11 @@ shows what averaging gains.
 from collections.abc import Callable
 from pathlib import Path
 
-from data.folders import atomic_folder, remove_abandoned
 from data.held_out import held_out
 from experiments.evaluation.validation import validation_loss, warn_if_higher
 from experiments.translator import Translator
-from experiments.workdir import WorkDir
-from transformer.checkpoint import Checkpoint, read_meta, save_averaged
+from experiments.workdir import WorkDir, check_new, new_folder, write_run
+from transformer.checkpoint import Checkpoint, read_meta
 from transformer.config import UserError
 
 
@@ -25,8 +24,7 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
     Raises:
         UserError: `output` already exists and is not empty, or the checkpoints cannot be averaged.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists: choose another --output")
+    check_new(output)
     if run.is_average():
         raise UserError(f"{run.path} is already an average: name the run that it was made from")
     average = Translator.load(run.path, checkpoint, log)
@@ -39,10 +37,6 @@ def average_run(run: WorkDir, checkpoint: str, output: Path, log: Callable[[str]
     log(f"average of {len(average.steps)}: validation loss {loss:.4f}")
     warn_if_higher(average, loss, log)
     meta = average.meta | {"dev_loss": loss, "selection": average.selection}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(output.parent)
-    with atomic_folder(output) as folder:
-        new = WorkDir(folder)
-        with new.claim(experiment, average.tokenizer):
-            save_averaged(new.checkpoints, Checkpoint(average.params, meta, average.steps))
+    with new_folder(output) as folder:
+        write_run(folder, experiment, average.tokenizer, Checkpoint(average.params, meta, average.steps))
     return output

@@ -8,7 +8,7 @@ from experiments.streams import visible
 from experiments.training.progress import Progress
 from experiments.translator import Translator
 from transformer.config import Experiment, counted
-from transformer.train import Params
+from transformer.parameters import Params
 
 SAMPLES = 2  # sample translations that each validation logs
 

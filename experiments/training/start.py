@@ -20,8 +20,9 @@ from experiments.translator import Translator
 from experiments.workdir import WorkDir, find_workdir
 from transformer.checkpoint import SIGNATURE, choose, load_state, read_meta
 from transformer.config import Experiment, UserError, counted
-from transformer.train import Params, TrainState
-from transformer.variants.finetuning import LORA, name_of
+from transformer.parameters import Params, name_of, named
+from transformer.train import TrainState
+from transformer.variants.finetuning import LORA
 
 Log = Callable[[str], None]
 Lineage = list[dict[str, Any]]
@@ -42,11 +43,11 @@ class Parent(NamedTuple):
 
 def parent_of(given: str, checkpoint: str) -> Parent:
     """Reads RUN or RUN:CHECKPOINT, where `checkpoint` is the default. UserError if there is no such run."""
-    name, which = named(given, checkpoint)
+    name, which = split(given, checkpoint)
     return Parent(find_workdir(name), which)
 
 
-def named(given: str, checkpoint: str) -> tuple[str, str]:
+def split(given: str, checkpoint: str) -> tuple[str, str]:
     """Splits RUN or RUN:CHECKPOINT."""
     name, colon, which = given.rpartition(":")
     return (name, which) if colon and re.fullmatch(r"average|best|last|ema|[0-9,]+", which) else (given, checkpoint)
@@ -61,7 +62,7 @@ def with_absolute_parent(experiment: Experiment, run: WorkDir) -> Experiment:
     for setting, default in (("init", "average"), ("branch", "last")):
         if (given := getattr(experiment, setting)) is None:
             continue
-        name, checkpoint = named(given, default)
+        name, checkpoint = split(given, default)
         try:
             changed[setting] = f"{find_workdir(name).path.absolute()}:{checkpoint}"
         except UserError:
@@ -137,7 +138,7 @@ def carried_over(
     if rows is not None:
         pieces = counted(tokenizer.size, "piece")
         log(f"another vocabulary: of {pieces}, {len(rows[0]):,} are in {parent.run.path}, the others start at random")
-    theirs = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(other.params)}
+    theirs = named(other.params)
 
     def value(path: tuple[Any, ...], mine: Any) -> Any:
         name = name_of(path)

@@ -14,15 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer.config import Experiment, LoraConfig, UserError
-
-Params = dict[str, Any]
+from transformer.parameters import Params, name_of, named
 
 LORA = "lora"
-
-
-def name_of(path: tuple[Any, ...]) -> str:
-    """The name of a parameter: "encoder.0.self_attention.query.kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def has_frozen(experiment: Experiment) -> bool:
@@ -33,7 +27,7 @@ def has_frozen(experiment: Experiment) -> bool:
 def trained(experiment: Experiment, params: Params) -> Params:
     """Whether each parameter is trained, as a tree of bools. UserError for a pattern that matches no parameter."""
     patterns = [pattern.strip() for pattern in (experiment.freeze or "").split(",") if pattern.strip()]
-    names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = list(named(params))
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
             raise UserError(f"--freeze {pattern!r} matches no parameter; there are: {', '.join(names[:3])}, ...")

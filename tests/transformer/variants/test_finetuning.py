@@ -13,8 +13,9 @@ from flax import nnx
 from transformer.config import DataConfig, Experiment, LoraConfig, ModelConfig, OptimizerConfig, UserError
 from transformer.model import Transformer
 from transformer.optimizer import make_optimizer
+from transformer.parameters import name_of
 from transformer.train import graph_of, init_state, make_train_step
-from transformer.variants.finetuning import LORA, add_lora, merge_lora, name_of
+from transformer.variants.finetuning import LORA, add_lora, merge_lora
 
 SMALL = Experiment(
     "small",
