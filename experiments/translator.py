@@ -64,6 +64,24 @@ class Attention(NamedTuple):
     """On the host, without the batch axis: [layer, head, query position, key position]."""
 
 
+class Asked(NamedTuple):
+    """Sentences that have been read, and what is given for each: the input of a search."""
+
+    texts: list[str]
+    sources: list[list[int]]
+    """Ids: [EOS] of a blank sentence, [] of one that is skipped."""
+    numbers: list[int]
+    """Line numbers, for messages and for sampling."""
+    prefixes: list[list[int]]
+    """Ids that the translation begins with."""
+    phrases: list[list[list[int]]]
+    """Ids of each phrase that the translation contains."""
+
+    def waiting(self) -> list[int]:
+        """Indices of the sentences that are translated by the model: neither blank nor skipped."""
+        return [i for i, ids in enumerate(self.sources) if len(ids) > 1]
+
+
 def log_to_stderr(message: str) -> None:
     """Prints a message on stderr, since stdout carries the translations."""
     print(message, file=sys.stderr, flush=True)
@@ -219,16 +237,35 @@ class Translator:
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
         self.check_count(count)
+        asked = self.ask(sentences, first, bad_lines, prefixes, constraints)
+        results = self.answer(asked, count, choose)
+        self.warn_of_answers(asked, results)
+        return results
+
+    def ask(
+        self,
+        sentences: Iterable[str],
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        prefixes: Iterable[Target] | None = None,
+        constraints: Iterable[Sequence[Target]] | None = None,
+    ) -> Asked:
+        """Reads and checks the arguments of `n_best`, with warnings about them."""
         texts = texts_of(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines)
-        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
-        decode = self.experiment.decode
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
-        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
-        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
-        best = count if decode.sample or count == 1 else decode.beam
-        search = compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+        return Asked(texts, sources, list(range(first, first + len(texts))), begun, phrases)
+
+    def answer(
+        self, asked: Asked, count: int, choose: Callable[[list[Translation]], Translation] | None = None
+    ) -> list[list[Translation]]:
+        """The translations of what is asked, as `n_best` returns them, without warnings about them."""
+        sources, begun, phrases = asked.sources, asked.prefixes, asked.phrases
+        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
+        decode = self.experiment.decode
+        waiting = asked.waiting()
+        search = self.search(count)
         most = height_for(max(map(len, phrases), default=1) or 1)
         longest = height_for(max((len(ids) for each in phrases for ids in each), default=1))
         done = 0
@@ -238,9 +275,7 @@ class Translator:
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
                     phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
-                    keys=line_keys(decode.seed, [first + i for i in rows] + [0] * (height - len(rows)))
-                    if decode.sample
-                    else None,
+                    keys=self.keys([asked.numbers[i] for i in rows], height),
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
@@ -250,17 +285,32 @@ class Translator:
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
         if decode.replace_unk:
-            self.replace_unknown(results, texts, sources)
-        results = [[choose(best)] if choose else first_of_each_text(best) for best in results]
-        self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
+            self.replace_unknown(results, asked.texts, sources)
+        return [[choose(best)] if choose else first_of_each_text(best) for best in results]
+
+    def search(self, count: int) -> jax.stages.Wrapped:
+        """The compiled search for `count` translations of each sentence."""
+        decode = self.experiment.decode
+        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
+        best = count if decode.sample or count == 1 else decode.beam
+        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+
+    def keys(self, numbers: list[int], height: int) -> jax.Array | None:
+        """The random keys of a batch of lines with these numbers; None without sampling."""
+        decode = self.experiment.decode
+        return line_keys(decode.seed, numbers + [0] * (height - len(numbers))) if decode.sample else None
+
+    def warn_of_answers(self, asked: Asked, results: list[list[Translation]]) -> None:
+        """Warns about the best translation of each sentence, if it lacks anything."""
+        waiting = asked.waiting()
+        self.warn_of_outputs([results[i][0] for i in waiting], [asked.numbers[i] for i in waiting])
         self.warn(
             [
-                f"line {first + i}: its translation was cut off before it contained all constraints"
+                f"line {asked.numbers[i]}: its translation was cut off before it contained all constraints"
                 for i in waiting
-                if not all(contains(self.tokenizer.ids(results[i][0].pieces), ids) for ids in phrases[i])
+                if not all(contains(self.tokenizer.ids(results[i][0].pieces), ids) for ids in asked.phrases[i])
             ]
         )
-        return results
 
     def log_progress(self, done: int, count: int) -> None:
         """Logs how many sentences are translated."""
@@ -376,11 +426,15 @@ class Translator:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
         sources = self.read(sentences, "line", bad_lines="skip")
         decode = self.experiment.decode
-        search = compiled_search(self.graph, decode, 1, self.replaced, self.tokenizer.size)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
-            given = Given(keys=line_keys(decode.seed, [0] * height) if decode.sample else None)
-            search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
+            given = Given(keys=self.keys([], height))
+            self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
+
+    def warm_up(self, width: int, height: int, count: int) -> None:
+        """Compiles the search for `count` translations of each sentence of a batch of this shape, for `n_best`."""
+        given = Given(keys=self.keys([], height))
+        jax.block_until_ready(self.search(count)(self.params, pad([], [], width, height), given))  # ends at once
 
     def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
         """Returns the hypotheses of a sentence in order.
@@ -614,9 +668,25 @@ def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[
     waiting = sorted(rows, key=lambda i: len(ids[i]), reverse=True)
     while waiting:
         width = width_for(len(ids[waiting[0]]))
-        most = max(1, batch_size * 64 // max(width, 64))
+        most = rows_in(width, batch_size)
         group, waiting = waiting[:most], waiting[most:]
         yield group, width, min(most, height_for(len(group)))
+
+
+def rows_in(width: int, batch_size: int) -> int:
+    """Returns the most sentences in a batch of this width: fewer if they are long."""
+    return max(1, batch_size * 64 // max(width, 64))
+
+
+def shapes(longest: int, batch_size: int) -> list[tuple[int, int]]:
+    """Every (width, height) that `batches` yields for sentences of up to `longest` tokens, the smallest first."""
+    widths = sorted({width_for(length) for length in range(1, longest + 1)})
+    return [
+        (width, height)
+        for width in widths
+        for most in [rows_in(width, batch_size)]
+        for height in sorted({min(most, height_for(count)) for count in range(1, most + 1)})
+    ]
 
 
 def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:
