@@ -51,7 +51,7 @@ def as_json(found: Translation, log_probs: Sequence[float] | None = None) -> dic
     """
     if not found.pieces:
         return {}
-    described = {
+    described: dict[str, object] = {
         "text": found.text,
         "score": number_of(found.score),
         "finished": found.finished,

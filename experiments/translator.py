@@ -76,6 +76,8 @@ class Asked(NamedTuple):
     """Ids that the translation begins with."""
     phrases: list[list[list[int]]]
     """Ids of each phrase that the translation contains."""
+    counts: list[int]
+    """How many translations are asked for."""
 
     def waiting(self) -> list[int]:
         """Indices of the sentences that are translated by the model: neither blank nor skipped."""
@@ -236,8 +238,7 @@ class Translator:
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
-        self.check_count(count)
-        asked = self.ask(sentences, first, bad_lines, prefixes, constraints)
+        asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
         results = self.answer(asked, count, choose)
         self.warn_of_answers(asked, results)
         return results
@@ -245,22 +246,29 @@ class Translator:
     def ask(
         self,
         sentences: Iterable[str],
+        count: int,
         first: int = 1,
         bad_lines: BadLines = "refuse",
         prefixes: Iterable[Target] | None = None,
         constraints: Iterable[Sequence[Target]] | None = None,
     ) -> Asked:
         """Reads and checks the arguments of `n_best`, with warnings about them."""
+        self.check_count(count)
         texts = texts_of(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines)
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
-        return Asked(texts, sources, list(range(first, first + len(texts))), begun, phrases)
+        numbers = list(range(first, first + len(texts)))
+        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
 
     def answer(
         self, asked: Asked, count: int, choose: Callable[[list[Translation]], Translation] | None = None
     ) -> list[list[Translation]]:
-        """The translations of what is asked, as `n_best` returns them, without warnings about them."""
+        """The translations of what is asked, as `n_best` returns them, without warnings about them.
+
+        Args:
+            count: the largest of `asked.counts`, or more.
+        """
         sources, begun, phrases = asked.sources, asked.prefixes, asked.phrases
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
@@ -280,7 +288,7 @@ class Translator:
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
                     found_here = self.translations(tokens, scores)
-                    results[i] = (found_here if choose else first_of_each_text(found_here))[:count]
+                    results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
