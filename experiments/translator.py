@@ -119,6 +119,8 @@ class Translator:
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
         self.max_tokens = MAX_TOKENS
         """Longest accepted sentence in tokens, EOS included."""
+        self.height: Callable[[int], int] = height_for
+        """The padded height of a batch with this many sentences."""
 
     @classmethod
     def load(
@@ -279,7 +281,7 @@ class Translator:
         done = 0
         for constrained in (False, True):  # a sentence without constraints is searched as if there were no others
             group = [i for i in waiting if bool(phrases[i]) == constrained]
-            for rows, width, height in batches(group, sources, decode.batch_size):
+            for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
                     phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
@@ -668,7 +670,9 @@ def height_for(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
+def batches(
+    rows: list[int], ids: list[list[int]], batch_size: int, height: Callable[[int], int] = height_for
+) -> Iterator[tuple[list[int], int, int]]:
     """Groups sentences of similar length and yields (their indices, width, height); height includes the padding rows.
 
     The longest sentences come first. All groups but the last are full.
@@ -678,7 +682,7 @@ def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[
         width = width_for(len(ids[waiting[0]]))
         most = rows_in(width, batch_size)
         group, waiting = waiting[:most], waiting[most:]
-        yield group, width, min(most, height_for(len(group)))
+        yield group, width, min(most, height(len(group)))
 
 
 def rows_in(width: int, batch_size: int) -> int:
@@ -686,14 +690,14 @@ def rows_in(width: int, batch_size: int) -> int:
     return max(1, batch_size * 64 // max(width, 64))
 
 
-def shapes(longest: int, batch_size: int) -> list[tuple[int, int]]:
+def shapes(longest: int, batch_size: int, height: Callable[[int], int] = height_for) -> list[tuple[int, int]]:
     """Every (width, height) that `batches` yields for sentences of up to `longest` tokens, the smallest first."""
     widths = sorted({width_for(length) for length in range(1, longest + 1)})
     return [
-        (width, height)
+        (width, rows)
         for width in widths
         for most in [rows_in(width, batch_size)]
-        for height in sorted({min(most, height_for(count)) for count in range(1, most + 1)})
+        for rows in sorted({min(most, height(count)) for count in range(1, most + 1)})
     ]
 
 

@@ -248,7 +248,7 @@ class Serving(Decoding):
     """Most sentences in one request."""
     max_tokens: int = 512
     """Longest accepted sentence, in tokens. Memory grows with the square of the length."""
-    ready_tokens: int = 48
+    ready_tokens: int = 32
     """Compile for sentences of up to this many tokens before being ready; for longer ones when the first comes."""
 
 

@@ -181,9 +181,10 @@ def run_serve(arguments: Arguments) -> None:
             raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {getattr(given, flag)}")
     if not 0 <= given.wait < math.inf:
         raise UserError(f"--wait must be 0 or more seconds, not {given.wait}")
+    model = ",".join(find_workdir(run).path.resolve().name for run in runs_of(name))
     longest = min(given.ready_tokens, given.max_tokens)
     Service(
-        loaded(name, given), name, given.host, given.port, given.wait, given.max_queue, given.max_sentences, longest
+        loaded(name, given), model, given.host, given.port, given.wait, given.max_queue, given.max_sentences, longest
     ).run()
 
 

@@ -63,6 +63,7 @@ class Batcher:
         """
         self.translator = copy(translator)  # its log is that of the request at hand
         self.translator.progress = lambda done, count: None
+        self.translator.height = few_heights
         self.wait, self.max_queue = wait, max_queue
         self.waiting = 0
         """Number of sentences in the queue."""
@@ -129,9 +130,13 @@ class Batcher:
 
     def warm_up(self, longest: int) -> None:
         """Compiles the programs for sentences of up to `longest` tokens, at any number of them in a batch."""
-        for width, height in shapes(longest, self.translator.experiment.decode.batch_size):
+        for width, height in self.shapes(longest):
             if not self._stopping:
                 self.translator.warm_up(width, height, self.program)
+
+    def shapes(self, longest: int) -> list[tuple[int, int]]:
+        """Returns the shapes of batches of sentences of up to `longest` tokens: each is a program."""
+        return shapes(longest, self.translator.experiment.decode.batch_size, few_heights)
 
     @property
     def program(self) -> int:
@@ -199,6 +204,14 @@ class Batcher:
         warnings: list[str] = []
         self.translator.log = lambda message: warnings.append(message.removeprefix("warning: "))
         return warnings
+
+
+def few_heights(count: int) -> int:
+    """Returns the padded height of a batch of `count` sentences: 1, 4, 16, 64, ...
+
+    There are half as many as in `translate`: a service compiles for all of them before it is ready.
+    """
+    return 4 ** (((count - 1).bit_length() + 1) // 2)
 
 
 def joined(asked: Sequence[Asked]) -> Asked:

@@ -13,7 +13,7 @@ import uvicorn
 
 from experiments.serving.application import application
 from experiments.serving.batching import Batcher
-from experiments.translator import Translator, log_to_stderr, shapes
+from experiments.translator import Translator, log_to_stderr
 from transformer.config import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
@@ -32,7 +32,7 @@ class Service:
         wait: float = 0.01,
         max_queue: int = 1024,
         max_sentences: int = 64,
-        longest: int = 48,
+        longest: int = 32,
     ):
         """Takes the address. UserError if it cannot be had.
 
@@ -89,7 +89,7 @@ class Service:
 
     def translate(self) -> None:
         """What the thread that translates does."""
-        count = len(shapes(self.longest, self.batcher.translator.experiment.decode.batch_size))
+        count = len(self.batcher.shapes(self.longest))
         log_to_stderr(f"compiling {count} programs, for sentences of up to {self.longest} tokens")
         start = time.monotonic()
         self.batcher.run(

@@ -21,7 +21,7 @@ import experiments
 from experiments.cli.main import main
 from experiments.sentences import Translation, as_json
 from experiments.serving.application import MOST_BYTES
-from experiments.serving.batching import Batcher, NotReadyError, QueueFullError, Wanted
+from experiments.serving.batching import Batcher, NotReadyError, QueueFullError, Wanted, few_heights
 from experiments.serving.service import Service
 from experiments.translator import Translator, batches, shapes
 from transformer.config import UserError
@@ -417,9 +417,10 @@ def test_every_shape_of_a_batch_is_known(batch_size):
         (width, height)
         for length in lengths
         for count in range(1, batch_size + 1)
-        for _, width, height in batches(list(range(count)), [[5] * length] * count, batch_size)
+        for _, width, height in batches(list(range(count)), [[5] * length] * count, batch_size, few_heights)
     }
-    assert found == set(shapes(149, batch_size))
+    assert found == set(shapes(149, batch_size, few_heights))
+    assert {height for width, height in found if width == 16} <= {1, 4, 16, 64, batch_size}
 
 
 def test_samples_depend_on_the_number_of_a_text_in_its_request(translator, sentences):
