@@ -12,41 +12,60 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 
+import jax
 import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-import experiments
+from data import grammar
+from data.tokenizer import Tokenizer, train_tokenizer
+from experiments.cli import verbs
 from experiments.cli.main import main
 from experiments.sentences import Translation, as_json
 from experiments.serving.application import MOST_BYTES
 from experiments.serving.batching import Batcher, NotReadyError, QueueFullError, Wanted, few_heights
 from experiments.serving.service import Service
 from experiments.translator import Translator, batches, shapes
-from transformer.config import UserError
+from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, UserError
+from transformer.train import init_params
 
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def translator(run) -> Translator:
-    loaded = experiments.load(run.path)
-    decode = replace(loaded.experiment.decode, batch_size=2, beam=2, extra_length=8)
-    loaded.experiment = replace(loaded.experiment, decode=decode)
-    loaded.log, loaded.max_tokens = lambda line: None, 60
-    return loaded
+PAIRS = list(grammar.pairs("train", 200))
 
 
 @pytest.fixture(scope="module")
-def sentences(text) -> list[str]:
-    return [line for line in (text / "train.en").read_text(encoding="utf-8").splitlines() if len(line) < 30][:25]
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.model"
+    return train_tokenizer([line for pair in PAIRS for line in pair], path, "bpe", 200)
+
+
+@pytest.fixture(scope="module")
+def sentences(tokenizer) -> list[str]:
+    """Sentences of one padded width."""
+    return [english for english, _ in PAIRS if len(tokenizer.encode([english])[0]) <= 16][:25]
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer) -> Translator:
+    """A model that has learned nothing, but whose large parameters let outputs depend on the sentence."""
+    model = ModelConfig(vocab_size=200, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16)
+    decode = DecodeConfig(beam=2, batch_size=2, extra_length=8)
+    experiment = Experiment("micro", model=model, data=DataConfig(vocab_size=200, max_length=40), decode=decode)
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_params(model, 0))
+    translator = Translator(params, experiment, tokenizer, log=lambda line: None)
+    translator.max_tokens, translator.steps = 60, [7]
+    return translator
 
 
 @pytest.fixture(scope="module")
 def alone(translator, sentences) -> dict[str, list[Translation]]:
-    """The translations of each sentence, in batches of its own."""
-    return dict(zip(sentences, translator.n_best(sentences, 2), strict=True))
+    """The translations of each sentence, as the command finds them. They differ, so that none is taken for another."""
+    found = dict(zip(sentences, translator.n_best(sentences, 2), strict=True))
+    assert len({best[0].text for best in found.values()}) > 20
+    return found
 
 
 @contextmanager
@@ -439,8 +458,10 @@ def test_samples_depend_on_the_number_of_a_text_in_its_request(translator, sente
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_what_it_accepted(run, sentences, monkeypatch, capsys, number):
+def test_a_signal_ends_it_after_what_it_accepted(translator, sentences, tmp_path, monkeypatch, capsys, number):
     services, answers = [], []
+    monkeypatch.setattr(verbs, "loaded", lambda name, given: translator)
+    (tmp_path / "config.json").touch()
 
     def client() -> None:
         until(lambda: services and services[0].batcher.ready.is_set())
@@ -459,7 +480,7 @@ def test_a_signal_ends_it_after_what_it_accepted(run, sentences, monkeypatch, ca
     monkeypatch.setattr(Service, "__init__", lambda self, *rest: services.append(self) or make(self, *rest))
     thread = threading.Thread(target=client)
     thread.start()
-    main(["serve", str(run.path), "--port", "0", "--batch-size", "1", "--ready-tokens", "1"])  # exit code 0
+    main(["serve", str(tmp_path), "--port", "0", "--ready-tokens", "1"])  # exit code 0
     thread.join(60)
     assert [status for status, _ in answers] == [200] and texts_of(answers[0][1])
     assert services[0].address in capsys.readouterr().out
