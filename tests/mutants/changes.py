@@ -572,7 +572,7 @@ APPLICATION = "experiments/serving/application.py"
 
 SERVING = [
     Change("the longest list of a batch is everybody's", "experiments/translator.py",
-           ")[: asked.counts[i]]", ")[:count]",
+           ")[: asked.counts[i]]", ")[: max(asked.counts)]",
            f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
     Change("a batch is one request", BATCHER, "and (not taken or", "and (not taken and",
            f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
@@ -592,8 +592,10 @@ SERVING = [
            f"{SERVICE}::test_a_request_waits_for_others_but_not_for_ever"),
     Change("warnings are those of the request before, too", BATCHER, "more = self.listen()", "more = warnings",
            f"{SERVICE}::test_a_warning_belongs_to_its_request"),
-    Change("a search for one translation is another program", BATCHER, "return min(2, self.most)", "return 1",
-           f"{SERVICE}::test_what_is_compiled_is_what_is_used"),
+    Change("a search for one translation is a search for the lists of others", "experiments/translator.py",
+           "search = self.search(max((asked.counts[i] for i in group), default=1))",
+           "search = self.search(max(asked.counts, default=1))",
+           f"{SERVICE}::test_one_translation_is_not_searched_like_the_lists_of_others"),
     Change("a body may have any size", APPLICATION, "if len(body) > MOST_BYTES:", "if False:",
            f"{SERVICE}::test_a_body_that_is_too_large_is_refused"),
     Change("any name of the service is answered", "experiments/serving/service.py", "(*LOOPBACK, host.lower(), found)",

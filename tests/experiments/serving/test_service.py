@@ -423,10 +423,25 @@ def test_what_is_compiled_is_what_is_used(translator, sentences):
     decode = replace(translator.experiment.decode, batch_size=1, extra_length=7)  # no other test has this program
     fresh = Translator(translator.params, replace(translator.experiment, decode=decode), translator.tokenizer)
     with running(fresh, max_queue=9) as batcher:
-        assert fresh.search(2)._cache_size() == 1
-        for n_best in (1, 2):
-            batcher.submit(Wanted(sentences[:1], n_best)).result(60)
-        assert fresh.search(2)._cache_size() == 1
+        assert fresh.search(1)._cache_size() == 1
+        batcher.submit(Wanted(sentences[:1])).result(60)
+        assert fresh.search(1)._cache_size() == 1
+
+
+def test_one_translation_is_not_searched_like_the_lists_of_others(translator, sentences, alone):
+    with running(translator, max_queue=9) as batcher, Held(batcher) as held:
+        batcher.submit(Wanted(sentences[:1]))
+        assert held.begun.wait(60)
+        searched = []
+        search = batcher.translator.search
+        batcher.translator.search = lambda count: searched.append(count) or search(count)
+        futures = [batcher.submit(Wanted([text], n_best)) for n_best, text in enumerate(sentences[1:3], start=1)]
+        held.released.set()
+        found = [future.result(60).translations[0] for future in futures]
+    assert held.batches[1] == sentences[1:3] and set(searched) == {1, 2}
+    assert [[one.text for one in best] for best in found] == [
+        [one.text for one in alone[text][:n_best]] for n_best, text in enumerate(sentences[1:3], start=1)
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
