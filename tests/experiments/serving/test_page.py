@@ -70,7 +70,7 @@ class Page(Browser):
 @pytest.fixture(scope="module")
 def service():
     service = Service(Echo(), "echo-run")
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     assert service.batcher.ready.wait(60)
     yield service

@@ -72,7 +72,7 @@ def alone(translator, sentences) -> dict[str, list[Translation]]:
 def serving(translator, **options) -> Iterator[Service]:
     """A service that is ready, in a thread; it has ended afterwards."""
     service = Service(translator, "micro", **{"longest": 16, **options})
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     try:
         assert service.batcher.ready.wait(60)
@@ -257,7 +257,7 @@ class Held:
 def running(translator, max_queue: int) -> Iterator[Batcher]:
     """A batcher with its thread, without a server."""
     batcher = Batcher(translator, 0.0, max_queue)
-    thread = threading.Thread(target=batcher.run, args=(1, lambda: None))
+    thread = threading.Thread(target=batcher.run, args=(1, lambda: None), daemon=True)
     thread.start()
     try:
         assert batcher.ready.wait(60)
@@ -390,7 +390,7 @@ def test_before_it_is_ready_it_says_so(translator):
         assert compiled.wait(60)
 
     service.batcher.warm_up = warm_up
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     try:
         assert compiling.wait(60)
@@ -493,7 +493,7 @@ def test_a_signal_ends_it_after_what_it_accepted(translator, sentences, tmp_path
 
     make = Service.__init__
     monkeypatch.setattr(Service, "__init__", lambda self, *rest: services.append(self) or make(self, *rest))
-    thread = threading.Thread(target=client)
+    thread = threading.Thread(target=client, daemon=True)
     thread.start()
     main(["serve", str(tmp_path), "--port", "0", "--ready-tokens", "1"])  # exit code 0
     thread.join(60)
