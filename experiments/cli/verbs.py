@@ -179,8 +179,8 @@ def run_serve(arguments: Arguments) -> None:
     for flag in ("max_queue", "max_sentences", "ready_tokens"):
         if getattr(given, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {getattr(given, flag)}")
-    if not 0 <= given.wait < math.inf:
-        raise UserError(f"--wait must be 0 or more seconds, not {given.wait}")
+    if not 0 <= given.wait <= 60:
+        raise UserError(f"--wait must be from 0 to 60 seconds, not {given.wait}")
     model = ",".join(find_workdir(run).path.resolve().name for run in runs_of(name))
     longest = min(given.ready_tokens, given.max_tokens)
     Service(

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from data.tokenizer import Tokenizer, train_tokenizer
 from experiments.cli import verbs
 from experiments.cli.main import main
 from experiments.sentences import Translation, as_json
+from experiments.serving import application
 from experiments.serving.application import MOST_BYTES
 from experiments.serving.batching import Batcher, NotReadyError, QueueFullError, Wanted, few_heights
 from experiments.serving.service import Service
@@ -501,3 +503,46 @@ def test_a_signal_ends_it_after_what_it_accepted(translator, sentences, tmp_path
     assert services[0].address in capsys.readouterr().out
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", int(services[0].address.rpartition(":")[2])), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--wait", "-1"), "--wait must be from 0 to 60 seconds, not -1.0"),
+        (("--wait", "nan"), "--wait must be from 0 to 60 seconds, not nan"),
+        (("--max-queue", "0"), "--max-queue must be at least 1, not 0"),
+        (("--max-sentences", "0"), "--max-sentences must be at least 1, not 0"),
+        (("--ready-tokens", "0"), "--ready-tokens must be at least 1, not 0"),
+        (("--port", "a"), "--port expects a whole number, not 'a'"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(capsys, flags, message):
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "no-such-run", *flags])
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_without_its_packages_it_says_how_to_get_them(monkeypatch, capsys, package):
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == package or name.startswith("experiments.serving.")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Absent:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name.partition(".")[0] == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "no-such-run"])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and f"needs the package {package}" in error and "[serve]" in error
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(service, monkeypatch):
+    monkeypatch.setattr(application, "PATIENCE", 0.1)
+    status, answer = sent(service, b"Content-Length: 100", b"{")
+    assert status == 408 and "did not arrive in 0.1 seconds" in answer["error"]
