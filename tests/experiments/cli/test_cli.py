@@ -97,6 +97,7 @@ FLAGS_OF = {
     "train": ("--workdir", "--wandb", "--no-screen", "--config", *SETTINGS),
     "watch": (),
     "translate": ("--beam INT", "--input PATH", "--output PATH", "--alpha FLOAT", "--n-best INT"),
+    "serve": ("--host STR", "--port INT", "--wait FLOAT", "--max-queue INT", "--beam INT", "--sample"),
     "attention": ("--html PATH", "--png-of {encoder,decoder,cross}", "--target STR"),
     "inspect": ("--checkpoint STR",),
     "evaluate": ("--test-set STR", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),

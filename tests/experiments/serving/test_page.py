@@ -102,6 +102,7 @@ def test_what_is_typed_is_translated_by_button_and_by_keys(page, service):
     assert [score for _, score in hello] == scores
     directions = [each.value_of_css_property("direction") for each in page.all("#results .translation")]
     assert directions == ["ltr"] * 3 + ["rtl"] * 3
+    assert page.all("#results .translation")[3].value_of_css_property("display") == "block"  # so it is at the right
     page.type("Two dogs.")
     page.one("#go").click()
     page.until(lambda: page.texts("#results .source") == ["Two dogs."])

@@ -331,7 +331,7 @@ def test_a_request_that_fails_does_not_fail_its_neighbours(translator, sentences
         futures = [batcher.submit(Wanted([text])) for text in (*sentences[:3], "a b " * 40)]
         held.released.set()
         wait([blocked, *futures], 60)
-    assert [type(future.exception()) for future in futures] == [type(None), RuntimeError, type(None), UserError]
+    assert [type(future.exception(0)) for future in futures] == [type(None), RuntimeError, type(None), UserError]
     for i in (0, 2):
         assert futures[i].result().translations[0][0].text == alone[sentences[i]][0].text
 
