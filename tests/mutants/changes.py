@@ -573,7 +573,7 @@ APPLICATION = "experiments/serving/application.py"
 SERVING = [
     Change("the longest list of a batch is everybody's", "experiments/translator.py",
            ")[: asked.counts[i]]", ")[: max(asked.counts)]",
-           f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
+           f"{SERVICE}::test_one_translation_is_not_searched_like_the_lists_of_others"),
     Change("a batch is one request", BATCHER, "and (not taken or", "and (not taken and",
            f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
     Change("what a client has left is translated", BATCHER, "if job.answer.set_running_or_notify_cancel():",

@@ -54,7 +54,7 @@ def sentences(tokenizer) -> list[str]:
 def translator(tokenizer) -> Translator:
     """A model that has learned nothing, but whose large parameters let outputs depend on the sentence."""
     model = ModelConfig(vocab_size=200, num_layers=1, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16)
-    decode = DecodeConfig(beam=2, batch_size=2, extra_length=8)
+    decode = DecodeConfig(beam=3, batch_size=2, extra_length=8)
     experiment = Experiment("micro", model=model, data=DataConfig(vocab_size=200, max_length=40), decode=decode)
     params = jax.tree.map(lambda leaf: 3 * leaf, init_params(model, 0))
     translator = Translator(params, experiment, tokenizer, log=lambda line: None)
@@ -65,7 +65,7 @@ def translator(tokenizer) -> Translator:
 @pytest.fixture(scope="module")
 def alone(translator, sentences) -> dict[str, list[Translation]]:
     """The translations of each sentence, as the command finds them. They differ, so that none is taken for another."""
-    found = dict(zip(sentences, translator.n_best(sentences, 2), strict=True))
+    found = dict(zip(sentences, translator.n_best(sentences, 3), strict=True))
     assert len({best[0].text for best in found.values()}) > 20
     return found
 
@@ -115,7 +115,7 @@ def assert_same(answer, expected):
 
 
 def test_the_answers_are_those_of_translate(service, translator, sentences, alone):
-    for n_best in (1, 2):
+    for n_best in (1, 3):
         status, answer, _ = ask(service, {"texts": sentences[:8], "n_best": n_best})
         assert status == 200 and [result["line"] for result in answer["results"]] == list(range(1, 9))
         assert_same(answer, [alone[text][:n_best] for text in sentences[:8]])
@@ -127,7 +127,7 @@ def test_the_answers_are_those_of_translate(service, translator, sentences, alon
 
 
 def test_of_a_hundred_requests_at_once_none_is_lost_or_changed(service, sentences, alone):
-    wanted = [([sentences[i % 25], sentences[i * 7 % 25]][: 1 + i % 2], 1 + i // 2 % 2) for i in range(100)]
+    wanted = [([sentences[i % 25], sentences[i * 7 % 25]][: 1 + i % 2], 1 + i // 2 % 3) for i in range(100)]
     with Held(service.batcher) as held, ThreadPoolExecutor(50) as clients:
         held.released.set()
         answers = list(clients.map(lambda one: ask(service, {"texts": one[0], "n_best": one[1]}), wanted))
@@ -158,8 +158,8 @@ def test_of_a_hundred_requests_at_once_none_is_lost_or_changed(service, sentence
         ({"texts": ["a", " \u200b"]}, "line 2 is blank"),
         ({"text": "\ud800"}, "line 1 cannot be encoded as UTF-8"),
         ({"texts": ["a", "a b " * 40]}, "line 2 has .* tokens; the limit is 60"),
-        ({"text": "a", "n_best": 3}, '"n_best" must be from 1 to 2, not 3'),
-        ({"text": "a", "n_best": 0}, '"n_best" must be from 1 to 2'),
+        ({"text": "a", "n_best": 4}, '"n_best" must be from 1 to 3, not 4'),
+        ({"text": "a", "n_best": 0}, '"n_best" must be from 1 to 3'),
         ({"text": "a", "n_best": True}, '"n_best" must be a whole number'),
         ({"text": "a", "n_best": 1.0}, '"n_best" must be a whole number'),
         ({"text": "a", "nbest": 1}, "no field 'nbest'; the fields are: text, texts"),
@@ -225,6 +225,9 @@ def test_a_warning_belongs_to_its_request(service, sentences):
         odd, fine = clients.map(lambda text: ask(service, {"texts": [sentences[0], text]}), ["A 漢 dog.", sentences[1]])
     assert any("line 2 has characters that are not in the vocabulary" in said for said in odd[1]["warnings"])
     assert not any("vocabulary" in said or "line 3" in said for said in fine[1]["warnings"])
+    for _, answer, _ in (odd, fine):
+        cut = [said for said in answer["warnings"] if "cut off" in said]
+        assert cut == [f"line {line}: its translation was cut off at the length limit" for line in (1, 2)]
 
 
 def test_health_says_what_answers(service):
@@ -430,20 +433,20 @@ def test_what_is_compiled_is_what_is_used(translator, sentences):
         assert fresh.search(1)._cache_size() == 1
 
 
-def test_one_translation_is_not_searched_like_the_lists_of_others(translator, sentences, alone):
+@pytest.mark.parametrize("counts", [(1, 3), (2, 3)])
+def test_one_translation_is_not_searched_like_the_lists_of_others(translator, sentences, alone, counts):
     with running(translator, max_queue=9) as batcher, Held(batcher) as held:
         batcher.submit(Wanted(sentences[:1]))
         assert held.begun.wait(60)
-        searched = []
-        search = batcher.translator.search
-        batcher.translator.search = lambda count: searched.append(count) or search(count)
-        futures = [batcher.submit(Wanted([text], n_best)) for n_best, text in enumerate(sentences[1:3], start=1)]
+        run, search = [], batcher.translator.search
+        batcher.translator.search = lambda count: lambda *given: run.append(count) or search(count)(*given)
+        wanted = [Wanted([text], count) for text, count in zip(sentences[1:3], counts, strict=True)]
+        futures = [batcher.submit(one) for one in wanted]
         held.released.set()
         found = [future.result(60).translations[0] for future in futures]
-    assert held.batches[1] == sentences[1:3] and set(searched) == {1, 2}
-    assert [[one.text for one in best] for best in found] == [
-        [one.text for one in alone[text][:n_best]] for n_best, text in enumerate(sentences[1:3], start=1)
-    ]
+    assert held.batches[1] == sentences[1:3] and run[1:] == sorted({min(counts), 3} - {2})  # the first was alone
+    for best, (text, *_), count in zip(found, (one.texts for one in wanted), counts, strict=True):
+        assert [one.text for one in best] == [one.text for one in alone[text][:count]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
