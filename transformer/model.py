@@ -12,6 +12,7 @@ from jax import Array
 from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.dropout import dropout, split_key
+from transformer.initializers import rngs_of
 from transformer.layers import DecoderLayer, EncoderLayer, make_norm
 from transformer.matmul import einsum
 from transformer.mesh import whole_rows
@@ -223,5 +224,5 @@ def shift_right(target: Array, found: Segments) -> Array:
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters, computed without allocating them."""
-    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=rngs_of(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
