@@ -229,6 +229,7 @@ transformer.layers.FeedForward = Squared
 """
 
 
+@pytest.mark.slow
 def test_a_class_that_was_replaced_by_assignment_is_known_to_the_checkpoint(run, micro, tmp_path, monkeypatch):
     """It is in no registry, and has the same parameters as the class that it replaced."""
     original = transformer.layers.FeedForward
