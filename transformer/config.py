@@ -221,6 +221,8 @@ class TrainConfig:
     """Number of training steps (parameter updates)."""
     seed: int = 0
     """Random seed of the initial parameters, the data order and dropout, below 2^32."""
+    loss: str = "cross_entropy"
+    """Training loss: a name in the registry transformer.train.LOSSES. Validation always uses the cross-entropy."""
     label_smoothing: float = 0.1
     """eps_ls: label smoothing. This much probability moves from the correct token to the V - 1 others."""
     accumulate: int = 1

@@ -62,5 +62,5 @@ class Stream(nnx.RngStream):
 def rngs_of(seed: int) -> nnx.Rngs:
     """`nnx.Rngs(seed)`, with the same keys."""
     rngs = nnx.Rngs(seed)
-    rngs.default = Stream(seed, tag="default")
+    setattr(rngs, "default", Stream(seed, tag="default"))  # noqa: B010, as Flax sets it
     return rngs

@@ -17,6 +17,7 @@ from transformer.mesh import platform
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
 from transformer.parameters import Params
+from transformer.registry import Registry
 from transformer.variants.finetuning import add_lora, has_frozen, merge_lora, trained
 
 Batch = dict[str, Array]
@@ -83,6 +84,18 @@ def batch_loss(
     return tied_cross_entropy(x, model.output_table, batch["target"], smoothing, kernels, model.logits_bias)
 
 
+def label_smoothed(model: Transformer, batch: Batch, key: Array | None, experiment: Experiment) -> tuple[Array, Array]:
+    """The paper's training loss: `batch_loss` with train.label_smoothing."""
+    return batch_loss(model, batch, key, experiment.train.label_smoothing)
+
+
+Loss = Callable[[Transformer, Batch, Array | None, Experiment], tuple[Array, Array]]
+
+LOSSES: Registry[Loss] = Registry("train.loss", {"cross_entropy": label_smoothed})
+"""Training losses by name: functions (model, batch, dropout key, experiment) -> (sum, count) over the target tokens of
+a batch, float32 scalars. Padding adds nothing to either: sums of micro-batches and devices are added."""
+
+
 DROPOUT = 0x64726F70  # "drop"
 LORA_KEY = 0x6C6F7261  # "lora"
 
@@ -112,14 +125,14 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
             identity if the step sees the whole batch.
     """
     graph, optimizer = graph_of(experiment.model), make_optimizer(experiment)
-    smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
+    loss_of, parts = LOSSES.find(experiment.train.loss), experiment.train.accumulate
 
     def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         if has_frozen(experiment):  # so that the gradient of a frozen parameter is a constant and not computed
             params = jax.tree.map(
                 lambda p, is_trained: p if is_trained else jax.lax.stop_gradient(p), params, trained(experiment, params)
             )
-        return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch, key, smoothing)
+        return loss_of(nnx.merge(graph, merge_lora(params, experiment.lora)), batch, key, experiment)
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
 

@@ -119,6 +119,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield f"       {m.attention_dropout} on the attention weights"
     if m.activation_dropout:
         yield f"       {m.activation_dropout} inside of each FFN, after the activation"
+    if t.loss != "cross_entropy":
+        yield f"       loss: {t.loss}, in training only"
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
     longer = counted(d.extra_length, "token")

@@ -66,6 +66,7 @@ _SECTIONS = {
     "model.dropout": "5.4",
     "model.attention_dropout": "5.4",
     "model.activation_dropout": "5.4",
+    "train.loss": "5.4",
     "train.label_smoothing": "5.4",
     "decode": "6.1",
     "train.keep": "6.1",

@@ -16,7 +16,7 @@ from transformer.config import Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
-from transformer.train import graph_of, init_params, init_state, make_train_step
+from transformer.train import LOSSES, graph_of, init_params, init_state, make_train_step
 
 TOLERANCE = 1e-3
 """The largest error allowed for an invariant, in float32."""
@@ -44,6 +44,8 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
             try_model(small, graph_of(small))
         if "optimizer.name" in own:
             try_optimizer(tried)
+        if "train.loss" in own:
+            try_loss(tried)
         try_step(tried)
     except Exception as error:
         names = " and ".join(f"{setting} = {part['name']!r}" for setting, part in own.items())
@@ -103,6 +105,29 @@ def try_optimizer(experiment: Experiment) -> None:
             "it goes uphill: the training step subtracts its update times the learning rate, so the update must "
             "contain neither a minus sign nor the rate"
         )
+
+
+def try_loss(experiment: Experiment) -> None:
+    """Checks that the loss is a sum over target tokens: that of two sentences and of padding is that of each."""
+    model, loss = Transformer(experiment.model, rngs=nnx.Rngs(0)), LOSSES.find(experiment.train.loss)
+    source, target = jnp.array([[5, 6, 2, 0], [7, 8, 9, 2]]), jnp.array([[9, 8, 7, 2], [6, 2, 0, 0]])
+
+    @jax.jit
+    def measure(source: Any, target: Any) -> Any:
+        return loss(model, {"source": source, "target": target}, None, experiment)
+
+    found = jax.eval_shape(measure, source, target)
+    if not (isinstance(found, tuple) and [getattr(each, "shape", None) for each in found] == [(), ()]):
+        raise UserError("the loss must return two numbers, the sum over the target tokens and their count")
+    whole = measure(source, target)
+    parts = [measure(source[i : i + 1, :used], target[i : i + 1, :used]) for i, used in enumerate((4, 4))]
+    parts += [measure(0 * source, 0 * target)]
+    for name, at_once, added in zip(("sum", "count"), whole, map(sum, zip(*parts, strict=True)), strict=True):
+        if not abs(at_once - added) <= TOLERANCE * max(1, abs(at_once)):
+            raise UserError(
+                f"the {name} of a batch is {at_once:.4g}, but those of its sentences add up to {added:.4g}: return "
+                f"sums over the target tokens, without padding, not means"
+            )
 
 
 def try_step(experiment: Experiment) -> None:

@@ -18,6 +18,7 @@ from transformer.config import UserError
 from transformer.layers import NORMS
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS, Positions
+from transformer.train import LOSSES, batch_loss
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,20 @@ def noisy(experiment):
     return optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.scale_by_adam())
 
 
+def mean(model, batch, key, experiment):
+    loss, count = batch_loss(model, batch, key)
+    return loss / count, count
+
+
+def with_padding(model, batch, key, experiment):
+    logits = model(batch["source"], batch["target"], key)
+    return -jax.nn.log_softmax(logits)[..., 5].sum(), batch_loss(model, batch, key)[1]
+
+
+def each_token(model, batch, key, experiment):
+    return -jax.nn.log_softmax(model(batch["source"], batch["target"], key))[..., 5], jnp.ones(())
+
+
 BAD = {
     "leaking": ("model", "attention", ATTENTIONS, Leaking, "a later token of the target"),
     "by length": ("model", "positions", POSITIONS, ByLength, "padding after a source"),
@@ -64,6 +79,9 @@ BAD = {
     "nan": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: float("nan"), "step 1 is nan"),
     "several": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: jnp.ones(1), "a single number"),
     "uphill": ("optimizer", "name", OPTIMIZERS, lambda experiment: optax.adam(1e-3), "uphill"),
+    "mean": ("train", "loss", LOSSES, mean, "not means"),
+    "padding": ("train", "loss", LOSSES, with_padding, "without padding"),
+    "one for each token": ("train", "loss", LOSSES, each_token, "two numbers"),
     "noisy": ("optimizer", "name", OPTIMIZERS, noisy, "random key"),
 }
 
