@@ -73,6 +73,7 @@ class Tokenizer:
         end = int(p.piece_to_id(END_PIECE))
         self._size = int(p.get_piece_size()) if end == UNK else end
         self._codes = any(map(_CODE.fullmatch, self._pieces))
+        self._unused = any(p.is_unused(list(range(self._size))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._model, self._source)
@@ -139,11 +140,19 @@ class Tokenizer:
             ids: list[list[int]] = self._processor.encode(texts, out_type=int, add_eos=True, num_threads=1)
         except (UnicodeEncodeError, TypeError) as error:  # depending on the version of sentencepiece
             raise UserError(f"not valid text: {error}") from error
+        if self._unused:
+            ids = [self._looked_up(text, line) if UNK in line else line for text, line in zip(texts, ids, strict=True)]
         if self._size < self._processor.get_piece_size():
             ids = [[i if i < self._size else UNK for i in line] for line in ids]
         if self._codes:
             ids = [[*map(self._processor.piece_to_id, code), *line] for code, line in zip(codes, ids, strict=True)]
         return ids
+
+    def _looked_up(self, text: str, ids: list[int]) -> list[int]:
+        """Reads unknown text as the piece that it spells, if there is one: Marian looks up pieces of the other side."""
+        pieces = [*self._processor.encode(text, out_type=str), "</s>"]
+        found = [self._processor.piece_to_id(piece) for piece in pieces]
+        return [known if i == UNK and known > UNK else i for i, known in zip(ids, found, strict=True)]
 
     def _split(self, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """Splits a language code from each line, if the vocabulary has such pieces."""

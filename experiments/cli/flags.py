@@ -176,6 +176,8 @@ class Exporting:
 class Importing:
     """Flags of `import`."""
 
+    sentences: Path | None = None
+    """A folder of transformers: translate the lines of this file with both programs. Default: random texts."""
     output: Path | None = None
     """Work directory of the new run. Default: DIR-imported, next to DIR."""
 

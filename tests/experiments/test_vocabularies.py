@@ -123,7 +123,7 @@ def test_the_vocabularies_belong_to_the_checkpoint(both, micro, run, tmp_path):
 def test_it_is_exported_and_imported(translator, sentences, tmp_path):
     folder = export_run(translator, tmp_path / "exported", quiet)
     assert (folder / "source.model").exists()
-    back = Translator.load(import_folder(folder, tmp_path / "back"), log=quiet)
+    back = Translator.load(import_folder(folder, tmp_path / "back", quiet), log=quiet)
     assert back.n_best(sentences, 1) == translator.n_best(sentences, 1)
 
 
