@@ -257,7 +257,10 @@ def run_export(arguments: Arguments) -> None:
     path = run.path.resolve()
     output = given.output or path.with_name(f"{path.name}-{given.format}")
     lines = sentences_of(given.sentences)
-    print(export_run(Translator.load(run.path, given.checkpoint), output, print, given.format, lines))
+    if given.quantization != "float32" and given.format != "ctranslate2":
+        raise UserError("--quantization is of --format ctranslate2: the other formats have float32 only")
+    translator = Translator.load(run.path, given.checkpoint)
+    print(export_run(translator, output, print, given.format, lines, given.quantization))
 
 
 def sentences_of(path: Path | None) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.held_out import held_out
 from experiments.exchange.check import Log, Transformers, compare
+from experiments.exchange.ctranslate import CTranslate2, Quantization, write_ctranslate2
 from experiments.exchange.folder import read_folder, write_folder
 from experiments.exchange.marian import write_marian
 from experiments.exchange.marian_import import examples, read_marian
@@ -18,13 +19,19 @@ SENTENCES = 32
 
 
 def export_run(
-    translator: Translator, output: Path, log: Log, kind: str = "safetensors", sentences: Sequence[str] = ()
+    translator: Translator,
+    output: Path,
+    log: Log,
+    kind: str = "safetensors",
+    sentences: Sequence[str] = (),
+    quantization: Quantization = "float32",
 ) -> Path:
     """Writes a model as a new folder, checks it, and returns its path.
 
     Args:
-        kind: "safetensors" (our own) or "marian".
+        kind: "safetensors" (our own), "marian" or "ctranslate2".
         sentences: what the check of another program's format translates; none: the first of the run's validation text.
+        quantization: type of the weights, of the format ctranslate2.
 
     Raises:
         UserError: `output` exists and is not empty, the model cannot be expressed in this format, or the check failed,
@@ -35,6 +42,10 @@ def export_run(
             write_marian(translator, folder)
             peer = Transformers.load(folder, translator.experiment.model)
             compare(translator, peer, list(sentences) or validation_sentences(translator), log)
+        elif kind == "ctranslate2":
+            write_ctranslate2(translator, folder, quantization)
+            engine = CTranslate2(translator, folder, quantization)
+            compare(translator, engine, list(sentences) or validation_sentences(translator), log)
         else:
             write_folder(translator, folder, log)
     return output

@@ -56,6 +56,9 @@ NEEDED: dict[str, Any] = {
 }
 """Settings of config.json that we have no other value for. The first five have this value if they are missing."""
 
+LONGEST = 1024
+"""Most tokens of a sentence in training, whatever the tokenizer of a model says."""
+
 NEUTRAL: dict[str, Any] = {
     "forced_bos_token_id": None,
     "repetition_penalty": 1.0,
@@ -69,6 +72,10 @@ NEUTRAL: dict[str, Any] = {
     "min_new_tokens": None,
 }
 """Settings of generation that change outputs, and their values without effect: we have no others."""
+
+
+KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
+"""Algorithms of sentencepiece, by their number in a model."""
 
 
 class Vocabulary(NamedTuple):
@@ -205,7 +212,7 @@ def model_of(config: Any, rows: int, source_rows: int, biased: bool) -> ModelCon
 def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs: Any, generation: Any) -> Experiment:
     """Returns the settings of a run with this model."""
     separate = not tokenizer.one_vocabulary
-    longest = max(2, min(theirs.model_max_length, POSITIONS_AT_MOST))
+    longest = max(2, min(theirs.model_max_length, LONGEST))
     try:
         languages = str(Languages.parse(f"{theirs.source_lang}-{theirs.target_lang}"))
     except UserError:  # multilingual, or not given
@@ -213,7 +220,7 @@ def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs
     data = DataConfig(
         corpus="files",
         languages=languages,
-        vocab_type="unigram",
+        vocab_type=KINDS[proto_of(tokenizer.to_bytes()).trainer_spec.model_type],
         vocab_size=tokenizer.size,
         vocabularies="separate" if separate else "shared",
         source_vocab_size=tokenizer.source.size if separate else None,
@@ -226,10 +233,6 @@ def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs
     )
     name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "marian"
     return Experiment(name, model=model, data=data, decode=decode, note=f"imported from the Marian folder {name}")
-
-
-POSITIONS_AT_MOST = 1024
-"""Most tokens of a sentence in training, whatever the tokenizer of a model says."""
 
 
 def provenance(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -289,13 +292,14 @@ def own_start(vocabulary: Vocabulary) -> bool:
 
 def sentencepiece_of(path: Path, pieces: list[str], log: Log) -> bytes:
     """Returns a sentencepiece model that splits a text like that in `path`, and has these pieces, by id."""
-    proto = library("sentencepiece.sentencepiece_model_pb2").ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto = proto_of(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # of protobuf
         raise UserError(f"{path}: this is not a sentencepiece model") from error
+    if proto.trainer_spec.model_type not in KINDS:
+        raise UserError(f"{path}: its model_type is neither unigram nor bpe")
     kind = type(proto).SentencePiece
     used = {piece.piece: piece for piece in proto.pieces if piece.type not in (kind.CONTROL, kind.UNKNOWN)}
     if not used:
@@ -321,6 +325,11 @@ def sentencepiece_of(path: Path, pieces: list[str], log: Log) -> bytes:
     trainer.vocab_size = len(made)
     serialized: bytes = new.SerializeToString()
     return serialized
+
+
+def proto_of(model: bytes) -> Any:
+    """Returns a sentencepiece model as a message of protobuf."""
+    return library("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
 
 
 def permuted(arrays: dict[str, np.ndarray], source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:

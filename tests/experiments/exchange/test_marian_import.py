@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from data import grammar
 from data.tokenizer import END_PIECE
 from experiments.cli.main import main
 from experiments.exchange import marian_import
@@ -16,6 +17,7 @@ from experiments.exchange.marian_import import examples, read_marian
 from experiments.translator import Translator
 from tests.experiments.exchange.marian_folders import write_marian_folder
 from transformer.config import BOS, EOS, PAD, UNK, UserError
+from transformer.parameters import named
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -95,6 +97,20 @@ def test_the_command_makes_a_run_that_translates_and_goes_back(tmp_path, capsys)
     np.testing.assert_allclose(run.score(SENTENCES[:1], [found[0].pieces]), found[0].score, rtol=1e-4)
 
 
+def test_training_goes_on_from_an_imported_run(text, data_flags, tmp_path, capsys):
+    write_marian_folder(tmp_path / "theirs", separate=True, dropped=12)
+    ours = import_folder(tmp_path / "theirs", tmp_path / "ours", quiet, SENTENCES[:1])
+    flags = ["--init", str(ours), "--data.vocabulary", str(ours), "--data.max-unknown", "1"]
+    flags += ["--train.steps", "1", "--optimizer.scale", "1e-30", "--data.batch-tokens", "1024"]
+    main(["train", str(ours), "--workdir", str(tmp_path / "new"), *flags, *data_flags(text)])
+    before, after = (Translator.load(tmp_path / name, "last", quiet) for name in ("ours", "new"))
+    assert after.tokenizer.sha256 == before.tokenizer.sha256
+    for name, array in named(before.params).items():
+        np.testing.assert_allclose(named(after.params)[name], array, rtol=1e-6)
+    main(["evaluate", str(ours), "--data.max-unknown", "1", *data_flags(text)[-4:]])
+    assert "BLEU" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def opus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("opus")
@@ -113,9 +129,12 @@ def test_the_special_ids_are_ours_and_decoding_starts_from_the_padding_row(opus)
     assert not {PAD, BOS} & {i for line in model.n_best(SENTENCES, 1) for i in model.tokenizer.ids(line[0].pieces)}
 
 
-def test_texts_are_read_as_there(opus):
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_texts_are_read_as_there(kind, tmp_path):
     """Pieces without an id, characters without a piece, language codes, and rules of normalization."""
-    _, model, peer = opus
+    write_marian_folder(tmp_path, dropped=12, codes=(">>deu<<", ">>fra<<"), kind=kind)
+    model, peer = read_marian(tmp_path, quiet)
+    assert model.experiment.data.vocab_type == kind
     texts = [
         *examples(model, 50),
         "Every beautiful man calls every baker up, although he waited.",
@@ -131,6 +150,10 @@ def test_texts_are_read_as_there(opus):
     assert read == peer.encode(texts)
     assert sum(UNK in ids for ids in read) >= 3
     assert read[-7][0] != read[-6][0] != UNK  # two language codes
+
+    targets = [text for _, text in grammar.pairs("dev", 50)] + texts
+    ids = [ids for text in targets for ids in peer.tokenizer(text_target=[text])["input_ids"]]
+    assert model.tokenizer.encode(targets) == [[peer.back[1][i] for i in line] for line in ids]
 
 
 def test_pieces_without_an_id_are_counted(tmp_path):
