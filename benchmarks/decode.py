@@ -243,7 +243,7 @@ def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[
     translator = Translator.load(options.run)
     lines = options.sentences.read_text(encoding="utf-8").splitlines()[: options.count]
     tokenizer: Tokenizer = translator.tokenizer
-    ids = tokenizer.encode([line for line in lines if line.strip()])
+    ids = tokenizer.source.encode([line for line in lines if line.strip()])
     pieces = tokenizer.pieces(list(range(tokenizer.size)))
     pieces += [f"<unused {i}>" for i in range(len(pieces), translator.experiment.model.vocab_size)]
     return translator.params, translator.experiment, ids, pieces

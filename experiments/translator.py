@@ -125,7 +125,7 @@ class Translator:
         meta = read_meta(run.checkpoints, checkpoint)
         experiment = run.with_current_data(Experiment.from_dict(meta["experiment"], run.checkpoints))
         check_parts(meta.get("parts", {}), log)
-        tokenizer = Tokenizer.load(run.vocabulary)
+        tokenizer = Tokenizer.load(run.path)
         if tokenizer.sha256 != meta["vocabulary"]:
             raise UserError(
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
@@ -220,7 +220,7 @@ class Translator:
         """
         self.check_count(count)
         texts = texts_of(sentences, "line", first)
-        sources = self.read(texts, "line", first, bad_lines)
+        sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
         begun = self.read_prefixes(prefixes, sources, first)
@@ -318,9 +318,9 @@ class Translator:
         source_ids = [sources[i] for i, _ in found]
         target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
         for (i, k), attended in zip(found, self.attended(source_ids, target_ids), strict=True):
-            surfaces = self.tokenizer.surfaces(texts[i])
+            surfaces = self.tokenizer.source.surfaces(texts[i])
             pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
-            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
+            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.source.pieces(sources[i]), pointed)
             text = one_line(self.tokenizer.join(pieces))
             results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
 
@@ -340,10 +340,11 @@ class Translator:
         counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
         links = []
-        found = self.attended(self.encode(texts), targets, head)
+        spelling = self.tokenizer.source
+        found = self.attended(self.encode(texts, spelling), targets, head)
         for text, one, weights in zip(texts, translations, found, strict=True):
             pieces = [piece for piece in one.copied or one.pieces if piece != EOS_PIECE]
-            source = words_of_pieces(self.tokenizer, self.tokenizer.surfaces(text), text) if pieces else []
+            source = words_of_pieces(spelling, spelling.surfaces(text), text) if pieces else []
             links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
         return links
 
@@ -374,7 +375,7 @@ class Translator:
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
-        sources = self.read(sentences, "line", bad_lines="skip")
+        sources = self.read(sentences, "line", bad_lines="skip", tokenizer=self.tokenizer.source)
         decode = self.experiment.decode
         search = compiled_search(self.graph, decode, 1, self.replaced, self.tokenizer.size)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
@@ -443,7 +444,7 @@ class Translator:
                 if target and not isinstance(target, str) and target[-1] != EOS_PIECE
             ]
         )
-        source_ids = self.read(texts, "source line", first, bad_lines)
+        source_ids = self.read(texts, "source line", first, bad_lines, self.tokenizer.source)
         return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
 
     def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
@@ -472,36 +473,47 @@ class Translator:
             raise UserError("attention needs a sentence that is not blank")
         if target is None:
             target = self.n_best([text], 1)[0][0].pieces  # also gives the warnings about the source
-            source_ids = self.encode([text])[0]
+            source_ids = self.encode([text], self.tokenizer.source)[0]
         else:
-            source_ids = self.read([text], "source line")[0]
+            source_ids = self.read([text], "source line", tokenizer=self.tokenizer.source)[0]
         target_ids = self.read(targets_of([target], "target line", 1), "target line")[0]
         if not target_ids:
             raise UserError("attention needs a target with at least one piece")
         weights = self.model.attention_weights(jnp.array([source_ids]), jnp.array([target_ids]))
         first = jax.device_get(jax.tree.map(lambda w: w[:, 0], weights))
-        return Attention(self.tokenizer.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
+        return Attention(self.tokenizer.source.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
 
-    def encode(self, given: Sequence[Target]) -> list[list[int]]:
+    def encode(self, given: Sequence[Target], tokenizer: Tokenizer | None = None) -> list[list[int]]:
         """Returns token ids: for a text those of its pieces plus EOS, for a list of pieces exactly theirs.
 
-        UserError for an unknown piece.
+        Args:
+            tokenizer: `tokenizer.source` for sources. None: that of targets.
+
+        Raises:
+            UserError: an unknown piece.
         """
-        return [self.tokenizer.encode([one])[0] if isinstance(one, str) else self.tokenizer.ids(one) for one in given]
+        tokenizer = tokenizer or self.tokenizer
+        return [tokenizer.encode([one])[0] if isinstance(one, str) else tokenizer.ids(one) for one in given]
 
     def read(
-        self, given: Sequence[Target], what: str, first: int = 1, bad_lines: BadLines = "refuse"
+        self,
+        given: Sequence[Target],
+        what: str,
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        tokenizer: Tokenizer | None = None,
     ) -> list[list[int]]:
         """Encodes like `encode`, with [] for an item that is too long and skipped.
 
         Warns about unknown characters, and about items that are longer than those the model was trained on. Messages
         name an item by `what` and its number, counted from `first`.
         """
+        tokenizer = tokenizer or self.tokenizer
         ids = []
         unknown, skipped, long = [], [], []
         for number, one in enumerate(given, start=first):
             try:
-                found = self.encode([one])[0]
+                found = self.encode([one], tokenizer)[0]
             except UserError as error:
                 raise UserError(f"{what} {number}: {error}") from error
             ids.append(found)
@@ -515,7 +527,7 @@ class Translator:
                 trained = self.experiment.data.max_length
                 long.append(f"{what} {number} has {len(found)} tokens; the model was trained on at most {trained}")
             if UNK in found and isinstance(one, str):
-                characters = ", ".join(map(repr, self.tokenizer.unknown(one)[:8]))
+                characters = ", ".join(map(repr, tokenizer.unknown(one)[:8]))
                 unknown.append(
                     f"{what} {number} has characters that are not in the vocabulary and read as <unk>: {characters}"
                 )

@@ -69,7 +69,7 @@ class Transformer(nnx.Module):
             self.decoder_norm = make_norm(config, rngs=rngs)
         # After everything else, so that the other parameters begin with the same values whatever is tied.
         if config.tied != "all":
-            self.source_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+            self.source_embedding = nnx.Param(init(rngs.params(), (config.source_rows, config.d_model)))
         if config.tied == "none":
             self.output_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
         if config.output_bias:
@@ -77,7 +77,7 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> Array:
-        """Embedding matrix of the source, [V, D]; that of the target is always `embedding`."""
+        """Embedding matrix of the source, [V, D] or [source_rows, D]; that of the target is always `embedding`."""
         return (self.embedding if self.config.tied == "all" else self.source_embedding)[...]
 
     @property

@@ -163,11 +163,15 @@ class Exporting:
 
     checkpoint: str = "average"
     """Which checkpoint: "average" (of the newest train.keep), "best", "last", "ema", a step, or a list of steps."""
-    format: Literal["safetensors", "marian"] = "safetensors"
+    format: Literal["safetensors", "marian", "ctranslate2"] = "safetensors"
     """safetensors: our own, which `import` reads: config.json, vocab.model and model.safetensors.
-    marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load."""
+    marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load.
+    ctranslate2: a folder that ctranslate2.Translator loads, with the vocabularies as source.spm and target.spm."""
+    quantization: Literal["float32", "int16", "int8"] = "float32"
+    """ctranslate2: type of the matrices."""
     sentences: Path | None = None
-    """marian: translate the lines of this file with both programs. Default: the first of the validation text."""
+    """marian, ctranslate2: translate the lines of this file with both programs.
+    Default: the first of the validation text."""
     output: Path | None = None
     """Folder to write. Default: RUN-<format>, next to RUN."""
 
@@ -176,6 +180,8 @@ class Exporting:
 class Importing:
     """Flags of `import`."""
 
+    sentences: Path | None = None
+    """A folder of transformers: translate the lines of this file with both programs. Default: random texts."""
     output: Path | None = None
     """Work directory of the new run. Default: DIR-imported, next to DIR."""
 

@@ -29,7 +29,8 @@ def argument_help(argument: str) -> str:
         "NAME": f"NAME is one of: {', '.join(EXPERIMENTS)}; or a RUN, to use its settings; or omitted, if "
         "--config FILE provides the settings. If a name is both, NAME is the experiment.",
         "RUN": "RUN is a work directory, or its name under runs/.",
-        "DIR": "DIR is a folder that `export` wrote.",
+        "DIR": "DIR is a folder that `export` wrote, or one with a Marian model of Hugging Face transformers, as those "
+        "of OPUS-MT.",
         "TEXT": "TEXT is one sentence, in quotes.",
         "A": "A and B are runs: work directories, or their names under runs/.",
         "N": "N is 1, 2 or 3. Table 1 has only the flags --render and --results.",

@@ -51,6 +51,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
+    if corpus.vocabularies == "separate":
+        rows, pieces = m.source_rows, corpus.source_pieces
+        yield f"    {rows:,} rows of that of the source, for {pieces:,} pieces of its own vocabulary"
     yield ""
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from data.batching import Batches, BatchPlan, batch_plan, stream
 from data.dataset import PreparedData, prepare
+from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.task import task_of
@@ -202,7 +203,7 @@ def describe(
 ) -> None:
     """Logs what is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
-    log(f"data {data.path}: {counted(len(data.train), 'training pair')}, vocabulary of {data.tokenizer.size:,}")
+    log(f"data {data.path}: {counted(len(data.train), 'training pair')}, {described(data.tokenizer)}")
     log(
         f"{counted(experiment.train.steps, 'step')} of at most {experiment.data.batch_tokens:,} tokens a side, "
         f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"

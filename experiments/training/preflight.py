@@ -32,10 +32,9 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
     if not own:
         return
     log(f"preflight checks of {', '.join(own)}: this takes some seconds")
-    small = replace(
-        experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, vocab_size=64, dtype="float32"
-    )
-    text = replace(experiment.data, vocab_size=small.vocab_size)
+    sizes: dict[str, Any] = {"vocab_size": 64, "source_vocab_size": None}
+    small = replace(experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, dtype="float32", **sizes)
+    text = replace(experiment.data, **sizes)
     tried = replace(experiment, model=small, data=text, train=replace(experiment.train, accumulate=1))
     try:
         if "optimizer.schedule" in own:
