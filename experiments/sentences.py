@@ -43,6 +43,28 @@ SKIPPED = Translation("", math.nan, ())
 """The placeholder for a sentence that is too long."""
 
 
+def as_json(found: Translation, log_probs: Sequence[float] | None = None) -> dict[str, object]:
+    """Returns a translation as a JSON object; an empty one for a sentence that was skipped.
+
+    Args:
+        log_probs: log-probabilities of its pieces; None: without them.
+    """
+    if not found.pieces:
+        return {}
+    described: dict[str, object] = {
+        "text": found.text,
+        "score": number_of(found.score),
+        "finished": found.finished,
+        "pieces": list(found.pieces),
+    }
+    return described if log_probs is None else described | {"log_probs": [number_of(value) for value in log_probs]}
+
+
+def number_of(value: float) -> float | None:
+    """Rounds a number; None if it is not finite, since JSON has no such numbers."""
+    return round(value, 6) if math.isfinite(value) else None
+
+
 def first_of_each_text(found: Iterable[Translation]) -> list[Translation]:
     """Returns the translations in order, keeping only the first one of each text."""
     first: dict[str, Translation] = {}

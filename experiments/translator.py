@@ -64,6 +64,26 @@ class Attention(NamedTuple):
     """On the host, without the batch axis: [layer, head, query position, key position]."""
 
 
+class Asked(NamedTuple):
+    """Sentences that have been read, and what is given for each: the input of a search."""
+
+    texts: list[str]
+    sources: list[list[int]]
+    """Ids: [EOS] of a blank sentence, [] of one that is skipped."""
+    numbers: list[int]
+    """Line numbers, for messages and for sampling."""
+    prefixes: list[list[int]]
+    """Ids that the translation begins with."""
+    phrases: list[list[list[int]]]
+    """Ids of each phrase that the translation contains."""
+    counts: list[int]
+    """How many translations are asked for."""
+
+    def waiting(self) -> list[int]:
+        """Indices of the sentences that are translated by the model: neither blank nor skipped."""
+        return [i for i, ids in enumerate(self.sources) if len(ids) > 1]
+
+
 def log_to_stderr(message: str) -> None:
     """Prints a message on stderr, since stdout carries the translations."""
     print(message, file=sys.stderr, flush=True)
@@ -99,6 +119,8 @@ class Translator:
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
         self.max_tokens = MAX_TOKENS
         """Longest accepted sentence in tokens, EOS included."""
+        self.height: Callable[[int], int] = height_for
+        """The padded height of a batch with this many sentences."""
 
     @classmethod
     def load(
@@ -218,49 +240,87 @@ class Translator:
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
+        asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
+        results = self.answer(asked, count, choose)
+        self.warn_of_answers(asked, results)
+        return results
+
+    def ask(
+        self,
+        sentences: Iterable[str],
+        count: int,
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        prefixes: Iterable[Target] | None = None,
+        constraints: Iterable[Sequence[Target]] | None = None,
+    ) -> Asked:
+        """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
         texts = texts_of(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
-        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
-        decode = self.experiment.decode
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
-        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
-        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
-        best = count if decode.sample or count == 1 else decode.beam
-        search = compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+        numbers = list(range(first, first + len(texts)))
+        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
+
+    def answer(
+        self, asked: Asked, count: int, choose: Callable[[list[Translation]], Translation] | None = None
+    ) -> list[list[Translation]]:
+        """The translations of what is asked, as `n_best` returns them, without warnings about them.
+
+        Args:
+            count: the largest of `asked.counts`, or more.
+        """
+        sources, begun, phrases = asked.sources, asked.prefixes, asked.phrases
+        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
+        decode = self.experiment.decode
+        waiting = asked.waiting()
+        search = self.search(count)
         most = height_for(max(map(len, phrases), default=1) or 1)
         longest = height_for(max((len(ids) for each in phrases for ids in each), default=1))
         done = 0
         for constrained in (False, True):  # a sentence without constraints is searched as if there were no others
             group = [i for i in waiting if bool(phrases[i]) == constrained]
-            for rows, width, height in batches(group, sources, decode.batch_size):
+            for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
                     phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
-                    keys=line_keys(decode.seed, [first + i for i in rows] + [0] * (height - len(rows)))
-                    if decode.sample
-                    else None,
+                    keys=self.keys([asked.numbers[i] for i in rows], height),
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
                     found_here = self.translations(tokens, scores)
-                    results[i] = (found_here if choose else first_of_each_text(found_here))[:count]
+                    results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
         if decode.replace_unk:
-            self.replace_unknown(results, texts, sources)
-        results = [[choose(best)] if choose else first_of_each_text(best) for best in results]
-        self.warn_of_outputs([results[i][0] for i in waiting], [first + i for i in waiting])
+            self.replace_unknown(results, asked.texts, sources)
+        return [[choose(best)] if choose else first_of_each_text(best) for best in results]
+
+    def search(self, count: int) -> jax.stages.Wrapped:
+        """The compiled search for `count` translations of each sentence."""
+        decode = self.experiment.decode
+        # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
+        best = count if decode.sample or count == 1 else decode.beam
+        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+
+    def keys(self, numbers: list[int], height: int) -> jax.Array | None:
+        """The random keys of a batch of lines with these numbers; None without sampling."""
+        decode = self.experiment.decode
+        return line_keys(decode.seed, numbers + [0] * (height - len(numbers))) if decode.sample else None
+
+    def warn_of_answers(self, asked: Asked, results: list[list[Translation]]) -> None:
+        """Warns about the best translation of each sentence, if it lacks anything."""
+        waiting = asked.waiting()
+        self.warn_of_outputs([results[i][0] for i in waiting], [asked.numbers[i] for i in waiting])
         self.warn(
             [
-                f"line {first + i}: its translation was cut off before it contained all constraints"
+                f"line {asked.numbers[i]}: its translation was cut off before it contained all constraints"
                 for i in waiting
-                if not all(contains(self.tokenizer.ids(results[i][0].pieces), ids) for ids in phrases[i])
+                if not all(contains(self.tokenizer.ids(results[i][0].pieces), ids) for ids in asked.phrases[i])
             ]
         )
-        return results
 
     def log_progress(self, done: int, count: int) -> None:
         """Logs how many sentences are translated."""
@@ -377,11 +437,15 @@ class Translator:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
         sources = self.read(sentences, "line", bad_lines="skip", tokenizer=self.tokenizer.source)
         decode = self.experiment.decode
-        search = compiled_search(self.graph, decode, 1, self.replaced, self.tokenizer.size)
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
-            given = Given(keys=line_keys(decode.seed, [0] * height) if decode.sample else None)
-            search.lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
+            given = Given(keys=self.keys([], height))
+            self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
+
+    def warm_up(self, width: int, height: int, count: int) -> None:
+        """Compiles the search for `count` translations of each sentence of a batch of this shape, for `n_best`."""
+        given = Given(keys=self.keys([], height))
+        jax.block_until_ready(self.search(count)(self.params, pad([], [], width, height), given))  # ends at once
 
     def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
         """Returns the hypotheses of a sentence in order.
@@ -618,7 +682,9 @@ def height_for(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], int, int]]:
+def batches(
+    rows: list[int], ids: list[list[int]], batch_size: int, height: Callable[[int], int] = height_for
+) -> Iterator[tuple[list[int], int, int]]:
     """Groups sentences of similar length and yields (their indices, width, height); height includes the padding rows.
 
     The longest sentences come first. All groups but the last are full.
@@ -626,9 +692,25 @@ def batches(rows: list[int], ids: list[list[int]], batch_size: int) -> Iterator[
     waiting = sorted(rows, key=lambda i: len(ids[i]), reverse=True)
     while waiting:
         width = width_for(len(ids[waiting[0]]))
-        most = max(1, batch_size * 64 // max(width, 64))
+        most = rows_in(width, batch_size)
         group, waiting = waiting[:most], waiting[most:]
-        yield group, width, min(most, height_for(len(group)))
+        yield group, width, min(most, height(len(group)))
+
+
+def rows_in(width: int, batch_size: int) -> int:
+    """Returns the most sentences in a batch of this width: fewer if they are long."""
+    return max(1, batch_size * 64 // max(width, 64))
+
+
+def shapes(longest: int, batch_size: int, height: Callable[[int], int] = height_for) -> list[tuple[int, int]]:
+    """Every (width, height) that `batches` yields for sentences of up to `longest` tokens, the smallest first."""
+    widths = sorted({width_for(length) for length in range(1, longest + 1)})
+    return [
+        (width, rows)
+        for width in widths
+        for most in [rows_in(width, batch_size)]
+        for rows in sorted({min(most, height(count)) for count in range(1, most + 1)})
+    ]
 
 
 def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:

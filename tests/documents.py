@@ -21,6 +21,7 @@ from experiments.cli.flags import (
     Planning,
     Preparing,
     Scoring,
+    Serving,
     Table,
     Table1,
     Training,
@@ -36,6 +37,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 _OF_EXPERIMENT = {"train": Training, "plan": Planning, "prepare": Preparing, "explain": Explaining}
 _OF_RUN = {
     "translate": Translating,
+    "serve": Serving,
     "attention": Attending,
     "evaluate": Evaluating,
     "average": Averaging,

@@ -18,7 +18,7 @@ ORDER = [
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "registry", "sentences", "streams", "translator", "words", "workdir"}
-ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "exchange", "cli"]
+ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli"]
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 
 

@@ -239,6 +239,26 @@ class Translating(Decoding):
 
 
 @dataclass(frozen=True)
+class Serving(Decoding):
+    """Flags of `serve`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at. With the default, only programs of this machine can reach it."""
+    port: int = 8000
+    """Port to listen at; 0: any that is free. The address is printed once the service is ready."""
+    wait: float = 0.01
+    """How many seconds a request waits for others, to be translated with them, while the model has nothing to do."""
+    max_queue: int = 1024
+    """Most sentences that may wait; a request that does not fit is answered with 429, and may be repeated later."""
+    max_sentences: int = 64
+    """Most sentences in one request."""
+    max_tokens: int = 512
+    """Longest accepted sentence, in tokens. Memory grows with the square of the length."""
+    ready_tokens: int = 32
+    """Compile for sentences of up to this many tokens before being ready; for longer ones when the first comes."""
+
+
+@dataclass(frozen=True)
 class Attending(Searching):
     """Flags of `attention`."""
 

@@ -1,13 +1,12 @@
 """The lines that `translate` writes: texts, n-best lists, or JSON."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.cli.flags import Translating
-from experiments.sentences import Translation
+from experiments.sentences import Translation, as_json
 from experiments.translator import Translator
 from experiments.words import Links
 from transformer.config import UserError
@@ -73,21 +72,3 @@ def shown(found: Translation, number: int, given: Translating) -> str:
         return text
     mark = " ||| cut off" if found.pieces and not found.finished else ""
     return f"{number} ||| {found.score:.4f} ||| {text}{mark}"
-
-
-def as_json(found: Translation, log_probs: list[float]) -> dict[str, object]:
-    """Returns a translation as a JSON object; an empty one for a sentence that was skipped."""
-    if not found.pieces:
-        return {}
-    return {
-        "text": found.text,
-        "score": number_of(found.score),
-        "finished": found.finished,
-        "pieces": list(found.pieces),
-        "log_probs": [number_of(value) for value in log_probs],
-    }
-
-
-def number_of(value: float) -> float | None:
-    """Rounds a number; None if it is not finite, since JSON has no such numbers."""
-    return round(value, 6) if math.isfinite(value) else None

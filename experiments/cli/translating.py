@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from experiments.cli.flags import Loading, Scoring, Translating
+from experiments.cli.flags import Loading, Scoring, Serving, Translating
 from experiments.cli.output import head_of, lines_for
 from experiments.cli.resuming import Begun, begun, check_resume, check_seen, remaining, resumed
 from experiments.evaluation.compare import runs_of
@@ -35,7 +35,7 @@ def loaded(name: str, given: Loading) -> Translator:
     if flags.get("sample") and "beam" not in flags:
         flags["beam"] = 1  # the run's setting is that of its beam search
     translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
-    if isinstance(given, Translating | Scoring):
+    if isinstance(given, Translating | Scoring | Serving):
         if given.max_tokens < 2:
             raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")
         translator.max_tokens = given.max_tokens

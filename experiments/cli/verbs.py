@@ -29,6 +29,7 @@ from experiments.cli.flags import (
     Planning,
     Preparing,
     Scoring,
+    Serving,
     Table,
     Table1,
     Training,
@@ -155,7 +156,7 @@ def run_watch(arguments: Arguments) -> None:
 def one_run(name: str) -> WorkDir:
     """Returns the run with this name. UserError for several runs, where a command takes one."""
     if len(runs_of(name)) > 1:
-        raise UserError(f"{name} is an ensemble: only `translate` and `score` take one, other commands one run")
+        raise UserError(f"{name} is an ensemble: only `translate`, `serve` and `score` take one, others one run")
     return find_workdir(name)
 
 
@@ -164,6 +165,27 @@ def run_translate(arguments: Arguments) -> None:
     name, flags = run_of("translate", arguments)
     given = read_flags(run_translate, Translating(), flags, name)
     translate(name, given)
+
+
+def run_serve(arguments: Arguments) -> None:
+    """serve RUN: translate over HTTP, with a page to type into (with an ensemble: RUN1,RUN2)"""
+    name, flags = run_of("serve", arguments)
+    given = read_flags(run_serve, Serving(), flags, name)
+    try:
+        from experiments.serving.service import Service
+    except ModuleNotFoundError as error:
+        remedy = 'pip install "attention-is-all-you-need-jax[serve]", or in a checkout pip install -e ".[serve]"'
+        raise UserError(f"`serve` needs the package {error.name}: {remedy}") from error
+    for flag in ("max_queue", "max_sentences", "ready_tokens"):
+        if getattr(given, flag) < 1:
+            raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {getattr(given, flag)}")
+    if not 0 <= given.wait < math.inf:
+        raise UserError(f"--wait must be 0 or more seconds, not {given.wait}")
+    model = ",".join(find_workdir(run).path.resolve().name for run in runs_of(name))
+    longest = min(given.ready_tokens, given.max_tokens)
+    Service(
+        loaded(name, given), model, given.host, given.port, given.wait, given.max_queue, given.max_sentences, longest
+    ).run()
 
 
 def run_attention(arguments: Arguments) -> None:
@@ -388,6 +410,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "train": run_train,
     "watch": run_watch,
     "translate": run_translate,
+    "serve": run_serve,
     "attention": run_attention,
     "inspect": run_inspect,
     "evaluate": run_evaluate,

@@ -1,38 +1,19 @@
 """Tests the page in a real browser, with mouse and keyboard. Needs chromium and chromedriver."""
 
-import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 
 from experiments.inspection.attention import AXES, Pair, merged, pieces_of, telling, to_page, words
+from tests.experiments.browser import HOSTILE, Browser, needs_browser, started
 from tests.experiments.pairs import make_pair
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no chromium or chromedriver")
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-HOSTILE = "</script><script>document.title='executed'</script><img src=x onerror=\"document.title='executed'\">"
+pytestmark = needs_browser
 
 PAIR = make_pair(
     ["▁The", "▁dog", "s", "▁", "bark", "s", "▁" + HOSTILE, "\0", "\u0301", "▁مرح", "با", "</s>"],
@@ -51,37 +32,16 @@ SENTENCE = make_pair(["▁word"] * 11 + ["</s>"], ["▁Wort"] * 13 + ["</s>"], l
 LONG = make_pair(["▁wo", "rd"] * 80 + ["</s>"], ["▁Wör", "t", "er"] * 50 + ["</s>"], layers=6, heads=8)
 
 
-class Browser:
-    """A headless browser with actions on the page."""
-
-    def __init__(self, profile):
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1300,1000"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+class Page(Browser):
+    """A browser with actions on the page of attention weights."""
 
     def open(self, folder, pair: Pair, by_words: bool = False) -> None:
         path = folder / "page.html"
         path.write_text(to_page(pair, by_words), encoding="utf-8")
         self.driver.get(path.as_uri())
 
-    def all(self, selector: str) -> list:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def texts(self, selector: str) -> list[str]:
-        return [element.get_attribute("textContent") for element in self.all(selector)]
-
     def choose(self, kind: str) -> None:
         next(tab for tab in self.all("#tabs button") if tab.text == kind).click()
-
-    def press(self, *keys: str) -> None:
-        """Sends keys to the focused element."""
-        self.driver.switch_to.active_element.send_keys(*keys)
 
     def hover(self, row: int, column: int) -> str:
         """Moves the mouse over a weight of the large map, and returns the tooltip."""
@@ -105,30 +65,22 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
-    def requests(self) -> list[str]:
-        """Returns what was loaded since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SE_OFFLINE", "true")  # selenium must not download a driver
-        browser = Browser(tmp_path_factory.mktemp("profile"))
-        yield browser
-        browser.driver.quit()
+def page(tmp_path_factory):
+    with started(Page, tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture
-def browser(started):
+def browser(page):
     """Checks after each test that the console is empty and that only the page was loaded."""
-    started.driver.get("about:blank")
-    started.driver.get_log("browser")
-    started.requests()
-    yield started
-    assert started.driver.get_log("browser") == []
-    assert {url.rsplit("/", 1)[-1] for url in started.requests()} <= {"page.html"}
+    page.driver.get("about:blank")
+    page.driver.get_log("browser")
+    page.requests()
+    yield page
+    assert page.driver.get_log("browser") == []
+    assert {url.rsplit("/", 1)[-1] for url in page.requests()} <= {"page.html"}
 
 
 def number(tip: str) -> float:

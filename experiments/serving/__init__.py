@@ -1,0 +1,1 @@
+"""`serve RUN`: translations over HTTP. Needs the extra `serve` (starlette and uvicorn)."""
