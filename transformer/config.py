@@ -172,6 +172,10 @@ class DataConfig:
     """Use this vocabulary instead of learning one: a sentencepiece model with ids 0 to 3 for padding, BOS, EOS, <unk>,
     or the work directory of a run, for its vocabulary. data.vocab_size must be its size. Separate vocabularies are
     those of a run, or of a folder with vocab.model (the target's) and source.model."""
+    subword_sampling: float = 0.0
+    """Encode the training text anew in each epoch, with randomly drawn pieces. With BPE, the probability of leaving out
+    a merge (BPE-dropout, usually 0.1); with unigram, the exponent alpha of the probability of a segmentation
+    (usually 0.1 to 0.5). 0: always the most probable pieces, as in the paper."""
     max_length: int = 128
     """Maximum length in tokens: training pairs longer than this on either side are dropped and counted."""
     max_unknown: float = 0.01
@@ -193,6 +197,8 @@ class DataConfig:
             raise UserError(f"data.source_vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.source_pieces}")
         if self.source_vocab_size is not None and self.vocabularies == "shared":
             raise UserError("data.source_vocab_size needs separate vocabularies: set --data.vocabularies separate too")
+        if not 0.0 <= self.subword_sampling < 1.0:
+            raise UserError(f"data.subword_sampling must lie in [0, 1), not {self.subword_sampling}")
         if not 0.0 <= self.max_unknown <= 1.0:
             raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
 

@@ -105,6 +105,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"total  {count_parameters(m):,} parameters; matrix products in {m.dtype}"
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
+    if corpus.subword_sampling:
+        meaning = "BPE-dropout" if corpus.vocab_type == "bpe" else "segmentations sampled with exponent"
+        yield f"       training text encoded anew in each epoch: {meaning} {corpus.subword_sampling:g}"
     yield f"5.2    {counted(t.steps, 'step')}"
     yield from start(experiment)
     yield from component(experiment, "optimizer.name", "5.3")

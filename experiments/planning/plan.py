@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data.batching import Batch, BatchPlan, Int64, Shape, batch_plan, make_shape
+from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
 from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
+from data.sampling import training_plan
 from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
@@ -146,7 +147,7 @@ def text_of(
         f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
         f"tokens, {described(data.tokenizer)}"
     )
-    return Text(batch_plan(data.train, config, seed), f"{data.path}: {facts}", data)
+    return Text(training_plan(data, config, seed), f"{data.path}: {facts}", data)
 
 
 def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:

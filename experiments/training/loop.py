@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from data.batching import Batches, BatchPlan, batch_plan, stream
 from data.dataset import PreparedData, prepare
+from data.sampling import training_plan
 from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
@@ -85,7 +86,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     data = on_first_process(prepared) or prepared()
     data.check()
     check_same(text=data.hash)
-    train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
+    train_plan = training_plan(data, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
