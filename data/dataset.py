@@ -187,7 +187,7 @@ def _prepared_before(
         manifest = _manifest_if_readable(path)
         if (
             manifest
-            and all(manifest.get(name) == settings.get(name) for name in ("vocabulary", "source_vocab_size"))
+            and all(manifest.get(name) == settings.get(name) for name in ("vocabulary", "source_vocab_size", "symbols"))
             and all(manifest[name] == value for name, value in settings.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
         ):
@@ -237,13 +237,17 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
     given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
     separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
-    return {name: getattr(config, name) for name in names} | given | separate
+    symbols = {"symbols": config.symbol_list} if config.symbols else {}
+    return {name: getattr(config, name) for name in names} | given | separate | symbols
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:
     """Returns the vocabulary of data.vocabulary, or both. UserError if it cannot be used, or has another size."""
     path = Path(config.vocabulary or "")
     tokenizer = Tokenizer.load(path)
+    for side in (tokenizer.source, tokenizer):
+        if missing := [symbol for symbol in config.symbol_list if not side.has_piece(symbol)]:
+            raise UserError(f"{path} has no piece {missing[0]}: data.symbols are those of a vocabulary that is learned")
     found = "shared" if tokenizer.one_vocabulary else "separate"
     if found != config.vocabularies:
         count = "one vocabulary" if found == "shared" else "two vocabularies"
@@ -312,7 +316,7 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
         # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which
         # would always be the same side if the sides alternated.
         lines = (pair[side] for side in sides for pair in pairs() if not is_blank(pair))
-        return train_tokenizer(lines, folder / name, config.vocab_type, size, flag)
+        return train_tokenizer(lines, folder / name, config.vocab_type, size, flag, config.symbol_list)
 
     if config.vocabulary:
         tokenizer = given_vocabulary(config)

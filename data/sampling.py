@@ -65,8 +65,9 @@ class SampledPlan(BatchPlan):
 
     def _sample(self, number: int, longest: tuple[int, int]) -> Split:
         """Returns the sentences as they are encoded in an epoch, each of at most `longest` tokens a side."""
-        sides = zip((self._split.source, self._split.target), self._tokenizers, longest, strict=True)
-        return Split(*(self._sample_side(tokens, *rest, (number, i)) for i, (tokens, *rest) in enumerate(sides)))
+        source = self._sample_side(self._split.source, self._tokenizers[0], longest[0], (number, 0))
+        target = self._sample_side(self._split.target, self._tokenizers[1], longest[1], (number, 1))
+        return Split(source, target)
 
     def _sample_side(self, tokens: Tokens, tokenizer: Tokenizer, longest: int, place: tuple[int, int]) -> Tokens:
         flat, lengths = [], []

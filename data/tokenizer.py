@@ -9,6 +9,7 @@ import io
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -137,10 +138,27 @@ class Tokenizer:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Encodes each line to ids ending with EOS, without BOS. UserError for text that is not valid Unicode."""
+        return self._encode(lines)
+
+    def sample(self, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
+        """Encodes like `encode`, but with pieces drawn at random: subword regularization. Equal seeds, equal ids.
+
+        Args:
+            rate: of a BPE vocabulary, the probability of leaving out each merge (BPE-dropout, Provilkov et al., 2020);
+                of a unigram vocabulary, the exponent alpha of the probability of a segmentation (Kudo, 2018).
+            seed: below 2^32.
+        """
+        # sentencepiece has one seed for all of a process, with which the generator of each new thread begins.
+        with _SEED, ThreadPoolExecutor(1) as thread:
+            sentencepiece.set_random_generator_seed(seed)
+            drawn = thread.submit(self._encode, lines, enable_sampling=True, alpha=rate, nbest_size=-1)
+        return drawn.result()
+
+    def _encode(self, lines: Sequence[str], **options: Any) -> list[list[int]]:
         codes, texts = self._split(lines)
         try:
             # More threads were measured to be no faster; a large corpus is encoded by several processes instead.
-            ids: list[list[int]] = self._processor.encode(texts, out_type=int, add_eos=True, num_threads=1)
+            ids: list[list[int]] = self._processor.encode(texts, out_type=int, add_eos=True, num_threads=1, **options)
         except (UnicodeEncodeError, TypeError) as error:  # depending on the version of sentencepiece
             raise UserError(f"not valid text: {error}") from error
         if self._unused:
@@ -163,37 +181,6 @@ class Tokenizer:
             return [], list(lines)
         codes = [[found[0]] if (found := _CODE.match(line)) else [] for line in lines]
         return codes, [line[len("".join(code)) :] for code, line in zip(codes, lines, strict=True)]
-
-    def sample(self, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
-        """Encodes like `encode`, but with pieces drawn at random: subword regularization. Equal seeds, equal ids.
-
-        Args:
-            rate: of a BPE vocabulary, the probability of leaving out each merge (BPE-dropout, Provilkov et al., 2020);
-                of a unigram vocabulary, the exponent alpha of the probability of a segmentation (Kudo, 2018).
-            seed: below 2^32.
-        """
-        found: list[list[list[int]]] = []
-
-        def draw() -> None:
-            found.append(
-                self._processor.encode(
-                    list(lines),
-                    out_type=int,
-                    add_eos=True,
-                    enable_sampling=True,
-                    alpha=rate,
-                    nbest_size=-1,
-                    num_threads=1,
-                )
-            )
-
-        # sentencepiece has one seed for all of a process, with which the generator of each new thread begins.
-        with _SEED:
-            sentencepiece.set_random_generator_seed(seed)
-            thread = threading.Thread(target=draw)
-            thread.start()
-            thread.join()
-        return found[0]
 
     @cached_property
     def characters(self) -> frozenset[str]:
@@ -226,6 +213,10 @@ class Tokenizer:
             if piece != back:
                 raise UserError(f"{piece!r} is not a piece of the vocabulary")
         return ids
+
+    def has_piece(self, piece: str) -> bool:
+        """Whether this is a piece of the vocabulary."""
+        return piece in self._pieces
 
     def surfaces(self, line: str) -> list[str]:
         """Splits a line into its pieces, without EOS; for UNK, the characters that it stands for."""
@@ -264,13 +255,17 @@ def train_tokenizer(
     vocab_type: Literal["bpe", "unigram"],
     vocab_size: int,
     flag: str = "--data.vocab-size",
+    symbols: Sequence[str] = (),
 ) -> Tokenizer:
     """Learns a vocabulary of `vocab_size` pieces and writes it to `path`. Equal lines give an identical file.
 
     UserError if the text does not yield that many pieces, or has more distinct characters; it gives a possible size,
     and the `flag` that sets it.
+
+    Args:
+        symbols: texts that are pieces of their own and never split, such as "<2de>".
     """
-    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM, flag)
+    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM, flag, symbols)
     tokenizer = Tokenizer(model)
     tokenizer.save(path)
     return tokenizer
@@ -302,7 +297,9 @@ def _shown(lines: list[str]) -> Iterator[str]:
             yield from _SHORT.findall(whole)
 
 
-def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool, flag: str) -> bytes:
+def _train(
+    lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool, flag: str, symbols: Sequence[str]
+) -> bytes:
     if all(map(is_blank_line, _shown(lines))):
         raise UserError("there is no text to learn a vocabulary from")
     model = io.BytesIO()
@@ -320,23 +317,30 @@ def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bo
             bos_id=BOS,
             eos_id=EOS,
             unk_id=UNK,
+            user_defined_symbols=list(symbols),
             num_threads=1,  # the result of unigram depends on the number of threads
             minloglevel=_QUIET,
         )
     except RuntimeError as error:
-        _explain(error, lines, vocab_type, vocab_size, byte_fallback, flag)
+        _explain(error, lines, vocab_type, vocab_size, byte_fallback, flag, symbols)
     return model.getvalue()
 
 
 def _explain(
-    error: RuntimeError, lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool, flag: str
+    error: RuntimeError,
+    lines: list[str],
+    vocab_type: str,
+    vocab_size: int,
+    byte_fallback: bool,
+    flag: str,
+    symbols: Sequence[str],
 ) -> NoReturn:
     """Converts sentencepiece's error about a vocabulary size to a UserError that gives a possible size."""
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         possible = int(most[1])
         if byte_fallback and possible < BYTES_FROM:
             # This number includes the 256 byte pieces, which a vocabulary that small would not have.
-            _train(lines, vocab_type, vocab_size, byte_fallback=False, flag=flag)
+            _train(lines, vocab_type, vocab_size, False, flag, symbols)
         raise UserError(
             f"a vocabulary of {vocab_size} pieces is too large for this text: at most {possible} ({flag})"
         ) from error

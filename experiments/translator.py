@@ -256,7 +256,7 @@ class Translator:
     ) -> Asked:
         """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
-        texts = texts_of(sentences, "line", first)
+        texts = self.tagged(texts_of(sentences, "line", first))
         sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
@@ -396,7 +396,7 @@ class Translator:
             head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
         """
         self.check_head(head)
-        texts = texts_of(sentences, "line", 1)
+        texts = self.tagged(texts_of(sentences, "line", 1))
         counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
         links = []
@@ -405,6 +405,8 @@ class Translator:
         for text, one, weights in zip(texts, translations, found, strict=True):
             pieces = [piece for piece in one.copied or one.pieces if piece != EOS_PIECE]
             source = words_of_pieces(spelling, spelling.surfaces(text), text) if pieces else []
+            if self.experiment.decode.tag:  # it is no word of the sentence
+                source = [word - 1 for word in source]
             links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
         return links
 
@@ -435,7 +437,7 @@ class Translator:
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
-        sources = self.read(sentences, "line", bad_lines="skip", tokenizer=self.tokenizer.source)
+        sources = self.read(self.tagged(list(sentences)), "line", bad_lines="skip", tokenizer=self.tokenizer.source)
         decode = self.experiment.decode
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
@@ -498,7 +500,8 @@ class Translator:
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
         """
-        texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
+        texts = self.tagged(texts_of(sources, "source line", first))
+        given = targets_of(targets, "target line", first)
         if len(texts) != len(given):
             raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
         self.warn(
@@ -537,15 +540,24 @@ class Translator:
             raise UserError("attention needs a sentence that is not blank")
         if target is None:
             target = self.n_best([text], 1)[0][0].pieces  # also gives the warnings about the source
-            source_ids = self.encode([text], self.tokenizer.source)[0]
+            source_ids = self.encode(self.tagged([text]), self.tokenizer.source)[0]
         else:
-            source_ids = self.read([text], "source line", tokenizer=self.tokenizer.source)[0]
+            source_ids = self.read(self.tagged([text]), "source line", tokenizer=self.tokenizer.source)[0]
         target_ids = self.read(targets_of([target], "target line", 1), "target line")[0]
         if not target_ids:
             raise UserError("attention needs a target with at least one piece")
         weights = self.model.attention_weights(jnp.array([source_ids]), jnp.array([target_ids]))
         first = jax.device_get(jax.tree.map(lambda w: w[:, 0], weights))
         return Attention(self.tokenizer.source.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
+
+    def tagged(self, texts: list[str]) -> list[str]:
+        """Writes decode.tag before each text that is not blank. UserError if it is not a piece of the vocabulary."""
+        tag = self.experiment.decode.tag
+        if tag is None:
+            return texts
+        if not self.tokenizer.source.has_piece(tag):
+            raise UserError(f"{tag!r} is not a piece of the vocabulary: a tag is one of its data.symbols")
+        return [f"{tag} {text}" if text else "" for text in texts]
 
     def encode(self, given: Sequence[Target], tokenizer: Tokenizer | None = None) -> list[list[int]]:
         """Returns token ids: for a text those of its pieces plus EOS, for a list of pieces exactly theirs.
@@ -640,7 +652,7 @@ def compiled_search(
         pieces: size of the vocabulary, for the rules of transformer.variants.rules.
     """
     # These settings do not change the program.
-    return _compiled_search(graph, replace(settings, seed=0, replace_unk=False), best, replaced, pieces)
+    return _compiled_search(graph, replace(settings, seed=0, replace_unk=False, tag=None), best, replaced, pieces)
 
 
 @cache

@@ -172,6 +172,9 @@ class DataConfig:
     """Use this vocabulary instead of learning one: a sentencepiece model with ids 0 to 3 for padding, BOS, EOS, <unk>,
     or the work directory of a run, for its vocabulary. data.vocab_size must be its size. Separate vocabularies are
     those of a run, or of a folder with vocab.model (the target's) and source.model."""
+    symbols: str | None = None
+    """Texts that are pieces of their own and never split, separated by spaces: "<2de> <2fr>" for text into several
+    languages, with one of them at the start of each source line."""
     subword_sampling: float = 0.0
     """Encode the training text anew in each epoch, with randomly drawn pieces. With BPE, the probability of leaving out
     a merge (BPE-dropout, usually 0.1); with unigram, the exponent alpha of the probability of a segmentation
@@ -197,10 +200,20 @@ class DataConfig:
             raise UserError(f"data.source_vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.source_pieces}")
         if self.source_vocab_size is not None and self.vocabularies == "shared":
             raise UserError("data.source_vocab_size needs separate vocabularies: set --data.vocabularies separate too")
+        for symbol in self.symbol_list:
+            if "▁" in symbol or not symbol.isprintable() or symbol in ("<pad>", "<s>", "</s>", "<unk>"):
+                raise UserError(f"data.symbols: {symbol!r} is reserved or not printable, so it cannot be a piece")
+        if len(set(self.symbol_list)) < len(self.symbol_list):
+            raise UserError("data.symbols has a symbol twice")
         if not 0.0 <= self.subword_sampling < 1.0:
             raise UserError(f"data.subword_sampling must lie in [0, 1), not {self.subword_sampling}")
         if not 0.0 <= self.max_unknown <= 1.0:
             raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
+
+    @property
+    def symbol_list(self) -> list[str]:
+        """The texts of `symbols`."""
+        return (self.symbols or "").split()
 
     @property
     def source_pieces(self) -> int:
@@ -330,6 +343,8 @@ class DecodeConfig:
     """Maximum output length minus input length, in tokens."""
     batch_size: int = 64
     """Number of sentences translated at a time (fewer if they are long)."""
+    tag: str | None = None
+    """A piece written before each source line, such as <2de> (data.symbols): the language to translate into."""
     min_length: int = 0
     """Minimum output length in pieces, without EOS."""
     no_repeat_ngram: int = 0

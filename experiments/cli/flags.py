@@ -106,6 +106,8 @@ class Decoding(Searching):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
+    tag: str | None = None
+    """Write this piece before each source line, such as <2de>: the language to translate into."""
     min_length: int | None = None
     """Minimum output length in pieces, without EOS. Default, here and below: the run's setting."""
     no_repeat_ngram: int | None = None
@@ -310,6 +312,8 @@ class Scoring(Loading):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
+    tag: str | None = None
+    """Write this piece before each source line, such as <2de>: the language to translate into."""
     source: Annotated[Path | None, Needed] = None
     """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None
