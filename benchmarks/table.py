@@ -58,11 +58,23 @@ def startup(record: Record) -> list[Line]:
     ]
 
 
+def serving(record: Record) -> list[Line]:
+    name = record["benchmark"].removeprefix("serving-")
+    lines = []
+    for clients, alone in (("1 client", "translate, one by one"), ("64 clients", "translate")):
+        ours, peer = record["measured"][f"serve, {clients}"], record["measured"][alone]
+        what = f"serve, {name}, beam {record['decode']['beam']}, {clients}, sentences/s"
+        remark = f" (p50 {ours['p50_seconds'] * 1000:.0f} ms, p95 {ours['p95_seconds'] * 1000:.0f} ms)"
+        lines += compare(what, {"ours": ours["sentences_per_second"], alone: peer["sentences_per_second"]}, remark)
+    return lines
+
+
 KINDS: dict[str, Callable[[Record], list[Line]]] = {
     "train": train,
     "decode": decode,
     "input": read_input,
     "startup": startup,
+    "serving": serving,
 }
 
 

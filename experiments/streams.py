@@ -1,5 +1,6 @@
 """Reading and writing text line by line: files, pipes and the terminal."""
 
+import fcntl
 import gzip
 import io
 import lzma
@@ -93,20 +94,36 @@ def written(path: Path | None, kept: bool = False) -> Iterator[TextIO]:
     suffix = path.suffix
     path = path.resolve()  # write to the target of a symbolic link, do not replace the link
     part = part_of(path) if kept else path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open_packed(part, suffix) as file:
-            yield file
-        part.replace(path)
-    except BaseException as error:
-        if isinstance(error, UserError) or not kept:
-            part.unlink(missing_ok=True)
-        raise
+    with claimed(part):
+        try:
+            with open_packed(part, suffix) as file:
+                yield file
+            part.replace(path)
+        except BaseException as error:
+            if isinstance(error, UserError) or not kept:
+                part.unlink(missing_ok=True)
+            raise
 
 
 def part_of(path: Path) -> Path:
     """Where `written(path, kept=True)` writes before the file is complete."""
     path = path.resolve()
     return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def claimed(part: Path) -> Iterator[None]:
+    """Keeps other processes from writing a file inside; it exists then. UserError if another one writes it."""
+    while True:
+        with part.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another process is writing {part}: wait for it, or choose another output") from error
+            # Otherwise another process has completed the file that was opened, and it has another name now.
+            if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                yield
+                return
 
 
 @contextmanager

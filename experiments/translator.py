@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,7 +242,7 @@ class Translator:
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
         """
         asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
-        results = self.answer(asked, count, choose)
+        results = self.answer(asked, choose)
         self.warn_of_answers(asked, results)
         return results
 
@@ -264,23 +265,20 @@ class Translator:
         return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
 
     def answer(
-        self, asked: Asked, count: int, choose: Callable[[list[Translation]], Translation] | None = None
+        self, asked: Asked, choose: Callable[[list[Translation]], Translation] | None = None
     ) -> list[list[Translation]]:
-        """The translations of what is asked, as `n_best` returns them, without warnings about them.
-
-        Args:
-            count: the largest of `asked.counts`, or more.
-        """
+        """The translations of what is asked, as `n_best` returns them, without warnings about them."""
         sources, begun, phrases = asked.sources, asked.prefixes, asked.phrases
         results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
         waiting = asked.waiting()
-        search = self.search(count)
         most = height_for(max(map(len, phrases), default=1) or 1)
         longest = height_for(max((len(ids) for each in phrases for ids in each), default=1))
         done = 0
-        for constrained in (False, True):  # a sentence without constraints is searched as if there were no others
-            group = [i for i in waiting if bool(phrases[i]) == constrained]
+        # A sentence without constraints, or with one translation, is searched as if there were no others.
+        for constrained, several in product((False, True), repeat=2):
+            group = [i for i in waiting if (bool(phrases[i]), asked.counts[i] > 1) == (constrained, several)]
+            search = self.search(max((asked.counts[i] for i in group), default=1))
             for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
@@ -444,10 +442,10 @@ class Translator:
             given = Given(keys=self.keys([], height))
             self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
-    def warm_up(self, width: int, height: int, count: int) -> None:
-        """Compiles the search for `count` translations of each sentence of a batch of this shape, for `n_best`."""
+    def warm_up(self, width: int, height: int) -> None:
+        """Compiles the search for one translation of each sentence of a batch of this shape."""
         given = Given(keys=self.keys([], height))
-        jax.block_until_ready(self.search(count)(self.params, pad([], [], width, height), given))  # ends at once
+        jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
 
     def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
         """Returns the hypotheses of a sentence in order.

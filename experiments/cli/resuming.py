@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from experiments.cli.flags import Translating
-from experiments.streams import Group, part_of
+from experiments.streams import Group, claimed, part_of
 from transformer.config import UserError, counted
 
 
@@ -73,17 +73,18 @@ def resumed(given: Translating, done: Begun) -> Iterator[TextIO]:
     assert given.output
     source, part = found(given), part_of(given.output)
     taken = source == part
-    if not taken and source.exists():
-        shutil.copyfile(source, part)
-    try:
-        with part.open("a", encoding="utf-8") as file:
-            file.truncate(done.size)
-            yield file
-        part.replace(given.output.resolve())
-    except UserError:
-        if not taken:
-            part.unlink(missing_ok=True)
-        raise
+    with claimed(part):
+        if not taken and source.exists():
+            shutil.copyfile(source, part)
+        try:
+            with part.open("a", encoding="utf-8") as file:
+                file.truncate(done.size)
+                yield file
+            part.replace(given.output.resolve())
+        except UserError:
+            if not taken:
+                part.unlink(missing_ok=True)
+            raise
 
 
 def remaining(groups: Iterator[Group], done: Begun, given: Translating) -> Iterator[Group]:

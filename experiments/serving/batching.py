@@ -129,19 +129,14 @@ class Batcher:
                 job.answer.cancel()
 
     def warm_up(self, longest: int) -> None:
-        """Compiles the programs for sentences of up to `longest` tokens, at any number of them in a batch."""
+        """Compiles for sentences of up to `longest` tokens, any number in a batch, and one translation of each."""
         for width, height in self.shapes(longest):
             if not self._stopping:
-                self.translator.warm_up(width, height, self.program)
+                self.translator.warm_up(width, height)
 
     def shapes(self, longest: int) -> list[tuple[int, int]]:
         """Returns the shapes of batches of sentences of up to `longest` tokens: each is a program."""
         return shapes(longest, self.translator.experiment.decode.batch_size, few_heights)
-
-    @property
-    def program(self) -> int:
-        """The length of the n-best lists that are searched for: one program, whatever lists the requests ask for."""
-        return min(2, self.most)
 
     def next_jobs(self) -> list[Job] | None:
         """Waits for requests, and takes as many as fit into a batch; None after the last one."""
@@ -181,7 +176,7 @@ class Batcher:
     def answer(self, read: Sequence[tuple[Job, Asked, list[str]]]) -> None:
         """Answers requests that are read, and warned of."""
         try:
-            found = iter(self.translator.answer(joined([asked for _, asked, _ in read]), self.program))
+            found = iter(self.translator.answer(joined([asked for _, asked, _ in read])))
             answers = [self.answered(asked, [next(found) for _ in asked.texts], said) for _, asked, said in read]
         except Exception as error:  # perhaps due to one of them, such as a text that is too long for the memory
             if len(read) == 1:

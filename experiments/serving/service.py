@@ -70,7 +70,7 @@ class Service:
         Raises:
             KeyboardInterrupt: a second SIGINT; what was accepted is dropped.
         """
-        thread = threading.Thread(target=self.translate, name="translate")
+        thread = threading.Thread(target=self.translate, name="translate", daemon=True)
         thread.start()
         try:
             with signals_ignored():  # outside of the server, which has handlers of its own

@@ -565,4 +565,47 @@ VARIANTS = [
            "tests/experiments/cli/test_cli.py::test_a_line_does_not_wait_for_ever_for_those_that_keep_coming"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *DATA, *SCORES]
+SERVICE = "tests/experiments/serving/test_service.py"
+PAGE = "tests/experiments/serving/test_page.py"
+BATCHER = "experiments/serving/batching.py"
+APPLICATION = "experiments/serving/application.py"
+
+SERVING = [
+    Change("the longest list of a batch is everybody's", "experiments/translator.py",
+           ")[: asked.counts[i]]", ")[: max(asked.counts)]",
+           f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
+    Change("a batch is one request", BATCHER, "and (not taken or", "and (not taken and",
+           f"{SERVICE}::test_of_a_hundred_requests_at_once_none_is_lost_or_changed"),
+    Change("what a client has left is translated", BATCHER, "if job.answer.set_running_or_notify_cancel():",
+           "if job.answer.set_running_or_notify_cancel() or True:",
+           f"{SERVICE}::test_a_client_that_hangs_up_takes_its_request_back"),
+    Change("a client that hangs up is not noticed", APPLICATION, "    if not answer.done():\n",
+           "    await asyncio.wait([answer])\n    if not answer.done():\n",
+           f"{SERVICE}::test_a_client_that_hangs_up_takes_its_request_back"),
+    Change("the queue has no end", BATCHER, "if self.waiting and self.waiting + count > self.max_queue:", "if False:",
+           f"{SERVICE}::test_a_full_queue_is_refused_and_nothing_in_it_is_lost"),
+    Change("what is taken from the queue still counts", BATCHER, "self.waiting -= len(job.wanted.texts)", "pass",
+           f"{SERVICE}::test_429_says_when_to_come_back"),
+    Change("one failure is that of its whole batch", BATCHER, "if len(read) == 1:", "if True:",
+           f"{SERVICE}::test_a_request_that_fails_does_not_fail_its_neighbours"),
+    Change("a full batch waits for more", BATCHER, "and self.waiting < size and", "and",
+           f"{SERVICE}::test_a_request_waits_for_others_but_not_for_ever"),
+    Change("warnings are those of the request before, too", BATCHER, "more = self.listen()", "more = warnings",
+           f"{SERVICE}::test_a_warning_belongs_to_its_request"),
+    Change("a search for one translation is a search for the lists of others", "experiments/translator.py",
+           "search = self.search(max((asked.counts[i] for i in group), default=1))",
+           "search = self.search(max(asked.counts, default=1))",
+           f"{SERVICE}::test_one_translation_is_not_searched_like_the_lists_of_others"),
+    Change("a body may have any size", APPLICATION, "if len(body) > MOST_BYTES:", "if False:",
+           f"{SERVICE}::test_a_body_that_is_too_large_is_refused"),
+    Change("any name of the service is answered", "experiments/serving/service.py", "(*LOOPBACK, host.lower(), found)",
+           '("*",)', f"{SERVICE}::test_only_the_names_of_this_machine_are_answered"),
+    Change("a page of another site may send a request", APPLICATION, '!= "application/json":', '== "":',
+           f"{SERVICE}::test_another_address_method_or_type_of_content_is_refused"),
+    Change("it is ready before it is", BATCHER, "if not self.ready.is_set():", "if False:",
+           f"{SERVICE}::test_before_it_is_ready_it_says_so"),
+    Change("texts are HTML", "experiments/serving/page.html", "made.textContent = text;", "made.innerHTML = text;",
+           f"{PAGE}::test_texts_are_shown_and_not_executed"),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES]

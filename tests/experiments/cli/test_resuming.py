@@ -1,5 +1,6 @@
 """`translate --resume`: an interrupted output is continued as if it had not been interrupted."""
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from experiments.cli.main import main
-from experiments.streams import part_of
+from experiments.streams import claimed, part_of
 from tests.experiments.launching import ROOT
 
 LINES = ["A dog.", "The man sees the dog.", "", "A house.", "A woman sees a man.", "The old man."]
@@ -87,3 +88,31 @@ def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(translate, tmp_path
         assert code == 2 and said in error and len([x for x in error.splitlines() if x.startswith("error")]) == 1
     assert (tmp_path / "out").read_text() == long
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("flags", [(), ("--resume",)])
+def test_an_output_that_another_process_writes_is_left_to_it(translate, tmp_path, flags):
+    part = part_of(tmp_path / "out")
+    part.write_text("Ein Satz.\nEin an")
+    with claimed(part):  # a lock belongs to the opened file, not to the process
+        code, error = translate("--beam", "1", *flags)
+        assert code == 2 and f"another process is writing {part}" in error
+        assert part.read_text() == "Ein Satz.\nEin an"
+    assert translate("--beam", "1", "--resume")[0] == 0
+    assert (tmp_path / "out").read_text().startswith("Ein Satz.\n") and not part.exists()
+
+
+def test_a_lock_is_that_of_the_file_with_the_name(tmp_path):
+    """A file that was completed between opening and locking is not written to."""
+    part, done = tmp_path / ".out.part", tmp_path / "out"
+    flock = fcntl.flock
+
+    def complete_first(file, how):
+        if not done.exists():
+            part.replace(done)
+        flock(file, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", complete_first)
+        with claimed(part):
+            assert part.exists() and not part.samefile(done)

@@ -36,7 +36,7 @@ class Echo:
             raise UserError(f"line 1 is refused <b>{HOSTILE}</b>")
         return Asked(texts, [[5, 2]] * len(texts), [1] * len(texts), [], [], [count] * len(texts))
 
-    def answer(self, asked, count):
+    def answer(self, asked):
         return [
             [Translation(text[:: -1 if k else 1], -k - 0.5, ("a", "</s>" if k < 2 else "a")) for k in range(count)]
             for text, count in zip(asked.texts, asked.counts, strict=True)
@@ -70,7 +70,7 @@ class Page(Browser):
 @pytest.fixture(scope="module")
 def service():
     service = Service(Echo(), "echo-run")
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     assert service.batcher.ready.wait(60)
     yield service

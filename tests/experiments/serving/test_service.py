@@ -72,7 +72,7 @@ def alone(translator, sentences) -> dict[str, list[Translation]]:
 def serving(translator, **options) -> Iterator[Service]:
     """A service that is ready, in a thread; it has ended afterwards."""
     service = Service(translator, "micro", **{"longest": 16, **options})
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     try:
         assert service.batcher.ready.wait(60)
@@ -257,7 +257,7 @@ class Held:
 def running(translator, max_queue: int) -> Iterator[Batcher]:
     """A batcher with its thread, without a server."""
     batcher = Batcher(translator, 0.0, max_queue)
-    thread = threading.Thread(target=batcher.run, args=(1, lambda: None))
+    thread = threading.Thread(target=batcher.run, args=(1, lambda: None), daemon=True)
     thread.start()
     try:
         assert batcher.ready.wait(60)
@@ -390,7 +390,7 @@ def test_before_it_is_ready_it_says_so(translator):
         assert compiled.wait(60)
 
     service.batcher.warm_up = warm_up
-    thread = threading.Thread(target=service.run)
+    thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
     try:
         assert compiling.wait(60)
@@ -423,10 +423,25 @@ def test_what_is_compiled_is_what_is_used(translator, sentences):
     decode = replace(translator.experiment.decode, batch_size=1, extra_length=7)  # no other test has this program
     fresh = Translator(translator.params, replace(translator.experiment, decode=decode), translator.tokenizer)
     with running(fresh, max_queue=9) as batcher:
-        assert fresh.search(2)._cache_size() == 1
-        for n_best in (1, 2):
-            batcher.submit(Wanted(sentences[:1], n_best)).result(60)
-        assert fresh.search(2)._cache_size() == 1
+        assert fresh.search(1)._cache_size() == 1
+        batcher.submit(Wanted(sentences[:1])).result(60)
+        assert fresh.search(1)._cache_size() == 1
+
+
+def test_one_translation_is_not_searched_like_the_lists_of_others(translator, sentences, alone):
+    with running(translator, max_queue=9) as batcher, Held(batcher) as held:
+        batcher.submit(Wanted(sentences[:1]))
+        assert held.begun.wait(60)
+        searched = []
+        search = batcher.translator.search
+        batcher.translator.search = lambda count: searched.append(count) or search(count)
+        futures = [batcher.submit(Wanted([text], n_best)) for n_best, text in enumerate(sentences[1:3], start=1)]
+        held.released.set()
+        found = [future.result(60).translations[0] for future in futures]
+    assert held.batches[1] == sentences[1:3] and set(searched) == {1, 2}
+    assert [[one.text for one in best] for best in found] == [
+        [one.text for one in alone[text][:n_best]] for n_best, text in enumerate(sentences[1:3], start=1)
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
@@ -478,7 +493,7 @@ def test_a_signal_ends_it_after_what_it_accepted(translator, sentences, tmp_path
 
     make = Service.__init__
     monkeypatch.setattr(Service, "__init__", lambda self, *rest: services.append(self) or make(self, *rest))
-    thread = threading.Thread(target=client)
+    thread = threading.Thread(target=client, daemon=True)
     thread.start()
     main(["serve", str(tmp_path), "--port", "0", "--ready-tokens", "1"])  # exit code 0
     thread.join(60)
