@@ -45,8 +45,8 @@ def test_ctranslate2_computes_the_same(variant, random, tmp_path):
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int16"])
-def test_quantized_weights_differ_a_little(quantization, random, tmp_path):
-    lines, model = [], random()
+def test_quantized_weights_differ_a_little(quantization, run, tmp_path):
+    lines, model = [], Translator.load(run.path, "last", quiet)
     for kind in ("float32", quantization):
         export_run(model, tmp_path / kind, lines.append, "ctranslate2", SENTENCES, kind)
     size, whole = ((tmp_path / kind / "model.bin").stat().st_size for kind in (quantization, "float32"))

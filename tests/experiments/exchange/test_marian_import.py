@@ -25,7 +25,6 @@ pytest.importorskip("transformers")
 SENTENCES = ["A queen may arrive.", "Every beautiful man calls every baker up, although he waited."]
 
 VARIANTS = {
-    "opus": {},
     "separate": {"separate": True, "activation_function": "gelu", "scale_embedding": False},
     "untied": {"separate": True, "tie_word_embeddings": False, "decoder_layers": 2, "activation_function": "relu"},
     "shared, but not the output": {"tie_word_embeddings": False, "decoder_start_token_id": 0},
@@ -93,12 +92,13 @@ def test_the_command_makes_a_run_that_translates_and_goes_back(tmp_path, capsys)
     run = Translator.load(tmp_path / "ours", log=quiet)
     assert (run.steps, run.experiment.decode.beam, run.experiment.data.languages) == ([0], 3, "en-de")
     assert run.experiment.model.norm_epsilon == 1e-5 and run.experiment.model.tied == "all"
-    (found,) = run.n_best(SENTENCES[:1], 1)
-    np.testing.assert_allclose(run.score(SENTENCES[:1], [found[0].pieces]), found[0].score, rtol=1e-4)
+    read, _ = read_marian(tmp_path / "theirs", quiet)
+    for name, array in named(read.params).items():
+        np.testing.assert_array_equal(named(run.params)[name], array)
 
 
 def test_training_goes_on_from_an_imported_run(text, data_flags, tmp_path, capsys):
-    write_marian_folder(tmp_path / "theirs", separate=True, dropped=12)
+    write_marian_folder(tmp_path / "theirs", separate=True)
     ours = import_folder(tmp_path / "theirs", tmp_path / "ours", quiet, SENTENCES[:1])
     flags = ["--init", str(ours), "--data.vocabulary", str(ours), "--data.max-unknown", "1"]
     flags += ["--train.steps", "1", "--optimizer.scale", "1e-30", "--data.batch-tokens", "1024"]
@@ -106,7 +106,7 @@ def test_training_goes_on_from_an_imported_run(text, data_flags, tmp_path, capsy
     before, after = (Translator.load(tmp_path / name, "last", quiet) for name in ("ours", "new"))
     assert after.tokenizer.sha256 == before.tokenizer.sha256
     for name, array in named(before.params).items():
-        np.testing.assert_allclose(named(after.params)[name], array, rtol=1e-6)
+        np.testing.assert_allclose(named(after.params)[name], array, rtol=1e-6, atol=1e-30)
     main(["evaluate", str(ours), "--data.max-unknown", "1", *data_flags(text)[-4:]])
     assert "BLEU" in capsys.readouterr().out
 
