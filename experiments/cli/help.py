@@ -1,7 +1,9 @@
 """What `--help` shows: the arguments of a command, and its flags."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -21,6 +23,11 @@ REGISTRY = ConstructorRegistry()
 """Tyro's rules for reading the fields of a dataclass, with those of this module."""
 
 _pending: list[type] = []
+
+
+def program() -> str:
+    """The command that this was called by: `aiayn`, or `python -m experiments`."""
+    return "aiayn" if Path(sys.argv[0]).stem == "aiayn" else "python -m experiments"
 
 
 def argument_help(argument: str) -> str:

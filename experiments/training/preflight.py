@@ -41,6 +41,9 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
             try_rates(experiment)
         if any(setting.startswith("model.") for setting in own):
             try_model(small, graph_of(small))
+        for setting, rate in (("model.attention", "attention_dropout"), ("model.feed_forward", "activation_dropout")):
+            if setting in own and getattr(experiment.model, rate):
+                try_dropout(small, rate)
         if "optimizer.name" in own:
             try_optimizer(tried)
         if "train.loss" in own:
@@ -83,6 +86,16 @@ def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
     for what, error in violations.items():
         if not error < TOLERANCE:
             raise UserError(f"{what} (by {error:.2g}): see the invariants in experiments/inspection/invariants.py")
+
+
+def try_dropout(config: ModelConfig, rate: str) -> None:
+    """Checks that a custom component applies the dropout inside of it."""
+    none: dict[str, Any] = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
+    model = Transformer(replace(config, **(none | {rate: 0.5})), rngs=nnx.Rngs(0))
+    ids, run = jnp.array([[5, 6, 7, 8, 2]]), jax.jit(model.outputs)
+    if (run(ids, ids, jax.random.key(0)) == run(ids, ids, jax.random.key(1))).all():
+        where = "context.dropout" if rate == "attention_dropout" else "the argument `key`"
+        raise UserError(f"model.{rate} is {getattr(config, rate):g}, but it is not applied: {where} is ignored")
 
 
 def try_optimizer(experiment: Experiment) -> None:

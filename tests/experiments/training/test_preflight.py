@@ -15,7 +15,7 @@ from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
 from transformer.config import UserError
-from transformer.layers import NORMS
+from transformer.layers import FEED_FORWARDS, NORMS
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS, Positions
 from transformer.train import LOSSES, batch_loss
@@ -124,3 +124,32 @@ def test_the_laws_hold_for_this_code_and_are_not_empty(config):
     assert max(measure_invariants(small)) < 1e-5
     ATTENTIONS["leaking"] = Leaking
     assert measure_invariants(replace(small, attention="leaking")).causal > 0.01
+
+
+class WithoutDropout(MultiHeadAttention):
+    def attend(self, queries, keys, values, context):
+        return scaled_dot_product_attention(queries, keys, values, context.mask)
+
+
+class OneLayer(nnx.Module):
+    def __init__(self, config, *, rngs):
+        self.only = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
+
+    def __call__(self, x, key=None):
+        return self.only(x)
+
+
+@pytest.mark.parametrize(
+    ("field", "table", "part", "rate"),
+    [
+        ("attention", ATTENTIONS, WithoutDropout, "attention_dropout"),
+        ("feed_forward", FEED_FORWARDS, OneLayer, "activation_dropout"),
+    ],
+)
+def test_dropout_that_a_component_ignores_is_not_silent(micro, field, table, part, rate):
+    table["mine"] = part
+    model = replace(micro.model, **{field: "mine"})
+    preflight(replace(micro, model=model))
+    with pytest.raises(UserError, match=rf"model\.{rate} is 0\.3, but it is not applied"):
+        preflight(replace(micro, model=replace(model, **{rate: 0.3})))
+    preflight(replace(micro, model=replace(micro.model, **{rate: 0.3})))
