@@ -48,8 +48,10 @@ def service(run: str, longest: int) -> Iterator[str]:
         ready = re.search(r"http://(\S+)", process.stdout.readline())
         if not ready:
             raise SystemExit("the service did not start")
-        yield ready[1]
-        process.send_signal(signal.SIGTERM)
+        try:
+            yield ready[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
         if code := process.wait():
             raise SystemExit(f"the service ended with code {code}")
 
