@@ -86,9 +86,11 @@ class WorkDir:
         except UserError:
             lock.close()
             raise
-        (self.path / SOURCE_VOCABULARY).unlink(missing_ok=True)
-        for name, content in tokenizer.files().items():
+        files = tokenizer.files()
+        for name, content in files.items():
             write_whole(self.path / name, content)
+        if SOURCE_VOCABULARY not in files:  # that of settings that are now overwritten
+            (self.path / SOURCE_VOCABULARY).unlink(missing_ok=True)
         write_whole(self.config, (json.dumps(asdict(with_absolute_paths(experiment)), indent=2) + "\n").encode())
         return lock
 

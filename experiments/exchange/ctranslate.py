@@ -27,7 +27,7 @@ ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "swish": "SWISH"}
 POSITIONS = 1024
 """Number of position vectors that are written for the sinusoidal encoding, which limits the length of sentences."""
 
-ACCEPTED: dict[Quantization, float] = {"float32": TOLERANCE, "int16": 1e-2, "int8": 0.5}
+ACCEPTED: dict[Quantization, float] = {"float32": TOLERANCE, "int16": 1e-2, "int8": 0.25}
 """Largest difference of the log-probabilities of an output per token, in nats, with which an export is accepted."""
 
 

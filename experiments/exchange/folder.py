@@ -50,8 +50,6 @@ def read_folder(folder: Path) -> Translator:
     """
     config, path = folder / "config.json", folder / WEIGHTS
     given = read_json(config)
-    if kind := given.get("model_type"):
-        raise UserError(f"{config} is of a {kind} model of Hugging Face transformers, which `import` cannot read yet")
     experiment = Experiment.from_dict(given, config)
     tokenizer = Tokenizer.load(folder)
     arrays, metadata = read_arrays(path)

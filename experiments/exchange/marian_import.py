@@ -142,8 +142,9 @@ def check_settings(path: Path, config: dict[str, Any]) -> None:
             f"{path}: activation_function = {config.get('activation_function')}; this code has "
             f"{', '.join(ACTIVATIONS.values())}"
         )
-    if config["d_model"] % 2 or config["d_model"] % config["encoder_attention_heads"]:
-        raise UserError(f"{path}: d_model = {config['d_model']} must be even, and encoder_attention_heads divide it")
+    width, heads = config.get("d_model"), config.get("encoder_attention_heads")
+    if not (type(width) is type(heads) is int and heads > 0 and width % 2 == width % heads == 0):
+        raise UserError(f"{path}: d_model = {width} must be even, and encoder_attention_heads = {heads} divide it")
 
 
 def check_generation(settings: dict[str, Any], config: Any) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("ctranslate2")
 SENTENCES = ["a dog runs", "two men are sitting on a bench", "the woman reads"]
 
 VARIANTS = {
-    "paper": {"norm_epsilon": 1e-3},
+    "paper": {"norm_epsilon": 1e-3, "dtype": "bfloat16"},
     "pre-norm": {"norm": "pre", "activation": "gelu", "biases": False, "tied": "none", "scale_embeddings": False},
     "learned": {
         **{"positions": "learned", "max_positions": 90, "activation": "swish", "tied": "target", "output_bias": True},
@@ -50,7 +50,7 @@ def test_quantized_weights_differ_a_little(quantization, run, tmp_path):
     for kind in ("float32", quantization):
         export_run(model, tmp_path / kind, lines.append, "ctranslate2", SENTENCES, kind)
     size, whole = ((tmp_path / kind / "model.bin").stat().st_size for kind in (quantization, "float32"))
-    assert size < {"int8": 0.6, "int16": 0.8}[quantization] * whole  # position vectors stay in float32
+    assert size < {"int8": 0.7, "int16": 0.85}[quantization] * whole  # position vectors stay in float32
     exact, rounded = (agreement(line)[2] for line in lines)
     assert exact < 1e-5 < rounded < ctranslate.ACCEPTED[quantization]
 

@@ -110,8 +110,8 @@ DAMAGE = {
     "another activation": (change_setting("model", "activation", "gelu"), "says model.activation = gelu"),
     "another width": (with_setting_everywhere, r"its decoder.0.feed_forward.inner.bias is \[64\], .* is \[65\]"),
     "another format": (
-        lambda folder: (folder / "config.json").write_text('{"model_type": "marian", "d_model": 512}'),
-        "config.json is of a marian model of Hugging Face transformers",
+        lambda folder: (folder / "config.json").write_text('{"model_type": "bart", "d_model": 512}'),
+        "config.json: model_type = 'bart': of the models of transformers, `import` reads marian",
     ),
     "an unknown setting": (change_setting("model", "depth", 3), "unknown setting 'model.depth'"),
     "one less": (change_array(lambda arrays, _: arrays.pop("embedding")), "its embedding is missing"),

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 VARIANTS = {
     "paper": {},
-    "swish": {"activation": "swish", "tied": "target", "output_bias": True, "norm_epsilon": 1e-5},
+    "swish": {"activation": "swish", "tied": "target", "output_bias": True, "norm_epsilon": 1e-5, "dtype": "bfloat16"},
     "untied": {"activation": "gelu", "tied": "none", "decoder_layers": 1, "scale_embeddings": False},
 }
 
@@ -36,7 +36,7 @@ def test_transformers_computes_the_same(variant, random, tmp_path):
 def test_another_function_is_noticed_and_nothing_is_left(random, tmp_path, monkeypatch):
     monkeypatch.setattr(marian, "halves", np.arange)
     with pytest.raises(UserError, match="transformers gives other scores"):
-        export_run(random(), tmp_path / "new", quiet, "marian")
+        export_run(random(), tmp_path / "new", quiet, "marian", ["a dog runs"])
     assert list(tmp_path.iterdir()) == []
 
 
