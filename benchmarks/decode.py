@@ -27,7 +27,8 @@ from benchmarks.timing import Program, alone, compiling, record, report_skipped,
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
 from experiments.presets.wmt14 import EN_DE_BASE
-from experiments.translator import Translator, batches, compiled_search, pad
+from experiments.programs import batches, compiled_search, pad
+from experiments.translator import Translator
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
 from transformer.parameters import Params
 from transformer.positions import SinusoidalPositions

@@ -11,9 +11,9 @@ import tyro
 
 from experiments.evaluation.records import results_folder
 from experiments.evaluation.risk import MetricName
+from experiments.reader import MAX_TOKENS
 from experiments.sentences import BadLines
 from experiments.streams import PATIENCE
-from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # flags of an experiment start with --model., --data. and so on, without --experiment.

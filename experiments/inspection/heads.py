@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from experiments.translator import Translator, pad, width_for
+from experiments.programs import pad, width_for
+from experiments.translator import Translator
 from transformer.config import PAD, ModelConfig, UserError, counted
 from transformer.parameters import Params
 from transformer.train import graph_of
