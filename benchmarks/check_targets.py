@@ -29,8 +29,8 @@ from experiments.planning.accelerators import Accelerator, find_target
 from experiments.planning.cross_compile import compile_for, devices_of, tracing_on
 from experiments.planning.hlo import Program
 from experiments.planning.on_target import network_of, step_seconds
+from experiments.programs import compiled_search, without_kernels
 from experiments.training.memory import memory_of
-from experiments.translator import compiled_search, without_kernels
 from transformer.config import DecodeConfig, Experiment, MeshConfig, UserError
 from transformer.train import graph_of, init_params
 

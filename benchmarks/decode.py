@@ -27,7 +27,8 @@ from benchmarks.timing import Program, alone, compiling, record, report_skipped,
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
 from experiments.presets.wmt14 import EN_DE_BASE
-from experiments.translator import Translator, batches, compiled_search, pad
+from experiments.programs import batches, compiled_search, pad
+from experiments.translator import Translator
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
 from transformer.parameters import Params
 from transformer.positions import SinusoidalPositions
@@ -243,7 +244,7 @@ def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[
     translator = Translator.load(options.run)
     lines = options.sentences.read_text(encoding="utf-8").splitlines()[: options.count]
     tokenizer: Tokenizer = translator.tokenizer
-    ids = tokenizer.encode([line for line in lines if line.strip()])
+    ids = tokenizer.source.encode([line for line in lines if line.strip()])
     pieces = tokenizer.pieces(list(range(tokenizer.size)))
     pieces += [f"<unused {i}>" for i in range(len(pieces), translator.experiment.model.vocab_size)]
     return translator.params, translator.experiment, ids, pieces

@@ -12,13 +12,13 @@ def news(pairs: int, config: DataConfig) -> Split:
     """Generates `pairs` sentence pairs, each side ending with EOS."""
     chance = np.random.default_rng(0)
 
-    def side(lengths: np.ndarray) -> Tokens:
+    def side(lengths: np.ndarray, pieces: int) -> Tokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        flat = chance.integers(UNK + 1, config.vocab_size, offsets[-1], dtype=np.uint16)
+        flat = chance.integers(UNK + 1, pieces, offsets[-1], dtype=np.uint16)
         flat[offsets[1:] - 1] = EOS
-        return Tokens(flat, offsets, config.vocab_size)
+        return Tokens(flat, offsets, pieces)
 
-    return Split(*map(side, assumed_lengths(pairs, config.max_length)))
+    return Split(*map(side, assumed_lengths(pairs, config.max_length), (config.source_pieces, config.vocab_size)))
 
 
 def batches_of(split: Split, config: DataConfig) -> Batches:

@@ -154,7 +154,7 @@ def peers(experiment: Experiment, split: Split, shape: Shape) -> dict[str, tuple
     """PyTorch's steps, to be made one after the other, with their batches. The slowest to compile is the last."""
     chance = np.random.default_rng(0)
     dense: Batch = {
-        "source": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.source)),
+        "source": chance.integers(UNK + 1, experiment.model.source_rows, (shape.rows, shape.source)),
         "target": chance.integers(UNK + 1, experiment.model.vocab_size, (shape.rows, shape.target)),
     }
     batches = {"by length": by_length(split, shape.rows * max(shape.source, shape.target)), "dense": [dense]}

@@ -151,15 +151,17 @@ class BatchPlan:
 
     def epoch(self, number: int) -> "Epoch":
         """Returns the batches of an epoch, in order."""
+        rows = len(self._starts) - 1
+        cuts = np.minimum(np.arange(len(self) + 1) * self.shape.rows, rows)
         if self.seed is None:
-            return Epoch(self._by_row, self._starts, np.arange(len(self._starts) - 1), self.shape.rows)
+            return Epoch(self._by_row, self._starts, np.arange(rows), cuts)
         # Sort raw random bits instead of calling Generator.permutation: NumPy guarantees that the bits are the same in
         # every version, but not the permutation, and a resumed run must see the same batches after an upgrade.
         bits = np.random.PCG64(np.random.SeedSequence([self.seed, number]))
         shuffled = _shuffled(len(self._by_row), bits)
         sentences = np.empty_like(self._by_row)
         sentences[self._places] = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
-        return Epoch(sentences, self._starts, _shuffled(len(self._starts) - 1, bits), self.shape.rows)
+        return Epoch(sentences, self._starts, _shuffled(rows, bits), cuts)
 
 
 def _shuffled(n: int, bits: np.random.PCG64) -> Int64:
@@ -176,16 +178,18 @@ class Epoch:
     """Start of each row in `sentences`, followed by the end."""
     order: Int64
     """Rows in the order of the epoch."""
-    rows: int
-    """Number of rows in a batch."""
+    cuts: Int64
+    """Start of each batch in `order`, followed by the end."""
+    split: Split | None = None
+    """The sentences as they are encoded in this epoch (data/sampling.py). None: as in all others."""
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.rows)
+        return len(self.cuts) - 1
 
     def __getitem__(self, index: int) -> PlannedBatch:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} is out of range for an epoch of {len(self)}")
-        mine = self.order[index * self.rows : (index + 1) * self.rows]
+        mine = self.order[self.cuts[index] : self.cuts[index + 1]]
         members = [self.sentences[self.starts[row] : self.starts[row + 1]] for row in mine]
         return PlannedBatch(np.concatenate(members), np.repeat(np.arange(len(mine)), [len(m) for m in members]))
 
@@ -211,24 +215,25 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         """Returns dict(source=int32 [B, S], target=int32 [B, T]): packed sentences, each ending with EOS, then 0."""
-        planned = self._planned(step)
+        split, planned = self._planned(step)
         indices, rows, count = planned.indices, planned.rows, self.plan.shape.rows
         if self.rows is not None:
             mine = np.isin(rows, self.rows)
             indices, rows, count = indices[mine], np.searchsorted(self.rows, rows[mine]), len(self.rows)
-        source, target = self.split.batch(indices, rows, count, self.plan.shape.source, self.plan.shape.target)
+        source, target = split.batch(indices, rows, count, self.plan.shape.source, self.plan.shape.target)
         return {"source": source, "target": target}
 
     def target_tokens(self, step: int) -> int:
         """Number of target tokens in all rows of a batch."""
-        return int(self.split.lengths("target")[self._planned(step).indices].sum())
+        split, planned = self._planned(step)
+        return int(split.lengths("target")[planned.indices].sum())
 
-    def _planned(self, step: int) -> PlannedBatch:
+    def _planned(self, step: int) -> tuple[Split, PlannedBatch]:
         if step < 0:
             raise IndexError(f"step {step} is negative")
         number, index = divmod(int(step), len(self.plan))
-        planned: PlannedBatch = self._epoch(number)[index]  # type: ignore[attr-defined]
-        return planned
+        epoch: Epoch = self._epoch(number)  # type: ignore[attr-defined]
+        return epoch.split or self.split, epoch[index]
 
 
 @dataclass(frozen=True)

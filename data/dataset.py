@@ -3,6 +3,7 @@
 `prepare` creates `<data dir>/<corpus>-<vocabulary>-<hash>/`, and `open_prepared` reads it:
 
     vocab.model                     the sentencepiece model
+    source.model                    that of the source, only if the sides have separate vocabularies
     <split>.<side>.tokens.npy       uint16, all sentences concatenated, each ending with EOS
     <split>.<side>.offsets.npy      int64, start of each sentence, followed by the end
     dev.<side>.txt, test.<side>.txt raw text, as reference for scoring
@@ -24,7 +25,7 @@ from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
 from data.text import Pair, is_blank, read_lines
-from data.tokenizer import BYTES_FROM, Tokenizer, train_tokenizer
+from data.tokenizer import BYTES_FROM, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
 from transformer.config import DataConfig, UserError, counted
 
@@ -32,7 +33,6 @@ FORMAT = 2  # increase when the files or their meaning change: older folders are
 
 _NAMED = 5  # characters without a subword piece that a message lists
 _MANIFEST = "manifest.json"
-_VOCABULARY = "vocab.model"
 SIDES: tuple[Side, Side] = ("source", "target")
 
 
@@ -187,7 +187,7 @@ def _prepared_before(
         manifest = _manifest_if_readable(path)
         if (
             manifest
-            and manifest.get("vocabulary") == settings.get("vocabulary")
+            and all(manifest.get(name) == settings.get(name) for name in ("vocabulary", "source_vocab_size", "symbols"))
             and all(manifest[name] == value for name, value in settings.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
         ):
@@ -236,17 +236,31 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     """Settings that determine the content of the folder."""
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
     given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
-    return {name: getattr(config, name) for name in names} | given
+    separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
+    symbols = {"symbols": config.symbol_list} if config.symbols else {}
+    return {name: getattr(config, name) for name in names} | given | separate | symbols
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:
-    """Returns the vocabulary of data.vocabulary. UserError if it cannot be used, or has another size."""
+    """Returns the vocabulary of data.vocabulary, or both. UserError if it cannot be used, or has another size."""
     path = Path(config.vocabulary or "")
-    tokenizer = Tokenizer.load(path / _VOCABULARY if path.is_dir() else path)
+    tokenizer = Tokenizer.load(path)
+    for side in (tokenizer.source, tokenizer):
+        if missing := [symbol for symbol in config.symbol_list if not side.has_piece(symbol)]:
+            raise UserError(f"{path} has no piece {missing[0]}: data.symbols are those of a vocabulary that is learned")
+    found = "shared" if tokenizer.one_vocabulary else "separate"
+    if found != config.vocabularies:
+        count = "one vocabulary" if found == "shared" else "two vocabularies"
+        raise UserError(f"{path} has {count}: set --data.vocabularies {found}")
     if tokenizer.size != config.vocab_size:
         raise UserError(
             f"{path} has {counted(tokenizer.size, 'piece')}: set --data.vocab-size {tokenizer.size} (and "
             f"--model.vocab-size, the rows of the embedding, to at least that)"
+        )
+    if tokenizer.source.size != config.source_pieces:
+        raise UserError(
+            f"{path} has {counted(tokenizer.source.size, 'piece')} for the source: set --data.source-vocab-size "
+            f"{tokenizer.source.size} (and --model.source-vocab-size to at least that)"
         )
     return tokenizer
 
@@ -270,16 +284,7 @@ def _build(
         found = corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
         return checked_pairs(found, split)
 
-    if config.vocabulary:
-        tokenizer = given_vocabulary(config)
-        log(f"using the vocabulary of {counted(tokenizer.size, 'piece')} in {config.vocabulary}")
-        tokenizer.save(folder / _VOCABULARY)
-    else:
-        log(f"learning a vocabulary of {config.vocab_size} {config.vocab_type} pieces")
-        # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which
-        # would always be the same side if the sides alternated.
-        lines = (pair[side] for side in (0, 1) for pair in pairs("train") if not is_blank(pair))
-        tokenizer = train_tokenizer(lines, folder / _VOCABULARY, config.vocab_type, config.vocab_size)
+    tokenizer = _vocabulary(folder, config, lambda: pairs("train"), log)
     counts = {}
     for split in SPLITS:
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
@@ -301,6 +306,30 @@ def _build(
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     (folder / _MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[Pair]], log: Log) -> Tokenizer:
+    """Writes the vocabulary that is given or learned from training pairs, or that of each side, into `folder`."""
+
+    def learn(sides: tuple[int, ...], size: int, name: str, flag: str, of: str = "") -> Tokenizer:
+        log(f"learning a vocabulary of {size} {config.vocab_type} pieces{of}")
+        # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which
+        # would always be the same side if the sides alternated.
+        lines = (pair[side] for side in sides for pair in pairs() if not is_blank(pair))
+        return train_tokenizer(lines, folder / name, config.vocab_type, size, flag, config.symbol_list)
+
+    if config.vocabulary:
+        tokenizer = given_vocabulary(config)
+        log(f"using the vocabulary of {counted(tokenizer.size, 'piece')} in {config.vocabulary}")
+        for name, content in tokenizer.files().items():
+            (folder / name).write_bytes(content)
+        return tokenizer
+    if config.vocabularies == "shared":
+        return learn((0, 1), config.vocab_size, VOCABULARY, "--data.vocab-size")
+    size = config.source_pieces
+    source = learn((0,), size, SOURCE_VOCABULARY, "--data.source-vocab-size", " of the source")
+    target = learn((1,), config.vocab_size, VOCABULARY, "--data.vocab-size", " of the target")
+    return Tokenizer(target.to_bytes(), source)
 
 
 def _write_split(
@@ -356,11 +385,11 @@ def open_prepared(path: Path) -> PreparedData:
         if size != facts["bytes"]:
             found = "is missing" if size is None else f"has {counted(size, 'byte')}, not {facts['bytes']:,}"
             raise UserError(f"{file} {found}: remove the folder and prepare again")
-    tokenizer = Tokenizer.load(path / _VOCABULARY)
+    tokenizer = Tokenizer.load(path)
     if tokenizer.sha256 != manifest["vocab_sha256"]:
-        raise UserError(f"{path / _VOCABULARY} is not the vocabulary of {_MANIFEST}: prepare again")
-    size = tokenizer.size
-    train, dev, test = (Split(*(Tokens.open(path, split, side, size) for side in SIDES)) for split in SPLITS)
+        raise UserError(f"{path / VOCABULARY} is not the vocabulary of {_MANIFEST}: prepare again")
+    sizes = {"source": tokenizer.source.size, "target": tokenizer.size}
+    train, dev, test = (Split(*(Tokens.open(path, split, side, sizes[side]) for side in SIDES)) for split in SPLITS)
     return PreparedData(path, manifest, tokenizer, train, dev, test)
 
 

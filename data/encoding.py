@@ -91,11 +91,12 @@ def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 
 def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> Chunk:
-    both = [tokenizer.encode([pair[side] for pair in pairs]) for side in (0, 1)]
+    sides = (tokenizer.source, tokenizer)
+    both = [each.encode([pair[side] for pair in pairs]) for side, each in enumerate(sides)]
     rows = [row for row in zip(pairs, *both, strict=True) if max_length is None or max(map(len, row[1:])) <= max_length]
-    sides = _ragged([source for _, source, _ in rows]), _ragged([target for _, _, target in rows])
-    source, target = (_uncovered(tokenizer, (pair[side] for pair, _, _ in rows)) for side in (0, 1))
-    return Chunk(sides, len(pairs) - len(rows), (source, target))
+    ragged = _ragged([source for _, source, _ in rows]), _ragged([target for _, _, target in rows])
+    source, target = (_uncovered(each, (pair[side] for pair, _, _ in rows)) for side, each in enumerate(sides))
+    return Chunk(ragged, len(pairs) - len(rows), (source, target))
 
 
 def _uncovered(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
@@ -111,14 +112,14 @@ def _ragged(sentences: list[list[int]]) -> Ragged:
     return flat, np.fromiter(map(len, sentences), np.int64, len(sentences))
 
 
-# The tokenizer of a worker process, set once when the process starts, as it cannot be pickled with each chunk.
+# The tokenizer of a worker process, set once when the process starts: with each chunk, pickling would be slow.
 _worker: Tokenizer
 
 
-def _start_worker(model: bytes) -> None:
+def _start_worker(tokenizer: Tokenizer) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main process stops the workers
-    _worker = Tokenizer(model)
+    _worker = tokenizer
 
 
 def _encode_in_worker(pairs: list[Pair], max_length: int | None) -> Chunk:
@@ -133,7 +134,7 @@ def _encode_parallel(
     context = multiprocessing.get_context("spawn")
     running: deque[Future[Chunk]] = deque()
     try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_bytes(),)) as pool:
+        with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer,)) as pool:
             for chunk in _chunks(pairs):
                 running.append(pool.submit(_encode_in_worker, chunk, max_length))
                 if len(running) > 2 * workers:

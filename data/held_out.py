@@ -101,7 +101,7 @@ def _read(pairs: Iterator[Pair], split: SplitName, tokenizer: Tokenizer, files: 
         counts.add(chunk)
     if not kept:
         raise UserError(f"no sentence pair is left in {split}: {counts.read} read, {counts.blank} blank")
-    tokens = Split(*(_joined(chunks, side, tokenizer) for side in (0, 1)))
+    tokens = Split(*(_joined(chunks, side, each) for side, each in enumerate((tokenizer.source, tokenizer))))
     return HeldOut([a for a, _ in kept], [b for _, b in kept], tokens, files, counts.facts())
 
 

@@ -1,13 +1,19 @@
-"""Subword tokenizer with a vocabulary shared by both languages (section 5.1): sentencepiece, with fixed special ids."""
+"""Subword tokenizer (section 5.1): sentencepiece, with fixed special ids.
+
+In the paper both languages share one vocabulary. The two sides may also have a model each: `Tokenizer` is that of the
+target, and its `source` that of the source.
+"""
 
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import sentencepiece
 
@@ -30,15 +36,34 @@ _SHORT_FROM = 4192 // 4  # characters of at most 4 bytes each
 
 _MAX_LINES = 2_000_000  # more lines cost memory and hardly change the vocabulary
 
+_SEED = threading.Lock()
+
 _QUIET = 3  # sentencepiece's log level; errors are raised as exceptions
+
+VOCABULARY, SOURCE_VOCABULARY = "vocab.model", "source.model"
+"""Names of the files in a folder; the second exists only if the source has a model of its own."""
+
+END_PIECE = "<end of vocabulary>"
+"""A piece after which the vocabulary ends. A text may be split into the pieces behind it, but they are read as UNK.
+
+Imported models have it: Marian splits a text with one list of pieces, and reads it with another one.
+"""
+
+# The language code of multilingual Marian models. It is one piece, and only at the beginning of a text.
+_CODE = re.compile(r">>.*?<<")
 
 
 class Tokenizer:
     """Converts text to token ids and back. Ids 0 to 3 are PAD, BOS, EOS and UNK."""
 
-    def __init__(self, model: bytes) -> None:
-        """UserError unless `model` is a sentencepiece model with these special ids."""
+    def __init__(self, model: bytes, source: "Tokenizer | None" = None) -> None:
+        """UserError unless `model` is a sentencepiece model with these special ids.
+
+        Args:
+            source: the tokenizer of the source, if it is another one.
+        """
         self._model = model
+        self._source = source if source and source._model != model else None
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             if not model or not self._processor.LoadFromSerializedProto(model):
@@ -49,15 +74,38 @@ class Tokenizer:
         ids = (p.pad_id(), p.bos_id(), p.eos_id(), p.unk_id())
         if ids != (PAD, BOS, EOS, UNK):
             raise UserError(f"the vocabulary has pad, bos, eos, unk at {ids}, not at {(PAD, BOS, EOS, UNK)}")
+        end = int(p.piece_to_id(END_PIECE))
+        self._size = int(p.get_piece_size()) if end == UNK else end
+        self._codes = any(map(_CODE.fullmatch, self._pieces))
+        self._unused = any(p.is_unused(list(range(self._size))))
 
-    @classmethod
-    def from_bytes(cls, model: bytes) -> Self:
-        """Inverse of `to_bytes`."""
-        return cls(model)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self._model, self._source)
+
+    @property
+    def source(self) -> "Tokenizer":
+        """The tokenizer of the source: this one, unless the source has one of its own."""
+        return self._source or self
+
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether ids stand for the same pieces in source and target, so that they can share an embedding matrix."""
+        return self._source is None or self._pieces == self._source._pieces
+
+    @property
+    def _pieces(self) -> list[str]:
+        pieces: list[str] = self._processor.id_to_piece(list(range(self._size)))
+        return pieces
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Loads a sentencepiece model. UserError names the file if it is missing or not such a model."""
+        """Loads a sentencepiece model, or those of a folder: of a run, or of prepared data.
+
+        UserError names the file if it is missing or not such a model.
+        """
+        if path.is_dir():
+            target, source = cls.load(path / VOCABULARY), path / SOURCE_VOCABULARY
+            return cls(target._model, cls.load(source)) if source.exists() else target
         try:
             return cls(path.read_bytes())
         except OSError as error:
@@ -66,29 +114,73 @@ class Tokenizer:
             raise UserError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
+        """Writes the sentencepiece model, without that of the source."""
         path.write_bytes(self._model)
 
+    def files(self) -> dict[str, bytes]:
+        """Returns what `load` reads from a folder: the content of each file, by name."""
+        return {VOCABULARY: self._model} | ({SOURCE_VOCABULARY: self._source._model} if self._source else {})
+
     def to_bytes(self) -> bytes:
-        """Returns the serialized sentencepiece model."""
+        """Returns the serialized sentencepiece model, without that of the source."""
         return self._model
 
     @property
     def size(self) -> int:
         """Number of pieces, special ones included."""
-        return int(self._processor.get_piece_size())
+        return self._size
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self._model).hexdigest()
+        """Hash of the sentencepiece model; of both models, if the source has its own."""
+        digest = hashlib.sha256(self._model).hexdigest()
+        return hashlib.sha256(f"{digest} {self._source.sha256}".encode()).hexdigest() if self._source else digest
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Encodes each line to ids ending with EOS, without BOS. UserError for text that is not valid Unicode."""
+        return self._encode(lines)
+
+    def sample(self, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
+        """Encodes like `encode`, but with pieces drawn at random: subword regularization. Equal seeds, equal ids.
+
+        Args:
+            rate: of a BPE vocabulary, the probability of leaving out each merge (BPE-dropout, Provilkov et al., 2020);
+                of a unigram vocabulary, the exponent alpha of the probability of a segmentation (Kudo, 2018).
+            seed: below 2^32.
+        """
+        # sentencepiece has one seed for all of a process, with which the generator of each new thread begins.
+        with _SEED, ThreadPoolExecutor(1) as thread:
+            sentencepiece.set_random_generator_seed(seed)
+            drawn = thread.submit(self._encode, lines, enable_sampling=True, alpha=rate, nbest_size=-1)
+        return drawn.result()
+
+    def _encode(self, lines: Sequence[str], **options: Any) -> list[list[int]]:
+        codes, texts = self._split(lines)
         try:
             # More threads were measured to be no faster; a large corpus is encoded by several processes instead.
-            ids: list[list[int]] = self._processor.encode(list(lines), out_type=int, add_eos=True, num_threads=1)
+            ids: list[list[int]] = self._processor.encode(texts, out_type=int, add_eos=True, num_threads=1, **options)
         except (UnicodeEncodeError, TypeError) as error:  # depending on the version of sentencepiece
             raise UserError(f"not valid text: {error}") from error
+        if self._unused:
+            ids = [self._looked_up(text, line) if UNK in line else line for text, line in zip(texts, ids, strict=True)]
+        if self._size < self._processor.get_piece_size():
+            ids = [[i if i < self._size else UNK for i in line] for line in ids]
+        if self._codes:
+            ids = [[*map(self._processor.piece_to_id, code), *line] for code, line in zip(codes, ids, strict=True)]
         return ids
+
+    def _looked_up(self, text: str, ids: list[int]) -> list[int]:
+        """Reads unknown text as the piece that it spells, if there is one: Marian looks up pieces of the other side."""
+        pieces = [*self._processor.encode(text, out_type=str), "</s>"]
+        found = [self._processor.piece_to_id(piece) for piece in pieces]
+        return [known if i == UNK and known > UNK else i for i, known in zip(ids, found, strict=True)]
+
+    def _split(self, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+        """Splits a language code from each line, if the vocabulary has such pieces."""
+        if not self._codes:
+            return [], list(lines)
+        codes = [[found[0]] if (found := _CODE.match(line)) else [] for line in lines]
+        return codes, [line[len("".join(code)) :] for code, line in zip(codes, lines, strict=True)]
 
     @cached_property
     def characters(self) -> frozenset[str]:
@@ -96,8 +188,7 @@ class Tokenizer:
 
         Other characters become UNK, or bytes if the vocabulary has byte fallback; "▁" becomes a space.
         """
-        pieces: list[str] = self._processor.id_to_piece(list(range(self.size)))
-        return frozenset(piece for piece in pieces if len(piece) == 1) - {"▁"} | {" "}
+        return frozenset(piece for piece in self._pieces if len(piece) == 1) - {"▁"} | {" "}
 
     def decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
         """Decodes each sequence up to its first EOS. PAD and BOS are dropped; ids outside the vocabulary become UNK."""
@@ -123,10 +214,15 @@ class Tokenizer:
                 raise UserError(f"{piece!r} is not a piece of the vocabulary")
         return ids
 
+    def has_piece(self, piece: str) -> bool:
+        """Whether this is a piece of the vocabulary."""
+        return piece in self._pieces
+
     def surfaces(self, line: str) -> list[str]:
         """Splits a line into its pieces, without EOS; for UNK, the characters that it stands for."""
-        surfaces: list[str] = self._processor.encode(line, out_type=str)
-        return surfaces
+        codes, texts = self._split([line])
+        surfaces: list[str] = self._processor.encode(texts[0], out_type=str)
+        return [*codes[0], *surfaces] if codes else surfaces
 
     def join(self, pieces: Sequence[str]) -> str:
         """Decodes pieces like `decode` does their ids. A string that is not a piece stands for itself."""
@@ -134,20 +230,42 @@ class Tokenizer:
         return text
 
     def unknown(self, line: str) -> list[str]:
-        """Characters of a line that become UNK, without duplicates. Empty if the vocabulary has byte fallback."""
-        if UNK not in self.encode([line])[0]:
+        """Characters of a line that become UNK, without duplicates. Empty if the vocabulary has byte fallback.
+
+        A piece that is not in the vocabulary although its characters are is returned as a whole.
+        """
+        (ids,) = self.encode([line])
+        if UNK not in ids:
             return []
-        return [c for c in dict.fromkeys(line) if c not in self.characters | {"▁"}]
+        if characters := [c for c in dict.fromkeys(line) if c not in self.characters | {"▁"}]:
+            return characters
+        return list(dict.fromkeys(one for one, i in zip(self.surfaces(line), ids, strict=False) if i == UNK))
+
+
+def described(tokenizer: Tokenizer) -> str:
+    """Returns the size of the vocabulary, or of both."""
+    if tokenizer.one_vocabulary:
+        return f"vocabulary of {tokenizer.size:,}"
+    return f"vocabularies of {tokenizer.source.size:,} and {tokenizer.size:,}"
 
 
 def train_tokenizer(
-    lines: Iterable[str], path: Path, vocab_type: Literal["bpe", "unigram"], vocab_size: int
+    lines: Iterable[str],
+    path: Path,
+    vocab_type: Literal["bpe", "unigram"],
+    vocab_size: int,
+    flag: str = "--data.vocab-size",
+    symbols: Sequence[str] = (),
 ) -> Tokenizer:
     """Learns a vocabulary of `vocab_size` pieces and writes it to `path`. Equal lines give an identical file.
 
-    UserError if the text does not yield that many pieces, or has more distinct characters; it gives a possible size.
+    UserError if the text does not yield that many pieces, or has more distinct characters; it gives a possible size,
+    and the `flag` that sets it.
+
+    Args:
+        symbols: texts that are pieces of their own and never split, such as "<2de>".
     """
-    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM)
+    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM, flag, symbols)
     tokenizer = Tokenizer(model)
     tokenizer.save(path)
     return tokenizer
@@ -179,7 +297,9 @@ def _shown(lines: list[str]) -> Iterator[str]:
             yield from _SHORT.findall(whole)
 
 
-def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool) -> bytes:
+def _train(
+    lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool, flag: str, symbols: Sequence[str]
+) -> bytes:
     if all(map(is_blank_line, _shown(lines))):
         raise UserError("there is no text to learn a vocabulary from")
     model = io.BytesIO()
@@ -197,27 +317,36 @@ def _train(lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bo
             bos_id=BOS,
             eos_id=EOS,
             unk_id=UNK,
+            user_defined_symbols=list(symbols),
             num_threads=1,  # the result of unigram depends on the number of threads
             minloglevel=_QUIET,
         )
     except RuntimeError as error:
-        _explain(error, lines, vocab_type, vocab_size, byte_fallback)
+        _explain(error, lines, vocab_type, vocab_size, byte_fallback, flag, symbols)
     return model.getvalue()
 
 
-def _explain(error: RuntimeError, lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool) -> NoReturn:
+def _explain(
+    error: RuntimeError,
+    lines: list[str],
+    vocab_type: str,
+    vocab_size: int,
+    byte_fallback: bool,
+    flag: str,
+    symbols: Sequence[str],
+) -> NoReturn:
     """Converts sentencepiece's error about a vocabulary size to a UserError that gives a possible size."""
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         possible = int(most[1])
         if byte_fallback and possible < BYTES_FROM:
             # This number includes the 256 byte pieces, which a vocabulary that small would not have.
-            _train(lines, vocab_type, vocab_size, byte_fallback=False)
+            _train(lines, vocab_type, vocab_size, False, flag, symbols)
         raise UserError(
-            f"a vocabulary of {vocab_size} pieces is too large for this text: at most {possible} (--data.vocab-size)"
+            f"a vocabulary of {vocab_size} pieces is too large for this text: at most {possible} ({flag})"
         ) from error
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
         raise UserError(
             f"a vocabulary of {vocab_size} pieces is too small for this text: its characters alone take "
-            f"{least[1]} pieces (--data.vocab-size)"
+            f"{least[1]} pieces ({flag})"
         ) from error
     raise UserError(f"sentencepiece cannot learn a vocabulary of {vocab_size} from this text: {error}") from error

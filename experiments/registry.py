@@ -29,6 +29,7 @@ from transformer.model import Transformer
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS
 from transformer.registry import Registry, origin_of
+from transformer.train import LOSSES
 
 FLAG = "--parts"
 
@@ -41,6 +42,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     INITIALIZERS,
     SCHEDULES,
     OPTIMIZERS,
+    LOSSES,
     CORPORA,
 )
 """The registries that the settings of an experiment select from."""

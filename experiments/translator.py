@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,19 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
+from experiments.programs import (
+    Graph,
+    batches,
+    compiled_alignment,
+    compiled_scoring,
+    compiled_search,
+    height_for,
+    merged,
+    pad,
+    pad_phrases,
+    without_kernels,
+)
+from experiments.reader import Reader
 from experiments.registry import check_origins, check_parts, replaced
 from experiments.sentences import (
     BLANK,
@@ -26,31 +38,22 @@ from experiments.sentences import (
     counted_alike,
     first_of_each_text,
     one_line,
-    phrases_of,
     targets_of,
     texts_of,
-    warnings_of,
 )
 from experiments.words import Links, aligned, copied, words_of_pieces
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, UNK, DecodeConfig, Experiment, LoraConfig, ModelConfig, UserError, counted
-from transformer.decode import Hypotheses, length_penalty, token_log_probs
+from transformer.config import EOS, PAD, Experiment, LoraConfig, UserError, counted
+from transformer.decode import Hypotheses, length_penalty
 from transformer.model import AttentionWeights, Transformer
 from transformer.parameters import Params
 from transformer.train import abstract_model, graph_of, init_state
-from transformer.variants import ways
-from transformer.variants.alignment import Head, alignment
+from transformer.variants.alignment import Head
 from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
 from transformer.variants.sampling import line_keys
-from transformer.variants.ways import NOTHING, Given
-
-Graph = nnx.GraphDef[Transformer] | tuple[nnx.GraphDef[Transformer], ...]
-"""The structure of a model, or of each model of an ensemble; hashable."""
-
-# A limit on the length of an input line, since memory grows with the square of the length.
-MAX_TOKENS = 4096
+from transformer.variants.ways import Given
 
 
 class Attention(NamedTuple):
@@ -90,7 +93,7 @@ def log_to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-class Translator:
+class Translator(Reader):
     """The parameters of a trained model, its experiment and its vocabulary.
 
     Compiled programs are cached by (shape, settings), so the first call with each is slow.
@@ -118,8 +121,6 @@ class Translator:
         """Steps of the checkpoints used; if there are several, they were averaged."""
         self.selection = ""
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
-        self.max_tokens = MAX_TOKENS
-        """Longest accepted sentence in tokens, EOS included."""
         self.height: Callable[[int], int] = height_for
         """The padded height of a batch with this many sentences."""
 
@@ -148,7 +149,7 @@ class Translator:
         meta = read_meta(run.checkpoints, checkpoint)
         experiment = run.with_current_data(Experiment.from_dict(meta["experiment"], run.checkpoints))
         check_parts(meta.get("parts", {}), log)
-        tokenizer = Tokenizer.load(run.vocabulary)
+        tokenizer = Tokenizer.load(run.path)
         if tokenizer.sha256 != meta["vocabulary"]:
             raise UserError(
                 f"{run.vocabulary} is not the vocabulary that the checkpoints of {run.path} were trained with"
@@ -257,8 +258,8 @@ class Translator:
     ) -> Asked:
         """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
-        texts = texts_of(sentences, "line", first)
-        sources = self.read(texts, "line", first, bad_lines)
+        texts = self.tagged(texts_of(sentences, "line", first))
+        sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
         numbers = list(range(first, first + len(texts)))
@@ -324,50 +325,6 @@ class Translator:
         """Logs how many sentences are translated."""
         self.log(f"translated {done} of {count} sentences")
 
-    def read_prefixes(
-        self, prefixes: Iterable[Target] | None, sources: list[list[int]], first: int = 1
-    ) -> list[list[int]]:
-        """Encodes prefixes, without EOS. UserError for a prefix that its sentence has no room for."""
-        if prefixes is None:
-            return [[] for _ in sources]
-        given = targets_of(prefixes, "prefix line", first)
-        counted_alike(sources, given, "prefix", "prefixes")
-        begun = self.read(given, "prefix line", first)
-        extra = self.experiment.decode.extra_length
-        for number, (prefix, ids, source) in enumerate(zip(given, begun, sources, strict=True), start=first):
-            if isinstance(prefix, str):
-                ids.pop()  # EOS
-            if EOS in ids:
-                raise UserError(f"prefix line {number} ends in {EOS_PIECE}: nothing can follow it")
-            if ids and source == [EOS]:
-                raise UserError(f"line {number} is blank, and so is its translation: it cannot have a prefix")
-            if source and len(ids) > len(source) + extra:
-                raise UserError(
-                    f"prefix line {number} has {len(ids)} tokens; the translation of its line has at most "
-                    f"{len(source) + extra} (--decode.extra-length)"
-                )
-        return begun
-
-    def read_phrases(
-        self, constraints: Iterable[Sequence[Target]] | None, sources: list[list[int]], first: int = 1
-    ) -> list[list[list[int]]]:
-        """Encodes the phrases of each sentence, without EOS. UserError where they cannot be met."""
-        if constraints is None:
-            return [[] for _ in sources]
-        given = phrases_of(constraints, "constraint line", first)
-        counted_alike(sources, given, "line of constraints", "lines of constraints")
-        if self.experiment.decode.beam == 1 and any(given):
-            raise UserError("constraints need beam search: a beam of at least 2, and no sampling")
-        phrases = []
-        for number, (line, source) in enumerate(zip(given, sources, strict=True), start=first):
-            if line and source == [EOS]:
-                raise UserError(f"line {number} is blank, and so is its translation: it cannot have constraints")
-            each = [[i for i in ids if i != EOS] for ids in self.encode(line)]
-            if any(UNK in ids for ids in each):
-                raise UserError(f"constraint line {number} has characters that are not in the vocabulary")
-            phrases.append([ids for ids in each if ids])
-        return phrases
-
     def replace_unknown(self, results: list[list[Translation]], texts: list[str], sources: list[list[int]]) -> None:
         """Writes what attention points at in place of each <unk> of translations; see `copied`."""
         found = [(i, k) for i, best in enumerate(results) for k, one in enumerate(best) if "<unk>" in one.pieces]
@@ -376,9 +333,9 @@ class Translator:
         source_ids = [sources[i] for i, _ in found]
         target_ids = [self.tokenizer.ids(results[i][k].pieces) for i, k in found]
         for (i, k), attended in zip(found, self.attended(source_ids, target_ids), strict=True):
-            surfaces = self.tokenizer.surfaces(texts[i])
+            surfaces = self.tokenizer.source.surfaces(texts[i])
             pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
-            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.pieces(sources[i]), pointed)
+            pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.source.pieces(sources[i]), pointed)
             text = one_line(self.tokenizer.join(pieces))
             results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
 
@@ -394,14 +351,17 @@ class Translator:
             head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
         """
         self.check_head(head)
-        texts = texts_of(sentences, "line", 1)
+        texts = self.tagged(texts_of(sentences, "line", 1))
         counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
         links = []
-        found = self.attended(self.encode(texts), targets, head)
+        spelling = self.tokenizer.source
+        found = self.attended(self.encode(texts, spelling), targets, head)
         for text, one, weights in zip(texts, translations, found, strict=True):
             pieces = [piece for piece in one.copied or one.pieces if piece != EOS_PIECE]
-            source = words_of_pieces(self.tokenizer, self.tokenizer.surfaces(text), text) if pieces else []
+            source = words_of_pieces(spelling, spelling.surfaces(text), text) if pieces else []
+            if self.experiment.decode.tag:  # it is no word of the sentence
+                source = [word - 1 for word in source]
             links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
         return links
 
@@ -432,7 +392,7 @@ class Translator:
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
-        sources = self.read(sentences, "line", bad_lines="skip")
+        sources = self.read(self.tagged(list(sentences)), "line", bad_lines="skip", tokenizer=self.tokenizer.source)
         decode = self.experiment.decode
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
@@ -495,7 +455,8 @@ class Translator:
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
         """
-        texts, given = texts_of(sources, "source line", first), targets_of(targets, "target line", first)
+        texts = self.tagged(texts_of(sources, "source line", first))
+        given = targets_of(targets, "target line", first)
         if len(texts) != len(given):
             raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
         self.warn(
@@ -505,7 +466,7 @@ class Translator:
                 if target and not isinstance(target, str) and target[-1] != EOS_PIECE
             ]
         )
-        source_ids = self.read(texts, "source line", first, bad_lines)
+        source_ids = self.read(texts, "source line", first, bad_lines, self.tokenizer.source)
         return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
 
     def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
@@ -534,67 +495,21 @@ class Translator:
             raise UserError("attention needs a sentence that is not blank")
         if target is None:
             target = self.n_best([text], 1)[0][0].pieces  # also gives the warnings about the source
-            source_ids = self.encode([text])[0]
+            source_ids = self.encode(self.tagged([text]), self.tokenizer.source)[0]
         else:
-            source_ids = self.read([text], "source line")[0]
+            source_ids = self.read(self.tagged([text]), "source line", tokenizer=self.tokenizer.source)[0]
         target_ids = self.read(targets_of([target], "target line", 1), "target line")[0]
         if not target_ids:
             raise UserError("attention needs a target with at least one piece")
         weights = self.model.attention_weights(jnp.array([source_ids]), jnp.array([target_ids]))
         first = jax.device_get(jax.tree.map(lambda w: w[:, 0], weights))
-        return Attention(self.tokenizer.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
-
-    def encode(self, given: Sequence[Target]) -> list[list[int]]:
-        """Returns token ids: for a text those of its pieces plus EOS, for a list of pieces exactly theirs.
-
-        UserError for an unknown piece.
-        """
-        return [self.tokenizer.encode([one])[0] if isinstance(one, str) else self.tokenizer.ids(one) for one in given]
-
-    def read(
-        self, given: Sequence[Target], what: str, first: int = 1, bad_lines: BadLines = "refuse"
-    ) -> list[list[int]]:
-        """Encodes like `encode`, with [] for an item that is too long and skipped.
-
-        Warns about unknown characters, and about items that are longer than those the model was trained on. Messages
-        name an item by `what` and its number, counted from `first`.
-        """
-        ids = []
-        unknown, skipped, long = [], [], []
-        for number, one in enumerate(given, start=first):
-            try:
-                found = self.encode([one])[0]
-            except UserError as error:
-                raise UserError(f"{what} {number}: {error}") from error
-            ids.append(found)
-            if len(found) > self.max_tokens:
-                message = f"{what} {number} has {len(found)} tokens; the limit is {self.max_tokens}"
-                if bad_lines == "refuse":
-                    raise UserError(message)
-                skipped.append(f"{message}: skipped")
-                found.clear()
-            elif len(found) > self.experiment.data.max_length:
-                trained = self.experiment.data.max_length
-                long.append(f"{what} {number} has {len(found)} tokens; the model was trained on at most {trained}")
-            if UNK in found and isinstance(one, str):
-                characters = ", ".join(map(repr, self.tokenizer.unknown(one)[:8]))
-                unknown.append(
-                    f"{what} {number} has characters that are not in the vocabulary and read as <unk>: {characters}"
-                )
-        for messages in (skipped, unknown, long):
-            self.warn(messages)
-        return ids
+        return Attention(self.tokenizer.source.pieces(source_ids), self.tokenizer.pieces(target_ids), first)
 
     def warn_of_outputs(self, found: list[Translation], numbers: list[int]) -> None:
         """Warns about translations that were cut off or contain <unk>."""
         both = list(zip(numbers, found, strict=True))
         self.warn([f"line {i}: its translation was cut off at the length limit" for i, one in both if not one.finished])
         self.warn([f"line {i}: its translation has <unk>, written ⁇" for i, one in both if "⁇" in one.text])
-
-    def warn(self, messages: list[str]) -> None:
-        """Logs warnings of one kind: the first few, and the number of the others."""
-        for message in warnings_of(messages):
-            self.log(message)
 
 
 def log_probs_of_blank(source: list[int], target: list[int]) -> list[float]:
@@ -607,110 +522,3 @@ def log_probs_of_blank(source: list[int], target: list[int]) -> list[float]:
 def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:
     """Returns whether `phrase` occurs in `ids`."""
     return any(list(ids[i : i + len(phrase)]) == list(phrase) for i in range(len(ids)))
-
-
-def merged(graph: Graph, params: Any) -> Transformer | Ensemble:
-    """Returns the model, or the ensemble if there are several graphs."""
-    if isinstance(graph, tuple):
-        return Ensemble([nnx.merge(*one) for one in zip(graph, params, strict=True)])
-    return nnx.merge(graph, params)
-
-
-def compiled_search(
-    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...] = (), pieces: int = 0
-) -> jax.stages.Wrapped:
-    """Returns the compiled function (params, source, given=NOTHING) -> hypotheses.
-
-    Args:
-        replaced: that of a Translator; it only distinguishes entries of the cache.
-        pieces: size of the vocabulary, for the rules of transformer.variants.rules.
-    """
-    # These settings do not change the program.
-    return _compiled_search(graph, replace(settings, seed=0, replace_unk=False), best, replaced, pieces)
-
-
-@cache
-def _compiled_search(
-    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...], pieces: int
-) -> jax.stages.Wrapped:
-    return jax.jit(
-        lambda params, source, given=NOTHING: ways.decode(merged(graph, params), source, settings, best, pieces, given)
-    )
-
-
-def without_kernels(config: ModelConfig) -> ModelConfig:
-    """Returns the model for decoding: GPU kernels save nothing in a step of a few tokens, and little in the encoder."""
-    return replace(config, kernels=False)
-
-
-@cache
-def compiled_scoring(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., jax.Array]:
-    """Returns the compiled function (params, source, target) -> token log-probabilities."""
-    return jax.jit(lambda params, source, target: token_log_probs(merged(graph, params), source, target))
-
-
-@cache
-def compiled_alignment(graph: Graph, replaced: tuple[Any, ...], head: Head | None) -> Callable[..., jax.Array]:
-    """Returns the compiled function (params, source, target) -> attention of target to source positions."""
-    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target, head))
-
-
-def width_for(length: int) -> int:
-    """Returns the padded width for sentences of up to `length` tokens; there are few widths, so few compilations."""
-    width = 16
-    while width < length:
-        width += max(16, width // 2 // 16 * 16)
-    return width
-
-
-def height_for(count: int) -> int:
-    """Returns the padded height for `count` sentences: 1, 2, 4, 8, ... Each height is one more program to compile."""
-    return 1 << (count - 1).bit_length()
-
-
-def batches(
-    rows: list[int], ids: list[list[int]], batch_size: int, height: Callable[[int], int] = height_for
-) -> Iterator[tuple[list[int], int, int]]:
-    """Groups sentences of similar length and yields (their indices, width, height); height includes the padding rows.
-
-    The longest sentences come first. All groups but the last are full.
-    """
-    waiting = sorted(rows, key=lambda i: len(ids[i]), reverse=True)
-    while waiting:
-        width = width_for(len(ids[waiting[0]]))
-        most = rows_in(width, batch_size)
-        group, waiting = waiting[:most], waiting[most:]
-        yield group, width, min(most, height(len(group)))
-
-
-def rows_in(width: int, batch_size: int) -> int:
-    """Returns the most sentences in a batch of this width: fewer if they are long."""
-    return max(1, batch_size * 64 // max(width, 64))
-
-
-def shapes(longest: int, batch_size: int, height: Callable[[int], int] = height_for) -> list[tuple[int, int]]:
-    """Every (width, height) that `batches` yields for sentences of up to `longest` tokens, the smallest first."""
-    widths = sorted({width_for(length) for length in range(1, longest + 1)})
-    return [
-        (width, rows)
-        for width in widths
-        for most in [rows_in(width, batch_size)]
-        for rows in sorted({min(most, height(count)) for count in range(1, most + 1)})
-    ]
-
-
-def pad(ids: list[list[int]], rows: list[int], width: int, height: int) -> np.ndarray:
-    """Returns int32 [height, width]: the sentences `rows`, padded on the right, followed by empty rows."""
-    padded = np.full((height, width), PAD, np.int32)
-    for row, i in enumerate(rows):
-        padded[row, : len(ids[i])] = ids[i]
-    return padded
-
-
-def pad_phrases(phrases: list[list[list[int]]], rows: list[int], shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns int32 of this shape, [height, J, M]: the phrases of the sentences `rows`, padded on the right."""
-    padded = np.full(shape, PAD, np.int32)
-    for row, i in enumerate(rows):
-        for j, ids in enumerate(phrases[i]):
-            padded[row, j, : len(ids)] = ids
-    return padded

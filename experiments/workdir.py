@@ -1,6 +1,6 @@
 """The work directory of a run: its layout, its lock, and checks that what it holds belongs to the same run.
 
-config.json   vocab.model   checkpoints/<step>/   metrics.jsonl   events.*   figures/   evaluation/
+config.json   vocab.model (source.model)   checkpoints/<step>/   metrics.jsonl   events.*   figures/   evaluation/
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from data.corpora import SPLITS, is_own_text
 from data.folders import atomic_folder, remove_abandoned
-from data.tokenizer import Tokenizer
+from data.tokenizer import SOURCE_VOCABULARY, VOCABULARY, Tokenizer
 from transformer.checkpoint import Checkpoint, read_json, read_meta, save_averaged, saved_steps
 from transformer.config import Experiment, UserError
 
@@ -50,7 +50,7 @@ class WorkDir:
         self.path = path
         self.lock = path / ".lock"
         self.config = path / "config.json"
-        self.vocabulary = path / "vocab.model"
+        self.vocabulary = path / VOCABULARY
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.figures = path / "figures"
@@ -86,7 +86,11 @@ class WorkDir:
         except UserError:
             lock.close()
             raise
-        write_whole(self.vocabulary, tokenizer.to_bytes())
+        files = tokenizer.files()
+        for name, content in files.items():
+            write_whole(self.path / name, content)
+        if SOURCE_VOCABULARY not in files:  # that of settings that are now overwritten
+            (self.path / SOURCE_VOCABULARY).unlink(missing_ok=True)
         write_whole(self.config, (json.dumps(asdict(with_absolute_paths(experiment)), indent=2) + "\n").encode())
         return lock
 
@@ -113,7 +117,7 @@ class WorkDir:
             raise UserError(f"{self.path} has checkpoints but no config.json: choose another --workdir")
         if text:
             self.check_text(self.newest_meta().get("data"), text)
-        if self.vocabulary.exists() and Tokenizer.load(self.vocabulary).sha256 != tokenizer.sha256:
+        if self.vocabulary.exists() and Tokenizer.load(self.path).sha256 != tokenizer.sha256:
             raise UserError(f"{self.vocabulary} is not the vocabulary of this data: choose another --workdir")
 
     def text(self) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ import jax
 import pytest
 from flax import nnx
 from hypothesis import settings
-from jax._src.interpreters import partial_eval
 
 from transformer.config import ModelConfig
 from transformer.model import Transformer
@@ -30,10 +29,6 @@ COMPILE_FAST = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-
-# Flax asks the tracers with which it counts keys for a sharding. They have none, and JAX writes an error message, with
-# the program so far in it, that nobody reads: a third of the time in which a model is traced, or more.
-partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 
 
 def known(flags: tuple[str, ...]) -> bool:

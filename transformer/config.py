@@ -89,6 +89,8 @@ class ModelConfig:
     tied: Literal["all", "target", "none"] = "all"
     """Which embedding matrices are one. all: those of source, target and pre-softmax layer, as in the paper. target:
     those of target and pre-softmax layer; the source has its own. none: each has its own."""
+    source_vocab_size: int | None = None
+    """Rows of the embedding matrix of the source, if it has its own. None: as many as model.vocab_size."""
     scale_embeddings: bool = True
     """Multiply the embeddings by sqrt(d_model), as in the paper."""
     output_bias: bool = False
@@ -108,7 +110,12 @@ class ModelConfig:
             *("vocab_size", "num_layers", "shared_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"),
             "max_positions",
         )
-        _counts("model", self, sizes if self.decoder_layers is None else (*sizes, "decoder_layers"))
+        given = (name for name in ("decoder_layers", "source_vocab_size") if getattr(self, name) is not None)
+        _counts("model", self, (*sizes, *given))
+        if self.source_vocab_size is not None and self.tied == "all":
+            raise UserError(
+                "model.source_vocab_size needs an embedding matrix of the source: --model.tied target or none"
+            )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"model.{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -122,6 +129,11 @@ class ModelConfig:
     def decoder_depth(self) -> int:
         """Number of layers that are applied in the decoder; in the encoder, it is `num_layers`."""
         return self.num_layers if self.decoder_layers is None else self.decoder_layers
+
+    @property
+    def source_rows(self) -> int:
+        """Number of rows of the embedding matrix that embeds the source."""
+        return self.vocab_size if self.source_vocab_size is None else self.source_vocab_size
 
 
 @dataclass(frozen=True)
@@ -151,9 +163,22 @@ class DataConfig:
     """The sentencepiece algorithm that learns the vocabulary."""
     vocab_size: int = 37_000
     """Number of subword pieces in the vocabulary, which both languages share."""
+    vocabularies: Literal["shared", "separate"] = "shared"
+    """shared: one vocabulary for both languages, as in the paper. separate: one for each; data.vocab_size is then that
+    of the target. This needs model.tied target or none, since an id stands for another piece on each side."""
+    source_vocab_size: int | None = None
+    """With separate vocabularies: number of pieces in that of the source. None: as many as data.vocab_size."""
     vocabulary: str | None = None
     """Use this vocabulary instead of learning one: a sentencepiece model with ids 0 to 3 for padding, BOS, EOS, <unk>,
-    or the work directory of a run, for its vocabulary. data.vocab_size must be its size."""
+    or the work directory of a run, for its vocabulary. data.vocab_size must be its size. Separate vocabularies are
+    those of a run, or of a folder with vocab.model (the target's) and source.model."""
+    symbols: str | None = None
+    """Texts that are pieces of their own and never split, separated by spaces: "<2de> <2fr>" for text into several
+    languages, with one of them at the start of each source line."""
+    subword_sampling: float = 0.0
+    """Encode the training text anew in each epoch, with randomly drawn pieces. With BPE, the probability of leaving out
+    a merge (BPE-dropout, usually 0.1); with unigram, the exponent alpha of the probability of a segmentation
+    (usually 0.1 to 0.5). 0: always the most probable pieces, as in the paper."""
     max_length: int = 128
     """Maximum length in tokens: training pairs longer than this on either side are dropped and counted."""
     max_unknown: float = 0.01
@@ -171,8 +196,29 @@ class DataConfig:
             )
         if not 8 <= self.vocab_size < 2**16:
             raise UserError(f"data.vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.vocab_size}")
+        if not 8 <= self.source_pieces < 2**16:
+            raise UserError(f"data.source_vocab_size must lie in [8, 65535] (ids are 16 bit), not {self.source_pieces}")
+        if self.source_vocab_size is not None and self.vocabularies == "shared":
+            raise UserError("data.source_vocab_size needs separate vocabularies: set --data.vocabularies separate too")
+        for symbol in self.symbol_list:
+            if "▁" in symbol or not symbol.isprintable() or symbol in ("<pad>", "<s>", "</s>", "<unk>"):
+                raise UserError(f"data.symbols: {symbol!r} is reserved or not printable, so it cannot be a piece")
+        if len(set(self.symbol_list)) < len(self.symbol_list):
+            raise UserError("data.symbols has a symbol twice")
+        if not 0.0 <= self.subword_sampling < 1.0:
+            raise UserError(f"data.subword_sampling must lie in [0, 1), not {self.subword_sampling}")
         if not 0.0 <= self.max_unknown <= 1.0:
             raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
+
+    @property
+    def symbol_list(self) -> list[str]:
+        """The texts of `symbols`."""
+        return (self.symbols or "").split()
+
+    @property
+    def source_pieces(self) -> int:
+        """Number of pieces in the vocabulary of the source."""
+        return self.vocab_size if self.source_vocab_size is None else self.source_vocab_size
 
 
 @dataclass(frozen=True)
@@ -221,6 +267,8 @@ class TrainConfig:
     """Number of training steps (parameter updates)."""
     seed: int = 0
     """Random seed of the initial parameters, the data order and dropout, below 2^32."""
+    loss: str = "cross_entropy"
+    """Training loss: a name in the registry transformer.train.LOSSES. Validation always uses the cross-entropy."""
     label_smoothing: float = 0.1
     """eps_ls: label smoothing. This much probability moves from the correct token to the V - 1 others."""
     accumulate: int = 1
@@ -295,6 +343,8 @@ class DecodeConfig:
     """Maximum output length minus input length, in tokens."""
     batch_size: int = 64
     """Number of sentences translated at a time (fewer if they are long)."""
+    tag: str | None = None
+    """A piece written before each source line, such as <2de> (data.symbols): the language to translate into."""
     min_length: int = 0
     """Minimum output length in pieces, without EOS."""
     no_repeat_ngram: int = 0
@@ -400,6 +450,17 @@ class Experiment:
             raise UserError(
                 f"the vocabulary has {pieces} but the embedding only {counted(rows, 'row')}: "
                 f"raise --model.vocab-size or lower --data.vocab-size"
+            )
+        if self.data.vocabularies == "separate" and self.model.tied == "all":
+            raise UserError(
+                "separate vocabularies cannot share an embedding matrix: set --model.tied target or none, or "
+                "--data.vocabularies shared"
+            )
+        if self.model.source_rows < self.data.source_pieces:
+            pieces, rows = counted(self.data.source_pieces, "piece"), self.model.source_rows
+            raise UserError(
+                f"the vocabulary of the source has {pieces} but its embedding only {counted(rows, 'row')}: "
+                f"raise --model.source-vocab-size or lower --data.source-vocab-size"
             )
         if self.decode.top_k > self.data.vocab_size:
             pieces = counted(self.data.vocab_size, "piece")

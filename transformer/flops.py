@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from transformer.config import ModelConfig
+from transformer.initializers import rngs_of
 from transformer.layers import make_feed_forward
 
 
@@ -36,7 +37,7 @@ def feed_forward_weights(config: ModelConfig) -> int:
 
     It is 2 D F for the paper's. A custom network (model.feed_forward) is built without allocating it.
     """
-    shapes = nnx.eval_shape(lambda: make_feed_forward(config, rngs=nnx.Rngs(0)))
+    shapes = nnx.eval_shape(lambda: make_feed_forward(config, rngs=rngs_of(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)) if leaf.ndim > 1)
 
 

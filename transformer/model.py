@@ -12,6 +12,7 @@ from jax import Array
 from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
 from transformer.config import BOS, ModelConfig
 from transformer.dropout import dropout, split_key
+from transformer.initializers import rngs_of
 from transformer.layers import DecoderLayer, EncoderLayer, make_norm
 from transformer.matmul import einsum
 from transformer.mesh import whole_rows
@@ -68,7 +69,7 @@ class Transformer(nnx.Module):
             self.decoder_norm = make_norm(config, rngs=rngs)
         # After everything else, so that the other parameters begin with the same values whatever is tied.
         if config.tied != "all":
-            self.source_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+            self.source_embedding = nnx.Param(init(rngs.params(), (config.source_rows, config.d_model)))
         if config.tied == "none":
             self.output_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
         if config.output_bias:
@@ -76,7 +77,7 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> Array:
-        """Embedding matrix of the source, [V, D]; that of the target is always `embedding`."""
+        """Embedding matrix of the source, [V, D] or [source_rows, D]; that of the target is always `embedding`."""
         return (self.embedding if self.config.tied == "all" else self.source_embedding)[...]
 
     @property
@@ -223,5 +224,5 @@ def shift_right(target: Array, found: Segments) -> Array:
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters, computed without allocating them."""
-    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=rngs_of(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))

@@ -10,6 +10,7 @@ Each registry is defined next to the components it contains:
     model.initializer    transformer/initializers.py    INITIALIZERS
     optimizer.schedule   transformer/optimizer.py   SCHEDULES
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
+    train.loss           transformer/train.py       LOSSES
     data.corpus          data/corpora.py            CORPORA
     metric               experiments/evaluation/metrics.py     METRICS
 

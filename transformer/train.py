@@ -11,11 +11,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import Experiment, ModelConfig
+from transformer.initializers import rngs_of
 from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
 from transformer.parameters import Params
+from transformer.registry import Registry
 from transformer.variants.finetuning import add_lora, has_frozen, merge_lora, trained
 
 Batch = dict[str, Array]
@@ -51,7 +53,7 @@ class Metrics(NamedTuple):
 
 def abstract_model(config: ModelConfig) -> Transformer:
     """The model with shapes and dtypes in place of parameters (`nnx.eval_shape`): nothing is computed."""
-    return nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: Transformer(config, rngs=rngs_of(0)))
 
 
 def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
@@ -61,7 +63,7 @@ def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
 
 def init_params(config: ModelConfig, seed: int) -> Params:
     """Initializes the parameters from a seed."""
-    return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=nnx.Rngs(seed)), nnx.Param))
+    return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=rngs_of(seed)), nnx.Param))
 
 
 def init_state(experiment: Experiment) -> TrainState:
@@ -80,6 +82,18 @@ def batch_loss(
     x = model.outputs(batch["source"], batch["target"], key)
     kernels = model.config.kernels
     return tied_cross_entropy(x, model.output_table, batch["target"], smoothing, kernels, model.logits_bias)
+
+
+def label_smoothed(model: Transformer, batch: Batch, key: Array | None, experiment: Experiment) -> tuple[Array, Array]:
+    """The paper's training loss: `batch_loss` with train.label_smoothing."""
+    return batch_loss(model, batch, key, experiment.train.label_smoothing)
+
+
+Loss = Callable[[Transformer, Batch, Array | None, Experiment], tuple[Array, Array]]
+
+LOSSES: Registry[Loss] = Registry("train.loss", {"cross_entropy": label_smoothed})
+"""Training losses by name: functions (model, batch, dropout key, experiment) -> (sum, count) over the target tokens of
+a batch, float32 scalars. Padding adds nothing to either: sums of micro-batches and devices are added."""
 
 
 DROPOUT = 0x64726F70  # "drop"
@@ -111,14 +125,14 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
             identity if the step sees the whole batch.
     """
     graph, optimizer = graph_of(experiment.model), make_optimizer(experiment)
-    smoothing, parts = experiment.train.label_smoothing, experiment.train.accumulate
+    loss_of, parts = LOSSES.find(experiment.train.loss), experiment.train.accumulate
 
     def loss_sum(params: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         if has_frozen(experiment):  # so that the gradient of a frozen parameter is a constant and not computed
             params = jax.tree.map(
                 lambda p, is_trained: p if is_trained else jax.lax.stop_gradient(p), params, trained(experiment, params)
             )
-        return batch_loss(nnx.merge(graph, merge_lora(params, experiment.lora)), batch, key, smoothing)
+        return loss_of(nnx.merge(graph, merge_lora(params, experiment.lora)), batch, key, experiment)
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import tyro
 
-from experiments.cli.help import REGISTRY
+from experiments.cli.help import REGISTRY, program
 from experiments.presets import EXPERIMENTS, find
 from experiments.registry import FLAG, run_file
 from experiments.workdir import WorkDir, differences, find_workdir, is_run, no_such_run, similar_runs
@@ -165,7 +165,7 @@ def parse(kind: type, arguments: Arguments, default: Any, command: str, about: s
 
     UserError for an unknown flag, with similar ones, and for an invalid value.
     """
-    said, prog = io.StringIO(), f"python -m experiments {command}"
+    said, prog = io.StringIO(), f"{program()} {command}"
     try:
         with redirect_stderr(said):
             return tyro.cli(kind, args=arguments, default=default, prog=prog, description=about, registry=REGISTRY)

@@ -11,9 +11,9 @@ import tyro
 
 from experiments.evaluation.records import results_folder
 from experiments.evaluation.risk import MetricName
+from experiments.reader import MAX_TOKENS
 from experiments.sentences import BadLines
 from experiments.streams import PATIENCE
-from experiments.translator import MAX_TOKENS
 from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # flags of an experiment start with --model., --data. and so on, without --experiment.
@@ -106,6 +106,8 @@ class Decoding(Searching):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
+    tag: str | None = None
+    """Write this piece before each source line, such as <2de>: the language to translate into."""
     min_length: int | None = None
     """Minimum output length in pieces, without EOS. Default, here and below: the run's setting."""
     no_repeat_ngram: int | None = None
@@ -163,11 +165,15 @@ class Exporting:
 
     checkpoint: str = "average"
     """Which checkpoint: "average" (of the newest train.keep), "best", "last", "ema", a step, or a list of steps."""
-    format: Literal["safetensors", "marian"] = "safetensors"
+    format: Literal["safetensors", "marian", "ctranslate2"] = "safetensors"
     """safetensors: our own, which `import` reads: config.json, vocab.model and model.safetensors.
-    marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load."""
+    marian: a folder that MarianMTModel and MarianTokenizer of Hugging Face transformers load.
+    ctranslate2: a folder that ctranslate2.Translator loads, with the vocabularies as source.spm and target.spm."""
+    quantization: Literal["float32", "int16", "int8"] = "float32"
+    """ctranslate2: type of the matrices."""
     sentences: Path | None = None
-    """marian: translate the lines of this file with both programs. Default: the first of the validation text."""
+    """marian, ctranslate2: translate the lines of this file with both programs.
+    Default: the first of the validation text."""
     output: Path | None = None
     """Folder to write. Default: RUN-<format>, next to RUN."""
 
@@ -176,6 +182,8 @@ class Exporting:
 class Importing:
     """Flags of `import`."""
 
+    sentences: Path | None = None
+    """A folder of transformers: translate the lines of this file with both programs. Default: random texts."""
     output: Path | None = None
     """Work directory of the new run. Default: DIR-imported, next to DIR."""
 
@@ -304,6 +312,8 @@ class Scoring(Loading):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
+    tag: str | None = None
+    """Write this piece before each source line, such as <2de>: the language to translate into."""
     source: Annotated[Path | None, Needed] = None
     """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None

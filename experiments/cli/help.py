@@ -1,7 +1,9 @@
 """What `--help` shows: the arguments of a command, and its flags."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,13 +25,19 @@ REGISTRY = ConstructorRegistry()
 _pending: list[type] = []
 
 
+def program() -> str:
+    """The command that this was called by: `aiayn`, or `python -m experiments`."""
+    return "aiayn" if Path(sys.argv[0]).stem == "aiayn" else "python -m experiments"
+
+
 def argument_help(argument: str) -> str:
     """Describes an argument that the usage line of a command names in capitals."""
     return {
         "NAME": f"NAME is one of: {', '.join(EXPERIMENTS)}; or a RUN, to use its settings; or omitted, if "
         "--config FILE provides the settings. If a name is both, NAME is the experiment.",
         "RUN": "RUN is a work directory, or its name under runs/.",
-        "DIR": "DIR is a folder that `export` wrote.",
+        "DIR": "DIR is a folder that `export` wrote, or one with a Marian model of Hugging Face transformers, as those "
+        "of OPUS-MT.",
         "TEXT": "TEXT is one sentence, in quotes.",
         "A": "A and B are runs: work directories, or their names under runs/.",
         "N": "N is 1, 2 or 3. Table 1 has only the flags --render and --results.",

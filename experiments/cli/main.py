@@ -16,7 +16,7 @@ import jax
 
 from experiments.cli.arguments import HELP, Arguments, UsageError, load_parts_files
 from experiments.cli.compilation_cache import keep_compiled
-from experiments.cli.help import argument_help
+from experiments.cli.help import argument_help, program
 from experiments.cli.verbs import VERBS
 from experiments.streams import set_up_streams
 from experiments.training import stopping
@@ -33,7 +33,7 @@ FULL = "the disk is full; files written earlier are intact"
 def usage() -> str:
     """Returns the usage message: one line per command."""
     lines = [
-        "usage: python -m experiments VERB [NAME] [--flags]        (VERB --help shows its arguments and flags)",
+        f"usage: {program()} VERB [NAME] [--flags]        (VERB --help shows its arguments and flags)",
         "",
     ]
     lines += ["  {:18} {}".format(*(verb.__doc__ or "").split(": ", 1)) for verb in VERBS.values()]

@@ -42,7 +42,7 @@ def lines_for(
         for number, best in enumerate(results, start=first):
             yield from (Line(shown(found, number, given), [next(aligned)]) for found in best)
         return
-    sources = translator.encode([line for line, _ in each])
+    sources = translator.encode([line for line, _ in each], translator.tokenizer.source)
     log_probs = iter(translator.forced(sources, [translator.tokenizer.ids(found.pieces) for _, found in each]))
     for number, best in enumerate(results, start=first):
         here = [next(aligned) for _ in best]

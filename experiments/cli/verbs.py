@@ -278,19 +278,28 @@ def run_export(arguments: Arguments) -> None:
     run = find_workdir(name)
     path = run.path.resolve()
     output = given.output or path.with_name(f"{path.name}-{given.format}")
-    # Blank lines are not translated at all.
-    lines = [line for line in lines_of(given.sentences, "refuse") if line and line.strip()] if given.sentences else []
-    if given.sentences and not lines:
-        raise UserError(f"{given.sentences} has no sentence")
-    print(export_run(Translator.load(run.path, given.checkpoint), output, print, given.format, lines))
+    lines = sentences_of(given.sentences)
+    if given.quantization != "float32" and given.format != "ctranslate2":
+        raise UserError("--quantization is of --format ctranslate2: the other formats have float32 only")
+    translator = Translator.load(run.path, given.checkpoint)
+    print(export_run(translator, output, print, given.format, lines, given.quantization))
+
+
+def sentences_of(path: Path | None) -> list[str]:
+    """Returns the lines of --sentences. UserError if there is none; a blank line is not translated at all."""
+    lines = [line for line in lines_of(path, "refuse") if line and line.strip()] if path else []
+    if path and not lines:
+        raise UserError(f"{path} has no sentence")
+    return lines
 
 
 def run_import(arguments: Arguments) -> None:
-    """import DIR: write a folder of `export` as a run, which translates, is evaluated, and can be fine-tuned"""
+    """import DIR: write a model of `export` or of transformers as a run, which translates and can be fine-tuned"""
     name, flags = run_of("import", arguments, "DIR")
     given = read_flags(run_import, Importing(), flags, name)
     path = Path(name).resolve()
-    print(import_folder(Path(name), given.output or path.with_name(f"{path.name}-imported")))
+    output = given.output or path.with_name(f"{path.name}-imported")
+    print(import_folder(Path(name), output, print, sentences_of(given.sentences)))
 
 
 def run_score(arguments: Arguments) -> None:

@@ -69,7 +69,7 @@ def make_record(
     parents = {name: relative_path(given) for name in ("init", "branch") if (given := experiment.get(name))}
     experiment = experiment | parents | {"data": experiment["data"] | changed, "decode": asdict(scored.decode)}
     # The steps actually trained, which may be fewer than planned.
-    trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": meta["step"]}})
+    trained = Experiment.from_dict(experiment | {"train": experiment["train"] | {"steps": max(1, meta["step"])}})
     return {
         "experiment": experiment["name"],
         "note": experiment.get("note", ""),

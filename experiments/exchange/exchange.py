@@ -1,30 +1,37 @@
 """`export RUN` and `import DIR`: a model in the format of another program, and back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.held_out import held_out
+from experiments.exchange.check import Log, Transformers, compare
+from experiments.exchange.ctranslate import CTranslate2, Quantization, write_ctranslate2
 from experiments.exchange.folder import read_folder, write_folder
-from experiments.exchange.marian import verify_marian, write_marian
+from experiments.exchange.marian import write_marian
+from experiments.exchange.marian_import import examples, read_marian
 from experiments.translator import Translator
 from experiments.workdir import new_folder, write_run
-from transformer.checkpoint import Checkpoint
+from transformer.checkpoint import Checkpoint, read_json
 from transformer.config import UserError
 
-Log = Callable[[str], None]
-
 SENTENCES = 32
-"""Number of sentences of the validation text that the check of an export translates."""
+"""Number of sentences that the check of an exchange translates, if none are given."""
 
 
 def export_run(
-    translator: Translator, output: Path, log: Log, kind: str = "safetensors", sentences: Sequence[str] = ()
+    translator: Translator,
+    output: Path,
+    log: Log,
+    kind: str = "safetensors",
+    sentences: Sequence[str] = (),
+    quantization: Quantization = "float32",
 ) -> Path:
     """Writes a model as a new folder, checks it, and returns its path.
 
     Args:
-        kind: "safetensors" (our own) or "marian".
-        sentences: what the check of the Marian format translates; none: the first of the run's validation text.
+        kind: "safetensors" (our own), "marian" or "ctranslate2".
+        sentences: what the check of another program's format translates; none: the first of the run's validation text.
+        quantization: type of the weights, of the format ctranslate2.
 
     Raises:
         UserError: `output` exists and is not empty, the model cannot be expressed in this format, or the check failed,
@@ -33,28 +40,42 @@ def export_run(
     with new_folder(output) as folder:
         if kind == "marian":
             write_marian(translator, folder)
-            verify_marian(translator, folder, list(sentences) or validation_sentences(translator), log)
+            peer = Transformers.load(folder, translator.experiment.model)
+            compare(translator, peer, list(sentences) or validation_sentences(translator), log)
+        elif kind == "ctranslate2":
+            write_ctranslate2(translator, folder, quantization)
+            engine = CTranslate2(translator, folder, quantization)
+            compare(translator, engine, list(sentences) or validation_sentences(translator), log)
         else:
             write_folder(translator, folder, log)
     return output
 
 
 def validation_sentences(translator: Translator) -> list[str]:
-    """Returns the first sentences of the validation text of a run."""
+    """Returns the first sentences of the validation text of a run; random ones for an imported model."""
     data, trained = translator.experiment.data, translator.meta["data"]
+    if not trained["sources"]:
+        return examples(translator, SENTENCES)
     return held_out(data, "dev", translator.tokenizer, trained, log=translator.log).sources[:SENTENCES]
 
 
-def import_folder(source: Path, output: Path) -> Path:
-    """Writes an exported model as a new run, and returns its path.
+def import_folder(source: Path, output: Path, log: Log, sentences: Sequence[str] = ()) -> Path:
+    """Writes an exported model, or one of transformers, as a new run, and returns its path.
+
+    Args:
+        sentences: what the check of another program's format translates; none: texts of random pieces.
 
     Raises:
-        UserError: `output` exists and is not empty, or `source` is not such a folder or is damaged.
+        UserError: `output` exists and is not empty, `source` is not such a folder or is damaged, the model cannot be
+            one of ours, or the check failed.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is not a folder that `export` wrote")
+        raise UserError(f"{source} is not a folder with a model")
     with new_folder(output) as folder:
-        model = read_folder(source)
-        checkpoint = Checkpoint(model.params, model.meta, model.steps)
-        write_run(folder, model.experiment, model.tokenizer, checkpoint)
+        if "model_type" in read_json(source / "config.json"):
+            model, peer = read_marian(source, log)
+            compare(model, peer, list(sentences) or examples(model, SENTENCES), log)
+        else:
+            model = read_folder(source)
+        write_run(folder, model.experiment, model.tokenizer, Checkpoint(model.params, model.meta, model.steps))
     return output

@@ -34,7 +34,8 @@ def write_folder(translator: Translator, folder: Path, log: Log) -> None:
     path = folder / WEIGHTS
     write_arrays(path, arrays, {META: json.dumps(meta)})
     (folder / "config.json").write_text(json.dumps(asdict(translator.experiment), indent=2) + "\n", encoding="utf-8")
-    translator.tokenizer.save(folder / "vocab.model")
+    for name, content in translator.tokenizer.files().items():
+        (folder / name).write_bytes(content)
     read = named(read_folder(folder).params)
     if differing := [name for name in arrays if not np.array_equal(arrays[name], read[name])]:
         raise UserError(f"{path} does not hold what was written: {differing[0]} differs")
@@ -49,10 +50,8 @@ def read_folder(folder: Path) -> Translator:
     """
     config, path = folder / "config.json", folder / WEIGHTS
     given = read_json(config)
-    if kind := given.get("model_type"):
-        raise UserError(f"{config} is of a {kind} model of Hugging Face transformers, which `import` cannot read yet")
     experiment = Experiment.from_dict(given, config)
-    tokenizer = Tokenizer.load(folder / "vocab.model")
+    tokenizer = Tokenizer.load(folder)
     arrays, metadata = read_arrays(path)
     meta = meta_of(path, metadata)
     settings = asdict(experiment)

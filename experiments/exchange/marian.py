@@ -5,20 +5,20 @@ MarianMTModel is the paper's model, with three differences in the parameters:
 - Its position vectors have the sines in the first half and the cosines in the second; ours interleave them. So the D
   axis of every parameter is permuted. The model computes the same: a norm does not depend on the order of its inputs.
 - Its matrices are [outputs, inputs], with the heads in one axis.
-- Its ids are those of vocab.json. Ours are kept, with BOS as the token that the decoder starts from.
+- Its ids are those of vocab.json. An export keeps ours, with BOS as the token that the decoder starts from.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments.exchange.arrays import library, write_arrays
+from data.tokenizer import Tokenizer
+from experiments.exchange.arrays import write_arrays
 from experiments.translator import Translator
-from transformer.config import BOS, EOS, PAD, UNK, ModelConfig, UserError, counted
+from transformer.config import BOS, EOS, PAD, UNK, ModelConfig, UserError
 from transformer.parameters import named
 
 POSITIONS = 512
@@ -27,13 +27,8 @@ POSITIONS = 512
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "swish"}
 """Our names of activations, and those of transformers."""
 
-TOLERANCE = 1e-4
-"""Largest difference of log-probabilities per token, in nats, that float32 explains."""
-
 NEVER = -1e9
 """Logit bias of the tokens PAD and BOS, to which this code's searches and scores give no probability."""
-
-Log = Callable[[str], None]
 
 Axis = Literal["in", "out", "none"]
 
@@ -103,6 +98,21 @@ def to_marian(config: ModelConfig, arrays: dict[str, np.ndarray]) -> dict[str, n
     return {name: np.asarray(array, np.float32) for name, array in found.items()}
 
 
+def from_marian(config: ModelConfig, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inverse of `to_marian`: matrices as in `Pair`, and always all embedding matrices and a bias of the logits."""
+    order = np.argsort(halves(config.d_model))
+    found = {}
+    for pair in pairs(config):
+        array = arrays[pair.theirs].T
+        if pair.width != "none":
+            array = array.take(order, axis=0 if pair.width == "in" else -1)
+        found[pair.ours] = array
+    found["embedding"] = arrays["model.decoder.embed_tokens.weight"][:, order]
+    found["source_embedding"] = arrays["model.encoder.embed_tokens.weight"][:, order]
+    found["output_embedding"] = arrays["lm_head.weight"][:, order]
+    return found | {"output_bias": arrays["final_logits_bias"][0]}
+
+
 def settings_of(config: ModelConfig) -> dict[str, Any]:
     """Returns config.json of the Marian format.
 
@@ -130,7 +140,7 @@ def settings_of(config: ModelConfig) -> dict[str, Any]:
         "decoder_layers": config.decoder_depth,
         "num_hidden_layers": config.num_layers,
         "d_model": config.d_model,
-        "vocab_size": config.vocab_size,
+        "vocab_size": config.source_rows,
         "decoder_vocab_size": config.vocab_size,
         "activation_function": ACTIVATIONS[config.activation],
         "dropout": config.dropout,
@@ -165,67 +175,30 @@ def write_marian(translator: Translator, folder: Path) -> None:
     found = to_marian(model, arrays)
     kept = {name: array for name, array in found.items() if name.removeprefix("model.") not in names}
     write_arrays(folder / "model.safetensors", kept, {"format": "pt"})
-    pieces = tokenizer.pieces(range(tokenizer.size))
-    # Rows of the embedding beyond the vocabulary need a name too, which no text contains.
-    pieces += [f"<unused{i}>" for i in range(tokenizer.size, model.vocab_size)]
+    pieces = row_names(tokenizer, model.vocab_size)
     beam = translator.experiment.decode.beam
     generation = {name: config[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")} | {
         "decoder_start_token_id": BOS,
         "max_length": POSITIONS,
         "num_beams": beam,
     }
+    separate = not tokenizer.one_vocabulary
+    vocabularies = {"vocab.json": row_names(tokenizer.source, model.source_rows) if separate else pieces}
+    vocabularies |= {"target_vocab.json": pieces} if separate else {}
     tokens = {name: pieces[i] for name, i in (("pad_token", PAD), ("eos_token", EOS), ("unk_token", UNK))}
     files = {
         "config.json": config,
         "generation_config.json": generation,
-        "vocab.json": {piece: i for i, piece in enumerate(pieces)},
+        **{name: {piece: i for i, piece in enumerate(each)} for name, each in vocabularies.items()},
         "tokenizer_config.json": tokens
-        | {"tokenizer_class": "MarianTokenizer", "model_max_length": POSITIONS, "separate_vocabs": False},
+        | {"tokenizer_class": "MarianTokenizer", "model_max_length": POSITIONS, "separate_vocabs": separate},
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    tokenizer.save(folder / "source.spm")
+    tokenizer.source.save(folder / "source.spm")
     tokenizer.save(folder / "target.spm")
 
 
-def verify_marian(translator: Translator, folder: Path, sentences: list[str], log: Log) -> None:
-    """Translates sentences greedily here and in transformers, and scores our outputs in both, in float32.
-
-    Raises:
-        UserError: the log-probability of an output differs by more than TOLERANCE per token, or a sentence is too long.
-    """
-    torch, transformers = library("torch"), library("transformers")
-    model = transformers.MarianMTModel.from_pretrained(folder).eval()
-    tokenizer = transformers.MarianTokenizer.from_pretrained(folder)
-    greedy = replace(translator.experiment.decode, beam=1, alpha=0.0)
-    ours = Translator(
-        translator.params,
-        replace(translator.experiment, decode=greedy),
-        translator.tokenizer,
-        log,
-    )
-    longest = max(map(len, translator.tokenizer.encode(sentences)))
-    if longest + greedy.extra_length > POSITIONS:
-        raise UserError(
-            f"a sentence of {longest} tokens is too long for the {POSITIONS} positions of the Marian format: give "
-            f"shorter ones (--sentences FILE)"
-        )
-    found = [best[0] for best in ours.n_best(sentences, 1)]
-    scores = ours.score(sentences, [one.pieces for one in found])
-    equal, largest = 0, 0.0
-    for sentence, translation, score in zip(sentences, found, scores, strict=True):
-        target = torch.tensor([translator.tokenizer.ids(translation.pieces)])
-        source = tokenizer(sentence, return_tensors="pt")
-        extra = source["input_ids"].shape[1] + greedy.extra_length
-        with torch.no_grad():
-            output = model.generate(**source, num_beams=1, do_sample=False, max_new_tokens=extra, max_length=None)
-            logits = model(**source, labels=target).logits.log_softmax(-1)
-        theirs = logits.gather(2, target[:, :, None]).sum().item()
-        equal += translator.tokenizer.decode(output.tolist())[0] == translation.text
-        largest = max(largest, abs(theirs - score) / target.shape[1])
-    log(
-        f"{equal} of {counted(len(sentences), 'output')} equal in transformers; "
-        f"largest difference of log-probabilities per token {largest:.1e}"
-    )
-    if not largest <= TOLERANCE:
-        raise UserError(f"transformers gives other scores, by up to {largest:.1e}, above {TOLERANCE:.0e}: not exported")
+def row_names(tokenizer: Tokenizer, rows: int) -> list[str]:
+    """Returns the name of each row of an embedding matrix: beyond the vocabulary, one that no text contains."""
+    return tokenizer.pieces(range(tokenizer.size)) + [f"<unused{i}>" for i in range(tokenizer.size, rows)]

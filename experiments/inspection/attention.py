@@ -52,23 +52,22 @@ def pair_of(translator: Translator, run: str, sentence: str, target: str | None)
 
     UserError if either has more than MAX_PIECES tokens.
     """
-    check_length(translator, "the sentence", sentence)
+    check_length("the sentence", translator.encode([sentence], translator.tokenizer.source)[0])
     given: Target
     if target is None:
         found = translator.n_best([sentence], 1)[0][0]
         target, given = found.text, found.pieces
     else:
         given = target
-    check_length(translator, "the translation", given)
+    check_length("the translation", translator.encode([given])[0])
     attention = translator.attention(sentence, given)
     return Pair(sentence, target, run, translator.experiment.name, translator.steps, attention)
 
 
-def check_length(translator: Translator, what: str, given: Target) -> None:
-    """Raises UserError for a text, or pieces, with more than MAX_PIECES tokens."""
-    count = len(translator.encode([given])[0])
-    if count > MAX_PIECES:
-        raise UserError(f"{what} has {count} tokens; {MAX_PIECES} is the most whose attention is shown")
+def check_length(what: str, ids: list[int]) -> None:
+    """Raises UserError for more than MAX_PIECES tokens."""
+    if len(ids) > MAX_PIECES:
+        raise UserError(f"{what} has {len(ids)} tokens; {MAX_PIECES} is the most whose attention is shown")
 
 
 def words(pieces: list[str]) -> list[Word]:

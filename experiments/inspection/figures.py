@@ -51,7 +51,7 @@ def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
     of_training, of_validation, bleu, speed = axes.flat
-    smoothing = experiment.train.label_smoothing if experiment else 0.0
+    smoothing = experiment.train.label_smoothing if experiment and experiment.train.loss == "cross_entropy" else 0.0
     of_training.set(title="Training loss" + (f", label-smoothed by {smoothing}" if smoothing else ""))
     if experiment and smoothing and any("loss" in row for row in rows):
         at_best = least_loss(smoothing, experiment.model.vocab_size)

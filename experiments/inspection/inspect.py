@@ -86,8 +86,11 @@ def provenance_of(meta: dict[str, Any]) -> Iterator[str]:
     yield f"validation    {'none' if loss is None else f'loss {loss:.4f} per token'}"
     yield f"cost          {minutes(meta['seconds'])} and {counted(meta['target_tokens'], 'target token')}"
     yield f"commit        {meta['commit']}"
-    pairs = counted(data["splits"]["train"]["kept"], "training pair")
-    yield f"text          {data['corpus']}, {pairs}, hash {data['hash']}"
+    if data["splits"]:
+        pairs = counted(data["splits"]["train"]["kept"], "training pair")
+        yield f"text          {data['corpus']}, {pairs}, hash {data['hash']}"
+    else:
+        yield f"text          unknown: the model was imported from {meta['lineage'][0]['run']}"
     for role, source in data["sources"].items():
         yield f"              {role}: {source['name']}, {source['sha256'][:16]}"
     yield f"vocabulary    {meta['vocabulary']}"

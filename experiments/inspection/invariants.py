@@ -30,12 +30,13 @@ class Invariants(NamedTuple):
 
 
 def measure_invariants(config: ModelConfig) -> Invariants:
-    """Measures the invariants on a newly initialised model with these settings; vocab_size must be greater than 8."""
+    """Measures the invariants on a newly initialised model with these settings; each matrix needs more than 8 rows."""
     model = Transformer(config, rngs=nnx.Rngs(0))
     forward, step, weights = jax.jit(model.__call__), jax.jit(model.step), jax.jit(model.attention_weights)
     start = jax.jit(lambda source: model.start_cache(source, beam=1, length=7))
     chance, real = np.random.default_rng(1), config.vocab_size - FIRST
-    source, target = (FIRST + chance.integers(0, real, (3, length)) for length in (9, 7))
+    sides = ((config.source_rows - FIRST, 9), (real, 7))
+    source, target = (FIRST + chance.integers(0, rows, (3, length)) for rows, length in sides)
     logits = forward(source, target)
 
     causal = 0.0

@@ -55,9 +55,10 @@ from experiments import find
 from experiments.inspection.attention import merge, merged, pair_of, to_page, words
 from experiments.inspection.figures import attention_maps
 from experiments.inspection.heads import Head, heads, looks, without
+from experiments.programs import pad, width_for
 from experiments.training.loop import train
 from experiments.training.views import table
-from experiments.translator import Translator, pad, width_for
+from experiments.translator import Translator
 from transformer.train import graph_of
 
 plt.style.use("tableau-colorblind10")

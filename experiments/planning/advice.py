@@ -36,12 +36,15 @@ def advice(experiment: Experiment, splits: dict[str, Any], batches: int) -> Iter
             f"each pair is seen {epochs:,.0f} times: the validation loss will rise again long before the end. "
             f"Use --train.steps {steps} ({steps / batches:.0f} epochs), and evaluate with --checkpoint best"
         )
-    vocabulary = experiment.data.vocab_size
+    separate = experiment.data.vocabularies == "separate"
+    vocabulary = experiment.data.vocab_size + separate * experiment.data.source_pieces
     if (uses := tokens / vocabulary) < USES:
-        pieces = max(500, int(round(tokens / USES, -2)))
+        pieces = max(500, int(round(tokens / USES / (1 + separate), -2)))
+        names = ("vocab-size", "source-vocab-size")[: 1 + separate]
+        flags = " ".join(f"--{section}.{name} {pieces}" for section in ("data", "model") for name in names)
         yield (
             f"each of the {vocabulary:,} pieces occurs {uses:.0f} times on average: in a smaller vocabulary they occur "
-            f"more often (--data.vocab-size {pieces} --model.vocab-size {pieces})"
+            f"more often ({flags})"
         )
     parameters = count_parameters(model)
     if parameters > PARAMETERS * tokens and model.dropout < DROPOUT:

@@ -51,6 +51,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
+    if corpus.vocabularies == "separate":
+        rows, pieces = m.source_rows, corpus.source_pieces
+        yield f"    {rows:,} rows of that of the source, for {pieces:,} pieces of its own vocabulary"
     yield ""
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
@@ -102,6 +105,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"total  {count_parameters(m):,} parameters; matrix products in {m.dtype}"
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
+    if corpus.subword_sampling:
+        meaning = "BPE-dropout" if corpus.vocab_type == "bpe" else "segmentations sampled with exponent"
+        yield f"       training text encoded anew in each epoch: {meaning} {corpus.subword_sampling:g}"
     yield f"5.2    {counted(t.steps, 'step')}"
     yield from start(experiment)
     yield from component(experiment, "optimizer.name", "5.3")
@@ -119,6 +125,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield f"       {m.attention_dropout} on the attention weights"
     if m.activation_dropout:
         yield f"       {m.activation_dropout} inside of each FFN, after the activation"
+    if t.loss != "cross_entropy":
+        yield f"       loss: {t.loss}, in training only"
     wrong = t.label_smoothing / (m.vocab_size - 1)
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
     longer = counted(d.extra_length, "token")

@@ -1,4 +1,4 @@
-"""Parses a compiled program (XLA's optimized HLO): the bytes and floating-point operations of each kernel.
+"""What a compiled program (XLA's optimized HLO) costs: the bytes and floating-point operations of each kernel.
 
 Each operation of the entry computation is one kernel, or a library call such as a matrix product. It reads its
 operands from the device's memory and writes its results there; intermediate values inside a fused kernel stay on the
@@ -12,12 +12,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from experiments.planning.instructions import Instruction, bytes_of, dims_of, group_size, instruction_of, parts_of
 from transformer.config import UserError
-
-_BYTES = {
-    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2,
-    "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
-}  # fmt: skip
 
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
@@ -31,25 +27,6 @@ STATED_FLOPS = r'serialized_metadata = "\{\\22flops\\22: \\22(\d+)'
 CUSTOM_CALL = r'custom_call_target="(\w+)"'
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-
-
-class Instruction(NamedTuple):
-    """One line of HLO."""
-
-    name: str
-    shape: str
-    """The shape as written in HLO: "f32[8,64]{1,0}", or a tuple of shapes."""
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-    root: bool
-
-    @property
-    def called(self) -> list[str]:
-        """The names of the computations that it calls."""
-        single = re.findall(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", self.attributes)
-        several = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
-        return single + ([name.strip(" %") for name in several[1].split(",")] if several else [])
 
 
 class Kernel(NamedTuple):
@@ -87,24 +64,6 @@ class Frame(NamedTuple):
     line: int
 
 
-def bytes_of(shape: str, on_chip: bool = False) -> float:
-    """Returns the size in bytes of an array, or of a tuple of arrays, in the device's main memory.
-
-    What a TPU keeps on the chip, in memory space 1, is only counted with `on_chip`.
-    """
-    total = 0.0
-    for kind, dims, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
-        if on_chip or not layout.endswith("S(1)}"):
-            total += _BYTES.get(kind, 4) * math.prod(int(d) for d in dims.split(",") if d)
-    return total
-
-
-def dims_of(shape: str) -> list[int]:
-    """Returns the dimensions of an array; for a tuple, those of its first array."""
-    found = re.search(r"\[([\d,]*)\]", shape)
-    return [int(d) for d in found[1].split(",") if d] if found else []
-
-
 class Program:
     """A compiled program, parsed from the text of its optimized HLO. UserError for any other text."""
 
@@ -125,7 +84,7 @@ class Program:
                     self.entry = head[2] if head[1] else self.entry
                 elif line.startswith("}"):
                     current = None
-            elif current is not None and (found := _instruction(line)):
+            elif current is not None and (found := instruction_of(line)):
                 current[found.name] = found
         if not self.entry:
             raise UserError("this is not the text of a compiled program (optimized HLO): it has no entry computation")
@@ -184,7 +143,7 @@ class Program:
                 continue
             if opcode in ("fusion-start", "copy-start", "slice-start"):
                 # Their shape is a tuple, with the result as its first element (copies) or its second.
-                parts = _parts_of(instruction.shape)
+                parts = parts_of(instruction.shape)
                 whole = instruction._replace(
                     shape=parts[0] if opcode == "copy-start" else parts[1], opcode=opcode.removesuffix("-start")
                 )
@@ -250,7 +209,7 @@ class Program:
             return given
         result = bytes_of(collective.shape, on_chip=True)
         whole = max(given, result - (given if collective.opcode.endswith("-start") else 0))
-        group = _group_size(collective.attributes) or self.devices
+        group = group_size(collective.attributes) or self.devices
         return (2 if kind == "all-reduce" else 1) * (group - 1) / group * whole
 
     def _trips(self, loop: Instruction) -> int:
@@ -390,58 +349,3 @@ def _convolution_flops(convolution: Instruction, around: dict[str, Instruction])
         places = (at * stride + tap * step - before for at in range(result[str(axis)]) for tap in range(size))
         flops *= sum(place % gap == 0 and 0 <= place <= (source[str(axis)] - 1) * gap for place in places)
     return flops
-
-
-def _instruction(line: str) -> Instruction | None:
-    head = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
-    if not head:
-        return None
-    rest = line[head.end() :]
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
-    shape, rest = rest[:end], rest[end:].lstrip()
-    opcode, _, rest = rest.partition("(")
-    stop = _closing("(" + rest, 0) - 1
-    inside, attributes = rest[:stop], rest[stop + 1 :].lstrip(", ")
-    if opcode in ("parameter", "constant"):
-        return Instruction(head[2], shape, opcode, (), inside, bool(head[1]))
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside)) or tuple(
-        word.split()[-1] for word in inside.split(", ") if word.strip()
-    )
-    return Instruction(head[2], shape, opcode, operands, attributes, bool(head[1]))
-
-
-def _group_size(attributes: str) -> int | None:
-    """Returns the number of devices among which a collective runs, in each of the ways of writing it; None for all."""
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):  # {{0,1},{2,3}}
-        return listed[1].count(",") + 1
-    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):  # [2,2]<=[4]: 2 groups of 2
-        return int(counted[1])
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes):  # mesh['x'=2,'y'=2] {'y'}
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
-        return math.prod(int(part or sizes[axis]) for axis, part in axes)
-    return None
-
-
-def _parts_of(shape: str) -> list[str]:
-    """Returns the shapes of a tuple's elements."""
-    parts, depth, start = [], 0, 1
-    for index, character in enumerate(shape):
-        depth += (character in "([{") - (character in ")]}")
-        if (character == "," and depth == 1) or depth == 0:
-            parts.append(re.sub(r"/\*.*?\*/", "", shape[start:index]).strip())
-            start = index + 1
-    return parts
-
-
-def _closing(text: str, start: int) -> int:
-    """Returns the index of the bracket that closes the one at `start`."""
-    depth = 0
-    for index in range(start, len(text)):
-        if text[index] in "([{":
-            depth += 1
-        elif text[index] in ")]}":
-            depth -= 1
-            if depth == 0:
-                return index
-    return len(text)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data.batching import Batch, BatchPlan, Int64, Shape, batch_plan, make_shape
+from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
 from data.corpora import WMT14, find_corpus
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
+from data.sampling import training_plan
+from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.task import task_of
 from experiments.planning.accelerators import MACHINES, find_target
@@ -64,7 +66,8 @@ def plan(
     preflight(experiment, log)
     model, steps = experiment.model, experiment.train.steps
     matrices = {"all": 1, "target": 2, "none": 3}[model.tied]
-    embedding = matrices * model.vocab_size * model.d_model
+    rows = matrices * model.vocab_size + (matrices > 1) * (model.source_rows - model.vocab_size)
+    embedding = rows * model.d_model
     which = "the tied embeddings" if matrices == 1 else f"{matrices} embedding matrices"
     total = count_parameters(model)
     yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
@@ -142,9 +145,9 @@ def text_of(
     counts = data.manifest["splits"]["train"]
     facts = (
         f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
-        f"tokens, vocabulary of {data.tokenizer.size:,}"
+        f"tokens, {described(data.tokenizer)}"
     )
-    return Text(batch_plan(data.train, config, seed), f"{data.path}: {facts}", data)
+    return Text(training_plan(data, config, seed), f"{data.path}: {facts}", data)
 
 
 def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:

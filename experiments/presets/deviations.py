@@ -26,6 +26,7 @@ _SILENT = (
     *(f"data.{split}_{side}" for split in ("train", "dev", "test") for side in ("src", "tgt")),
     "model.max_positions",
     "model.vocab_size",
+    "model.source_vocab_size",
     "model.decoder_layers",  # the depth of the decoder, which may follow from num_layers, is compared
     "model.norm_epsilon",
     "model.biases",
@@ -59,6 +60,7 @@ _SECTIONS = {
     "model.output_bias": "3.4",
     "model.positions": "3.5",
     "model.vocab_size": "5.1",
+    "model.source_vocab_size": "5.1",
     "data": "5.1",
     "model.dtype": "5.2",
     "train": "5.2",
@@ -66,6 +68,7 @@ _SECTIONS = {
     "model.dropout": "5.4",
     "model.attention_dropout": "5.4",
     "model.activation_dropout": "5.4",
+    "train.loss": "5.4",
     "train.label_smoothing": "5.4",
     "decode": "6.1",
     "train.keep": "6.1",

@@ -12,8 +12,9 @@ from concurrent.futures import Future
 from copy import copy
 from typing import NamedTuple
 
+from experiments.programs import shapes
 from experiments.sentences import Translation
-from experiments.translator import Asked, Translator, shapes
+from experiments.translator import Asked, Translator
 from transformer.config import counted
 
 

@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 
 from data.batching import Batches, BatchPlan, batch_plan, stream
 from data.dataset import PreparedData, prepare
+from data.sampling import training_plan
+from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.task import task_of
@@ -84,7 +86,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     data = on_first_process(prepared) or prepared()
     data.check()
     check_same(text=data.hash)
-    train_plan = batch_plan(data.train, experiment.data, experiment.train.seed)
+    train_plan = training_plan(data, experiment.data, experiment.train.seed)
     dev_plan = batch_plan(data.dev, experiment.data, None)
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
@@ -202,7 +204,7 @@ def describe(
 ) -> None:
     """Logs what is about to run, before anything slow happens."""
     epochs = experiment.train.steps / len(train)
-    log(f"data {data.path}: {counted(len(data.train), 'training pair')}, vocabulary of {data.tokenizer.size:,}")
+    log(f"data {data.path}: {counted(len(data.train), 'training pair')}, {described(data.tokenizer)}")
     log(
         f"{counted(experiment.train.steps, 'step')} of at most {experiment.data.batch_tokens:,} tokens a side, "
         f"{epochs:.1f} epochs; {train.fill():.1%} of the token slots are filled"

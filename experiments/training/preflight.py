@@ -16,7 +16,7 @@ from transformer.config import Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
-from transformer.train import graph_of, init_params, init_state, make_train_step
+from transformer.train import LOSSES, graph_of, init_params, init_state, make_train_step
 
 TOLERANCE = 1e-3
 """The largest error allowed for an invariant, in float32."""
@@ -32,18 +32,22 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
     if not own:
         return
     log(f"preflight checks of {', '.join(own)}: this takes some seconds")
-    small = replace(
-        experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, vocab_size=64, dtype="float32"
-    )
-    text = replace(experiment.data, vocab_size=small.vocab_size)
+    sizes: dict[str, Any] = {"vocab_size": 64, "source_vocab_size": None}
+    small = replace(experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, dtype="float32", **sizes)
+    text = replace(experiment.data, **sizes)
     tried = replace(experiment, model=small, data=text, train=replace(experiment.train, accumulate=1))
     try:
         if "optimizer.schedule" in own:
             try_rates(experiment)
         if any(setting.startswith("model.") for setting in own):
             try_model(small, graph_of(small))
+        for setting, rate in (("model.attention", "attention_dropout"), ("model.feed_forward", "activation_dropout")):
+            if setting in own and getattr(experiment.model, rate):
+                try_dropout(small, rate)
         if "optimizer.name" in own:
             try_optimizer(tried)
+        if "train.loss" in own:
+            try_loss(tried)
         try_step(tried)
     except Exception as error:
         names = " and ".join(f"{setting} = {part['name']!r}" for setting, part in own.items())
@@ -84,6 +88,16 @@ def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
             raise UserError(f"{what} (by {error:.2g}): see the invariants in experiments/inspection/invariants.py")
 
 
+def try_dropout(config: ModelConfig, rate: str) -> None:
+    """Checks that a custom component applies the dropout inside of it."""
+    none: dict[str, Any] = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
+    model = Transformer(replace(config, **(none | {rate: 0.5})), rngs=nnx.Rngs(0))
+    ids, run = jnp.array([[5, 6, 7, 8, 2]]), jax.jit(model.outputs)
+    if (run(ids, ids, jax.random.key(0)) == run(ids, ids, jax.random.key(1))).all():
+        where = "context.dropout" if rate == "attention_dropout" else "the argument `key`"
+        raise UserError(f"model.{rate} is {getattr(config, rate):g}, but it is not applied: {where} is ignored")
+
+
 def try_optimizer(experiment: Experiment) -> None:
     """Checks the optimizer's state, and the direction of its update for gradients that are all positive."""
     optimizer = make_optimizer(experiment)
@@ -103,6 +117,29 @@ def try_optimizer(experiment: Experiment) -> None:
             "it goes uphill: the training step subtracts its update times the learning rate, so the update must "
             "contain neither a minus sign nor the rate"
         )
+
+
+def try_loss(experiment: Experiment) -> None:
+    """Checks that the loss is a sum over target tokens: that of two sentences and of padding is that of each."""
+    model, loss = Transformer(experiment.model, rngs=nnx.Rngs(0)), LOSSES.find(experiment.train.loss)
+    source, target = jnp.array([[5, 6, 2, 0], [7, 8, 9, 2]]), jnp.array([[9, 8, 7, 2], [6, 2, 0, 0]])
+
+    @jax.jit
+    def measure(source: Any, target: Any) -> Any:
+        return loss(model, {"source": source, "target": target}, None, experiment)
+
+    found = jax.eval_shape(measure, source, target)
+    if not (isinstance(found, tuple) and [getattr(each, "shape", None) for each in found] == [(), ()]):
+        raise UserError("the loss must return two numbers, the sum over the target tokens and their count")
+    whole = measure(source, target)
+    parts = [measure(source[i : i + 1, :used], target[i : i + 1, :used]) for i, used in enumerate((4, 4))]
+    parts += [measure(0 * source, 0 * target)]
+    for name, at_once, added in zip(("sum", "count"), whole, map(sum, zip(*parts, strict=True)), strict=True):
+        if not abs(at_once - added) <= TOLERANCE * max(1, abs(at_once)):
+            raise UserError(
+                f"the {name} of a batch is {at_once:.4g}, but those of its sentences add up to {added:.4g}: return "
+                f"sums over the target tokens, without padding, not means"
+            )
 
 
 def try_step(experiment: Experiment) -> None:

@@ -96,7 +96,7 @@ class Screen:
         train = self.experiment.train
         first, valid = (min(every, train.steps) for every in (train.log_every, train.eval_every))
         loss: Titles = ("training loss", "training")
-        if train.label_smoothing:
+        if train.label_smoothing and train.loss == "cross_entropy":
             at_best = least_loss(train.label_smoothing, self.experiment.model.vocab_size)
             loss = (
                 f"training loss, label-smoothed ({at_best:.2f} at best), nats per target token",

@@ -121,7 +121,7 @@ def lineage_of(parent: Parent, meta: dict[str, Any], how: str) -> Lineage:
 
 def check_vocabulary(parent: Parent, tokenizer: Tokenizer) -> None:
     """Raises UserError unless the run has this vocabulary."""
-    if Tokenizer.load(parent.run.vocabulary).sha256 != tokenizer.sha256:
+    if Tokenizer.load(parent.run.path).sha256 != tokenizer.sha256:
         raise UserError(f"{parent.run.path} has another vocabulary: use --init, which carries over the shared pieces")
 
 
@@ -134,10 +134,14 @@ def carried_over(
     names a parameter that the other run does not have, or has in another shape.
     """
     layers = layer_map(experiment.init_layers, params, other.params, parent)
-    rows = shared_rows(tokenizer, other.tokenizer)
-    if rows is not None:
-        pieces = counted(tokenizer.size, "piece")
-        log(f"another vocabulary: of {pieces}, {len(rows[0]):,} are in {parent.run.path}, the others start at random")
+    both_sides = {"": (tokenizer, other.tokenizer)}
+    if not (tokenizer.one_vocabulary and other.tokenizer.one_vocabulary):
+        both_sides[" of the source"] = (tokenizer.source, other.tokenizer.source)
+    shared = {side: shared_rows(*each) for side, each in both_sides.items()}
+    for side, rows in shared.items():
+        if rows is not None:
+            pieces, run = counted(both_sides[side][0].size, "piece"), parent.run.path
+            log(f"another vocabulary{side}: of {pieces}, {len(rows[0]):,} are in {run}, the others start at random")
     theirs = named(other.params)
 
     def value(path: tuple[Any, ...], mine: Any) -> Any:
@@ -151,8 +155,10 @@ def carried_over(
         if (found := theirs.get(name)) is None:
             raise UserError(f"{parent.run.path} has no {name}, which this model has: --init needs a model of its kind")
         found = np.asarray(found)
+        side = " of the source" if name == "source_embedding" and " of the source" in shared else ""
+        rows = shared[side]
         if name in _TABLES and found.shape[1:] == mine.shape[1:] and (rows is not None or found.shape != mine.shape):
-            to, of = rows if rows is not None else 2 * (np.arange(tokenizer.size),)
+            to, of = rows if rows is not None else 2 * (np.arange(both_sides[side][0].size),)
             table = np.array(replicated_value(mine))
             table[to] = found[of]
             found = table
@@ -172,11 +178,12 @@ def replicated_value(x: jax.Array) -> np.ndarray:
 
 
 def shared_rows(mine: Tokenizer, theirs: Tokenizer) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the ids of shared pieces in both vocabularies, [n] and [n]; None if the vocabularies are the same."""
-    if mine.sha256 == theirs.sha256:
+    """Returns the ids of shared pieces in both vocabularies, [n] and [n]; None if all pieces are the same."""
+    pieces, others = mine.pieces(range(mine.size)), theirs.pieces(range(theirs.size))
+    if pieces == others:
         return None
-    other = {piece: row for row, piece in enumerate(theirs.pieces(range(theirs.size)))}
-    pairs = [(row, other[piece]) for row, piece in enumerate(mine.pieces(range(mine.size))) if piece in other]
+    other = {piece: row for row, piece in enumerate(others)}
+    pairs = [(row, other[piece]) for row, piece in enumerate(pieces) if piece in other]
     to, of = np.array(pairs).T
     return to, of
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data import dataset, encoding
 from data.corpora import CORPORA
-from data.dataset import PreparedData, default_data_dir, open_prepared, prepare
+from data.dataset import PreparedData, default_data_dir, find_prepared, open_prepared, prepare
 from data.folders import remove_abandoned
 from data.tokens import Tokens, TokenWriter
 from transformer.config import DataConfig, UserError
@@ -167,6 +167,55 @@ def test_a_vocabulary_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             config = _config(tmp_path / "mine", vocab_size=size, vocabulary=str(path))
             prepare(config, tmp_path / "prepared", _quiet)
+
+
+def _separate(folder: Path, **changes) -> DataConfig:
+    return _config(folder, **{"vocabularies": "separate", "vocab_size": 60, "source_vocab_size": 70, **changes})
+
+
+def test_each_side_can_have_its_own_vocabulary(tmp_path: Path) -> None:
+    data = prepare(_separate(tmp_path / "text"), tmp_path / "prepared", _quiet)
+    source, target = data.tokenizer.source, data.tokenizer
+    assert (source.size, target.size) == (70, 60)
+    assert source.characters.isdisjoint("ABC") and target.characters.isdisjoint("abc")  # one side is in upper case
+    assert source.decode([data.train.source[7]]) == [_line(7)]
+    assert target.decode([data.train.target[7]]) == [_line(8).upper()]
+    assert {"vocab.model", "source.model"} < data.manifest["files"].keys()
+
+
+def test_separate_vocabularies_can_be_given(tmp_path: Path) -> None:
+    first = prepare(_separate(tmp_path / "text"), tmp_path / "prepared", _quiet)
+    again = prepare(_separate(tmp_path / "text", vocabulary=str(first.path)), tmp_path / "again", _quiet)
+    assert again.tokenizer.sha256 == first.tokenizer.sha256 == again.manifest["vocabulary"]
+    for changes, message in (
+        ({"source_vocab_size": 71}, "has 70 pieces for the source: set --data.source-vocab-size 70"),
+        (
+            {"vocabularies": "shared", "source_vocab_size": None},
+            "has two vocabularies: set --data.vocabularies separate",
+        ),
+        ({"vocabulary": str(first.path / "vocab.model")}, "has one vocabulary: set --data.vocabularies shared"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare(_separate(tmp_path / "text", **{"vocabulary": str(first.path), **changes}), tmp_path / "no", _quiet)
+
+
+def test_shared_and_separate_vocabularies_have_a_folder_each(tmp_path: Path) -> None:
+    sizes = (
+        {"source_vocab_size": 70},
+        {"source_vocab_size": 60},
+        {"vocabularies": "shared", "source_vocab_size": None},
+    )
+    configs = [_separate(tmp_path / "text", **changes) for changes in sizes]
+    folders = [prepare(config, tmp_path / "prepared", _quiet).path for config in configs]
+    assert len(set(folders)) == 3
+    Path(configs[0].train_src).unlink()  # type: ignore[arg-type]
+    assert [find_prepared(config, tmp_path / "prepared", _quiet) for config in configs] == folders
+
+
+def test_a_vocabulary_of_one_side_that_is_too_large_is_named(tmp_path: Path) -> None:
+    for side, flag in (("source_vocab_size", "source-vocab-size"), ("vocab_size", "vocab-size")):
+        with pytest.raises(UserError, match=rf"is too large for this text: at most \d+ \(--data.{flag}\)"):
+            prepare(_separate(tmp_path / "text", **{side: 5000}), tmp_path / "prepared", _quiet)
 
 
 def test_blank_and_long_pairs_are_dropped_and_counted(tmp_path: Path) -> None:

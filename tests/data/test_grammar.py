@@ -258,6 +258,7 @@ def test_the_same_seed_gives_the_same_corpus_and_another_one_another(sample: lis
     assert len(set(sample) & set(grammar.pairs("test", 3000, seed=1))) < 300
 
 
+@pytest.mark.slow
 def test_splits_share_no_sentence_whatever_the_seeds() -> None:
     splits = {
         split: {english for seed in (0, 1) for english, _ in grammar.pairs(split, 2000, seed)}

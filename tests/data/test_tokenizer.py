@@ -1,6 +1,7 @@
 """The vocabulary: fixed special ids, lossless encoding, and a deterministic model file."""
 
 import itertools
+import pickle
 import random
 from pathlib import Path
 
@@ -106,9 +107,27 @@ def test_characters_that_no_piece_spells_are_known(small: Tokenizer, with_bytes:
 
 def test_save_load_and_hash(small: Tokenizer, tmp_path: Path) -> None:
     small.save(tmp_path / "copy.model")
-    for copy in (Tokenizer.load(tmp_path / "copy.model"), Tokenizer.from_bytes(small.to_bytes())):
+    for copy in (Tokenizer.load(tmp_path / "copy.model"), Tokenizer(small.to_bytes())):
         assert copy.sha256 == small.sha256
         assert copy.encode(["abc"]) == small.encode(["abc"])
+
+
+def test_the_source_may_have_a_model_of_its_own(small: Tokenizer, with_bytes: Tokenizer, tmp_path: Path) -> None:
+    both = Tokenizer(small.to_bytes(), with_bytes)
+    for name, content in both.files().items():
+        (tmp_path / name).write_bytes(content)
+    for copy in (both, Tokenizer.load(tmp_path), pickle.loads(pickle.dumps(both))):
+        assert (copy.size, copy.source.size) == (300, 4096)
+        assert copy.encode(["abc fgh"]) == small.encode(["abc fgh"])
+        assert copy.source.encode(["abc fgh"]) == with_bytes.encode(["abc fgh"])
+        assert copy.sha256 == both.sha256 and not copy.one_vocabulary
+    hashes = {small.sha256, with_bytes.sha256, both.sha256, Tokenizer(with_bytes.to_bytes(), small).sha256}
+    assert len(hashes) == 4
+
+
+def test_one_model_for_both_sides_is_that_model(small: Tokenizer) -> None:
+    same = Tokenizer(small.to_bytes(), Tokenizer(small.to_bytes()))
+    assert same.sha256 == small.sha256 and same.source is same and list(same.files()) == ["vocab.model"]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 1000])

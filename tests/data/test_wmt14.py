@@ -130,7 +130,7 @@ def expected(language: str, split: str) -> set[tuple[str, str]]:
 
 
 @needs_builder
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", ["de", pytest.param("fr", marks=pytest.mark.slow)])
 def test_the_real_builder_gives_all_pairs_from_english(
     language: str, small: Path, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +152,7 @@ def test_the_real_builder_gives_all_pairs_from_english(
     assert "tensorflow" not in sys.modules and "tensorflow_datasets" not in sys.modules
 
 
+@pytest.mark.slow
 @needs_builder
 def test_archives_from_a_folder_and_a_corrupt_one_among_them(small: Path, archives: Path, tmp_path: Path) -> None:
     (small / "dev.tgz").write_bytes((archives / "dev-de.tgz").read_bytes()[:-20])  # half a download

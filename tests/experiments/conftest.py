@@ -7,7 +7,7 @@ import pytest
 from experiments.training.loop import train
 from experiments.workdir import WorkDir
 from tests.text import write_text
-from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
 SIZES = {"train": 300, "dev": 12, "test": 20}
 
@@ -50,6 +50,7 @@ def micro(text) -> Experiment:
         data=DataConfig(vocab_size=200, max_length=40, batch_tokens=512, **files),
         optimizer=OptimizerConfig(warmup_steps=20),
         train=TrainConfig(steps=40, log_every=5, eval_every=10, eval_sentences=2, keep=3),
+        decode=DecodeConfig(extra_length=8),  # so that the search compiles two lengths of the cache, not three
     )
 
 

@@ -254,6 +254,7 @@ def test_what_cannot_be_met_is_refused_by_line(translator):
         with_decode(translator, **SAMPLING).n_best(["A dog."], 0)
 
 
+@pytest.mark.slow
 def test_the_command_line_decodes_as_python_does(run, capsys, tmp_path, sentences):
     source, prefix, phrases, short = (tmp_path / name for name in ("source", "prefix", "phrases", "short"))
     source.write_text("".join(line + "\n" for line in sentences), encoding="utf-8")

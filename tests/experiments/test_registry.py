@@ -30,7 +30,7 @@ from transformer.positions import POSITIONS, Positions
 from transformer.train import abstract_model
 
 MODEL = {"positions": "rotary", "attention": "cosine", "norm_type": "rms"}
-FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw")
+FILES = ("rotary", "cosine_attention", "rms_norm", "cosine_schedule", "adamw", "r_drop")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def changed(micro):
         micro,
         model=replace(micro.model, **MODEL),
         optimizer=replace(micro.optimizer, name="adamw", schedule="cosine", warmup_steps=10),
-        train=replace(micro.train, steps=20),
+        train=replace(micro.train, steps=20, loss="r_drop"),
     )
 
 
@@ -85,6 +85,7 @@ def test_a_run_of_parts_of_ones_own_is_saved_by_name_and_loads_with_their_files(
         "model.norm_type": "rms",
         "optimizer.schedule": "cosine",
         "optimizer.name": "adamw",
+        "train.loss": "r_drop",
     }
     assert parts["model.positions"]["file"] == str(folder / "rotary.py")
 
@@ -229,6 +230,7 @@ transformer.layers.FeedForward = Squared
 """
 
 
+@pytest.mark.slow
 def test_a_class_that_was_replaced_by_assignment_is_known_to_the_checkpoint(run, micro, tmp_path, monkeypatch):
     """It is in no registry, and has the same parameters as the class that it replaced."""
     original = transformer.layers.FeedForward

@@ -8,8 +8,10 @@ import pytest
 import experiments
 from data.tokenizer import train_tokenizer
 from experiments.inspection.attention import pair_of
+from experiments.programs import batches, height_for, width_for
+from experiments.reader import MAX_TOKENS
 from experiments.sentences import Translation, first_of_each_text, one_line
-from experiments.translator import MAX_TOKENS, Translator, batches, height_for, width_for
+from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import EOS, UserError
 

@@ -54,6 +54,7 @@ def test_words_point_at_the_largest_sum_and_ties_at_the_first():
     assert aligned(weights, [], []) == aligned(weights, [0], [-1]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [None, (1, 2)])
 def test_alignments_are_the_largest_attention_between_words(translator, run, tmp_path, capsys, head):
     sentences = ["The man sees the dog.", "", "A small house and a woman."]

@@ -151,7 +151,7 @@ def test_vocabularies(undisturbed, count):
     content = undisturbed.vocabulary.read_bytes()
 
     def read() -> None:
-        tokenizer = Tokenizer.from_bytes(changed)
+        tokenizer = Tokenizer(changed)
         tokenizer.decode(tokenizer.encode(["The old man sees the dog.", ""]))
 
     for _ in range(EXAMPLES):

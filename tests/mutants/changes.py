@@ -38,6 +38,7 @@ POSITIONS = "tests/transformer/test_positions.py"
 SCHEDULE = "tests/transformer/test_optimizer.py"
 TRAIN = "tests/transformer/test_train.py"
 BATCHING = "tests/data/test_batching.py"
+SAMPLING = "tests/data/test_sampling.py"
 CORPORA = "tests/data/test_corpora.py"
 DATASET = "tests/data/test_dataset.py"
 TOKENIZER = "tests/data/test_tokenizer.py"
@@ -358,14 +359,22 @@ DATA = [
            "SeedSequence([self.seed])", BATCHING),
     Change("all seeds have one order", "data/batching.py", "SeedSequence([self.seed, number])",
            "SeedSequence([number])", BATCHING),
-    Change("the rows are not shuffled", "data/batching.py", "_shuffled(len(self._starts) - 1, bits)",
-           "np.arange(len(self._starts) - 1)", BATCHING),
+    Change("the rows are not shuffled", "data/batching.py", "_shuffled(rows, bits)",
+           "np.arange(rows)", BATCHING),
     Change("the sentences are not shuffled", "data/batching.py", "_shuffled(len(self._by_row), bits)",
            "np.arange(len(self._by_row))", BATCHING),
-    Change("every epoch is the first", "data/batching.py", "self._epoch(number)[index]", "self._epoch(0)[index]",
-           BATCHING),
-    Change("the source's tokens are counted", "data/batching.py", 'self.split.lengths("target")[self._planned',
-           'self.split.lengths("source")[self._planned', BATCHING),
+    Change("every epoch is the first", "data/batching.py", "self._epoch(number)  #", "self._epoch(0)  #", BATCHING),
+    Change("the source's tokens are counted", "data/batching.py", 'split.lengths("target")[planned',
+           'split.lengths("source")[planned', BATCHING),
+    Change("the pieces of all epochs are drawn alike", "data/sampling.py", "*place, start])", "*place[1:], start])",
+           SAMPLING),
+    Change("all runs draw the same pieces", "data/sampling.py", "[self._sampled_with, *place", "[*place", SAMPLING),
+    Change("the source is drawn by the target's vocabulary", "data/sampling.py", "= tokenizer.source, tokenizer",
+           "= tokenizer, tokenizer", SAMPLING),
+    Change("unknown characters are lost", "data/sampling.py", "UNK in ids or len(other)", "len(other)", SAMPLING),
+    Change("too many pieces are kept", "data/sampling.py", "or len(other) > longest else", "else", SAMPLING),
+    Change("each draw goes on with the last one's generator", "data/tokenizer.py",
+           "            sentencepiece.set_random_generator_seed(seed)\n", "", SAMPLING),
     Change("a process reads the rows of all", "data/batching.py", "mine = np.isin(rows, self.rows)",
            "mine = np.ones(len(rows), bool)", BATCHING),
     Change("a process puts its rows where all have them", "data/batching.py", "np.searchsorted(self.rows, rows[mine])",

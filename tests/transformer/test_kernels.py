@@ -98,7 +98,12 @@ def losses(config: ModelConfig) -> tuple:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"output_bias": True, "attention_dropout": 0.2, "activation_dropout": 0.1}], ids=str
+    "changes",
+    [
+        {"output_bias": True, "attention_dropout": 0.2, "activation_dropout": 0.1},
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_model_with_kernels_is_the_same_model(changes):
     """With dropout of the attention weights, which the kernel does not have, attention is the plain one."""

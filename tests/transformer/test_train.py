@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.registry import run_file
+from tests.documents import tables_restored
+from tests.examples import EXAMPLES
 from transformer.config import (
+    PAD,
     DataConfig,
     DecodeConfig,
     Experiment,
@@ -17,9 +21,10 @@ from transformer.config import (
     TrainConfig,
     UserError,
 )
+from transformer.initializers import rngs_of
 from transformer.loss import cross_entropy
 from transformer.model import count_parameters
-from transformer.train import batch_loss, dropout_key, graph_of, init_state, make_eval_step, make_train_step
+from transformer.train import LOSSES, batch_loss, dropout_key, graph_of, init_state, make_eval_step, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +177,10 @@ def test_each_part_of_a_batch_draws_its_own_dropout(experiment, batch, monkeypat
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_what_is_dropped_owes_nothing_to_where_the_parameters_began(seed):
-    rngs, key, counts = nnx.Rngs(seed), jax.random.key(seed), jnp.arange(1000)
-    first = [jax.random.key_data(rngs.params()) for _ in range(3)]
+    key, counts = jax.random.key(seed), jnp.arange(1000)
     initial = jax.random.key_data(jax.vmap(lambda n: jax.random.fold_in(key, n))(counts))
-    np.testing.assert_array_equal(initial[:3], first)  # as Flax derives them
+    for rngs in (nnx.Rngs(seed), rngs_of(seed)):  # as Flax derives them
+        np.testing.assert_array_equal(initial[:3], [jax.random.key_data(rngs.params()) for _ in range(3)])
     drawn = jax.random.key_data(jax.vmap(lambda n: dropout_key(key, n))(counts))
     both = np.concatenate([initial, drawn])
     assert len(np.unique(both, axis=0)) == len(both) == 2000
@@ -255,3 +260,41 @@ def test_it_learns_to_reverse(experiment, change):
         if metrics.loss / metrics.tokens < 0.1:
             return
     pytest.fail(f"after 1,000 steps the loss is {metrics.loss / metrics.tokens:.2f} per token")
+
+
+@pytest.fixture
+def r_drop():
+    with tables_restored():
+        run_file(EXAMPLES / "r_drop.py")
+        yield LOSSES["r_drop"]
+
+
+def test_r_drop_is_its_formula(r_drop, experiment, batch):
+    model, key = nnx.merge(graph_of(experiment.model), start_of(experiment).params), jax.random.key(5)
+
+    def passes(keys):
+        return [jax.nn.softmax(model(batch["source"], batch["target"], key)) for key in keys]
+
+    def paper(p, q):
+        real = batch["target"] != PAD
+        divergence = [jnp.where(real, (a * jnp.log(a / b)).sum(axis=-1), 0).sum() for a, b in ((p, q), (q, p))]
+        likelihoods = [
+            cross_entropy(jnp.log(each), batch["target"], experiment.train.label_smoothing) for each in (p, q)
+        ]
+        return (sum(loss for loss, _ in likelihoods) + 5.0 / 2 * sum(divergence)) / 2, likelihoods[0][1]
+
+    for given, keys in ((key, jax.random.split(key)), (None, (None, None))):
+        np.testing.assert_allclose(r_drop(model, batch, given, experiment), paper(*passes(keys)), rtol=1e-4)
+    without, with_dropout = (float(r_drop(model, batch, given, experiment)[0]) for given in (None, key))
+    assert abs(with_dropout - without) > 1e-2
+
+
+def test_a_training_loss_of_ones_own_is_what_is_trained_and_not_what_is_validated(r_drop, experiment, batch):
+    own = replace(experiment, train=replace(experiment.train, loss="r_drop"))
+    state, key = start_of(own), jax.random.key(0)
+    (_, ours), (_, usual) = (step_of(one)(state, batch, key) for one in (own, experiment))
+    model = nnx.merge(graph_of(own.model), state.params)
+    np.testing.assert_allclose(ours.loss, r_drop(model, batch, dropout_key(key, 0), own)[0], rtol=1e-4)
+    assert abs(float(ours.loss - usual.loss)) > 1e-2
+    both = [jax.jit(make_eval_step(one))(state.params, batch) for one in (own, experiment)]
+    np.testing.assert_array_equal(*both)

@@ -309,6 +309,7 @@ def test_a_command_that_fails_creates_no_folder(program, run, own, tmp_path, mon
     assert not run.figures.exists() and not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_can_be_used_from_another_folder(program, own, data_flags, tmp_path, monkeypatch):
     """Its text was given by relative paths, and is prepared there again."""
     monkeypatch.chdir(own)
@@ -663,6 +664,7 @@ def test_a_pipe_without_a_name_of_its_own_is_written_to():
         assert reader.read() == "Ein Hund.\n"
 
 
+@pytest.mark.slow
 def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, tmp_path):
     result = program("attention", run.path, "The man sees the dog.")
     assert result.code == 0 and result.out == f"{run.figures / 'attention.html'}\n"
@@ -752,6 +754,7 @@ def test_a_flag_without_its_value_says_what_it_expects(program, run):
         assert refused(program(verb, run.path, *flags)) == f"error: {message}"
 
 
+@pytest.mark.slow
 def test_every_flag_says_what_it_expects():
     """For every flag of every verb: without a value, the error names the type that it expects."""
     kinds = [Averaging, Attending, Comparing, Evaluating, Inspecting, Scoring, Table, Table1, Translating]

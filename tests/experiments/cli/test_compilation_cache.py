@@ -29,7 +29,7 @@ def start(**environment: str | None) -> tuple[str, float]:
     return out[0], float(out[1])
 
 
-@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
+@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", pytest.param("JAX_COMPILATION_CACHE_DIR", marks=pytest.mark.slow)])
 def test_what_is_compiled_is_kept_where_the_environment_says(tmp_path, name):
     folder, first = start(**{name: str(tmp_path)})
     assert Path(folder).is_relative_to(tmp_path)
@@ -39,6 +39,7 @@ def test_what_is_compiled_is_kept_where_the_environment_says(tmp_path, name):
     assert {path for path in Path(folder).iterdir() if "atime" not in path.name} <= kept
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").touch()
     assert start(XDG_CACHE_HOME=str(tmp_path / "file"))[1] == start(XDG_CACHE_HOME=str(tmp_path))[1]

@@ -31,6 +31,7 @@ def translate(run, tmp_path, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_what_was_killed_is_continued(translate, run, tmp_path):
     out, part = tmp_path / "out", part_of(tmp_path / "out")
     command = [sys.executable, "-m", "experiments", "translate", str(run.path), "--beam", "1", "--output", str(out)]
@@ -51,7 +52,15 @@ def test_what_was_killed_is_continued(translate, run, tmp_path):
     assert out.read_text() == (tmp_path / "whole").read_text()
 
 
-@pytest.mark.parametrize("flags", [(), ("--json",), ("--n-best", "3"), ("--sample", "--beam", "1", "--n-best", "2")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--json",),
+        pytest.param(("--n-best", "3"), marks=pytest.mark.slow),
+        pytest.param(("--sample", "--beam", "1", "--n-best", "2"), marks=pytest.mark.slow),
+    ],
+)
 def test_an_output_is_continued_from_wherever_it_ends(translate, tmp_path, flags):
     # With one sentence per batch, the last digits of scores are equal too.
     flags = ("--batch-size", "1", *flags) if "--beam" in flags else ("--batch-size", "1", "--beam", "3", *flags)

@@ -97,6 +97,7 @@ def test_seeds_are_compared_pair_by_pair(evaluated, tmp_path):
         next(compare([a, b], [b], "test"))
 
 
+@pytest.mark.slow
 def test_chance_and_a_difference_are_told_apart():
     choose = random.Random(0)
     references = [" ".join(choose.choices("abcdefghij", k=12)) for _ in range(200)]

@@ -36,7 +36,7 @@ def folder(exported, tmp_path):
 
 
 def test_a_model_comes_back_as_a_run(model, exported, text, tmp_path):
-    back = Translator.load(import_folder(exported, tmp_path / "new"), log=quiet)
+    back = Translator.load(import_folder(exported, tmp_path / "new", quiet), log=quiet)
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
     assert back.experiment == model.experiment
     assert (back.steps, back.selection, back.tokenizer.sha256) == ([20, 40], "20,40", model.tokenizer.sha256)
@@ -45,7 +45,7 @@ def test_a_model_comes_back_as_a_run(model, exported, text, tmp_path):
 
 
 def test_another_run_can_start_from_it(exported, model, tmp_path):
-    parent = parent_of(str(import_folder(exported, tmp_path / "new")), "average")
+    parent = parent_of(str(import_folder(exported, tmp_path / "new", quiet)), "average")
     other = Translator.load(parent.run.path, log=quiet)
     zeros = jax.tree.map(jax.numpy.zeros_like, model.params)
     carried = carried_over(model.experiment, zeros, other, model.tokenizer, parent, quiet)
@@ -53,7 +53,7 @@ def test_another_run_can_start_from_it(exported, model, tmp_path):
 
 
 def test_training_cannot_resume_from_it(exported, model, tmp_path):
-    new = import_folder(exported, tmp_path / "new")
+    new = import_folder(exported, tmp_path / "new", quiet)
     with pytest.raises(UserError, match="no optimizer state to resume from"):
         WorkDir(new).claim(model.experiment, model.tokenizer)
 
@@ -110,8 +110,8 @@ DAMAGE = {
     "another activation": (change_setting("model", "activation", "gelu"), "says model.activation = gelu"),
     "another width": (with_setting_everywhere, r"its decoder.0.feed_forward.inner.bias is \[64\], .* is \[65\]"),
     "another format": (
-        lambda folder: (folder / "config.json").write_text('{"model_type": "marian", "d_model": 512}'),
-        "config.json is of a marian model of Hugging Face transformers",
+        lambda folder: (folder / "config.json").write_text('{"model_type": "bart", "d_model": 512}'),
+        "config.json: model_type = 'bart': of the models of transformers, `import` reads marian",
     ),
     "an unknown setting": (change_setting("model", "depth", 3), "unknown setting 'model.depth'"),
     "one less": (change_array(lambda arrays, _: arrays.pop("embedding")), "its embedding is missing"),
@@ -127,14 +127,14 @@ def test_a_damaged_folder_is_refused_in_one_line(damage, folder, tmp_path):
     change, message = DAMAGE[damage]
     change(folder)
     with pytest.raises(UserError, match=message) as error:
-        import_folder(folder, tmp_path / "new")
+        import_folder(folder, tmp_path / "new", quiet)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]  # nothing is left
 
 
 def test_nothing_is_overwritten(exported, model, tmp_path):
     (tmp_path / "mine").write_text("")
-    for act in (lambda: export_run(model, tmp_path, quiet), lambda: import_folder(exported, tmp_path)):
+    for act in (lambda: export_run(model, tmp_path, quiet), lambda: import_folder(exported, tmp_path, quiet)):
         with pytest.raises(UserError, match="exists: choose another --output"):
             act()
 

@@ -226,6 +226,7 @@ def test_dark_where_the_reader_prefers_dark(browser, tmp_path):
         assert browser.one("#corner").value_of_css_property("background-color") == background
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1300])
 def test_a_long_sentence_scrolls_inside_and_its_labels_stay(browser, tmp_path, width):
     browser.open(tmp_path, LONG)

@@ -9,7 +9,8 @@ import pytest
 from data.batching import Shape
 from experiments import EXPERIMENTS
 from experiments.planning.accelerators import ACCELERATORS, find_target
-from experiments.planning.hlo import Program, bytes_of
+from experiments.planning.hlo import Program
+from experiments.planning.instructions import bytes_of
 from experiments.planning.on_target import network_of, on_target, step_seconds
 from experiments.planning.roofline import by_part, cost_of, line_of, part_of, seconds_of
 from transformer.config import UserError

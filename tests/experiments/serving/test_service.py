@@ -23,12 +23,13 @@ from data import grammar
 from data.tokenizer import Tokenizer, train_tokenizer
 from experiments.cli import verbs
 from experiments.cli.main import main
+from experiments.programs import batches, shapes
 from experiments.sentences import Translation, as_json
 from experiments.serving import application
 from experiments.serving.application import MOST_BYTES
 from experiments.serving.batching import Batcher, NotReadyError, QueueFullError, Wanted, few_heights
 from experiments.serving.service import Service
-from experiments.translator import Translator, batches, shapes
+from experiments.translator import Translator
 from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, UserError
 from transformer.train import init_params
 

@@ -60,6 +60,7 @@ def test_the_convolution_sees_what_is_left_of_it():
     assert jnp.isfinite(convolutional(x, w)).all()
 
 
+@pytest.mark.slow
 def test_the_table_is_made_once_and_rendered_from_its_record(tmp_path):
     lines = []
     for _ in range(2):

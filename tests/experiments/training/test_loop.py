@@ -74,6 +74,7 @@ def test_the_programs_of_a_validation_are_compiled_before_the_first_step(micro, 
     assert not [line for line in training if re.search(r"jit\((traced|<lambda>|_checksum)\)", line)]
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_run(run, micro, tmp_path):
     again = train(micro, tmp_path / "again", lambda line: None)
     assert_bitwise_equal(final_state(run, micro)[0], final_state(again, micro)[0])
@@ -92,6 +93,7 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     assert meta["dev_loss"] == expected_meta["dev_loss"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_languages_and_says_what_changes(micro, tmp_path, monkeypatch):
     asked: list[str | None] = []
     monkeypatch.setattr("experiments.evaluation.task.bleu", lambda language: asked.append(language) or bleu(language))
@@ -182,6 +184,7 @@ def test_the_vocabulary_of_a_run_is_its_own(run, micro, tmp_path):
         train(micro, copy.path, lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_run_without_an_end_to_bad_steps_stops_and_keeps_its_checkpoints(micro, tmp_path):
     # An extreme learning rate overflows within a few steps.
     broken = replace(
@@ -203,6 +206,7 @@ def test_too_small_a_disk_is_noticed_before_training(micro, tmp_path, monkeypatc
         train(micro, tmp_path / "run", lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypatch):
     quick = replace(micro, train=replace(micro.train, steps=1))
     with monkeypatch.context() as small_disk, pytest.raises(UserError, match="not enough disk space"):
@@ -213,6 +217,7 @@ def test_a_start_that_failed_leaves_the_directory_free(micro, tmp_path, monkeypa
     assert WorkDir(tmp_path / "run").settings()["data"]["batch_tokens"] == 256
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(micro, text, tmp_path, monkeypatch):
     """Other paths, another folder, a moved work directory, no test files: only the hash of the text matters."""
     names = [f"{split}.{language}" for split in ("train", "dev", "test") for language in ("en", "de")]

@@ -15,9 +15,10 @@ from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.attention import ATTENTIONS, MultiHeadAttention, scaled_dot_product_attention
 from transformer.config import UserError
-from transformer.layers import NORMS
+from transformer.layers import FEED_FORWARDS, NORMS
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS, Positions
+from transformer.train import LOSSES, batch_loss
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,20 @@ def noisy(experiment):
     return optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.scale_by_adam())
 
 
+def mean(model, batch, key, experiment):
+    loss, count = batch_loss(model, batch, key)
+    return loss / count, count
+
+
+def with_padding(model, batch, key, experiment):
+    logits = model(batch["source"], batch["target"], key)
+    return -jax.nn.log_softmax(logits)[..., 5].sum(), batch_loss(model, batch, key)[1]
+
+
+def each_token(model, batch, key, experiment):
+    return -jax.nn.log_softmax(model(batch["source"], batch["target"], key))[..., 5], jnp.ones(())
+
+
 BAD = {
     "leaking": ("model", "attention", ATTENTIONS, Leaking, "a later token of the target"),
     "by length": ("model", "positions", POSITIONS, ByLength, "padding after a source"),
@@ -64,6 +79,9 @@ BAD = {
     "nan": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: float("nan"), "step 1 is nan"),
     "several": ("optimizer", "schedule", SCHEDULES, lambda step, experiment: jnp.ones(1), "a single number"),
     "uphill": ("optimizer", "name", OPTIMIZERS, lambda experiment: optax.adam(1e-3), "uphill"),
+    "mean": ("train", "loss", LOSSES, mean, "not means"),
+    "padding": ("train", "loss", LOSSES, with_padding, "without padding"),
+    "one for each token": ("train", "loss", LOSSES, each_token, "two numbers"),
     "noisy": ("optimizer", "name", OPTIMIZERS, noisy, "random key"),
 }
 
@@ -106,3 +124,32 @@ def test_the_laws_hold_for_this_code_and_are_not_empty(config):
     assert max(measure_invariants(small)) < 1e-5
     ATTENTIONS["leaking"] = Leaking
     assert measure_invariants(replace(small, attention="leaking")).causal > 0.01
+
+
+class WithoutDropout(MultiHeadAttention):
+    def attend(self, queries, keys, values, context):
+        return scaled_dot_product_attention(queries, keys, values, context.mask)
+
+
+class OneLayer(nnx.Module):
+    def __init__(self, config, *, rngs):
+        self.only = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
+
+    def __call__(self, x, key=None):
+        return self.only(x)
+
+
+@pytest.mark.parametrize(
+    ("field", "table", "part", "rate"),
+    [
+        ("attention", ATTENTIONS, WithoutDropout, "attention_dropout"),
+        ("feed_forward", FEED_FORWARDS, OneLayer, "activation_dropout"),
+    ],
+)
+def test_dropout_that_a_component_ignores_is_not_silent(micro, field, table, part, rate):
+    table["mine"] = part
+    model = replace(micro.model, **{field: "mine"})
+    preflight(replace(micro, model=model))
+    with pytest.raises(UserError, match=rf"model\.{rate} is 0\.3, but it is not applied"):
+        preflight(replace(micro, model=replace(model, **{rate: 0.3})))
+    preflight(replace(micro, model=replace(micro.model, **{rate: 0.3})))

@@ -33,6 +33,7 @@ def test_a_moving_average_weighs_each_step_by_the_decay():
     assert weights[-1] == 0.8 and weights[0] < 0.01  # 0.1 in the first step, 0.2 from the third on
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_kept_over_a_restart_and_can_be_loaded(micro, run, tmp_path):
     averaged = replace(micro, train=replace(micro.train, ema=0.9, steps=20))
     whole = train(averaged, tmp_path / "whole", quiet)

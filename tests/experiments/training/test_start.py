@@ -36,7 +36,9 @@ def started(experiment, path, log=quiet) -> Translator:
     return Translator.load(train(experiment, path, log).path, "last", quiet)
 
 
-@pytest.mark.parametrize("checkpoint", ["", ":last", ":20,40"])
+@pytest.mark.parametrize(
+    "checkpoint", ["", *(pytest.param(one, marks=pytest.mark.slow) for one in (":last", ":20,40"))]
+)
 def test_init_starts_from_the_parameters_of_a_checkpoint(checkpoint, micro, run, tmp_path):
     new = started(short(micro, init=f"{run.path}{checkpoint}"), tmp_path / "new")
     assert_bitwise_equal(new.params, Translator.load(run.path, checkpoint[1:] or "average", quiet).params)
@@ -208,6 +210,7 @@ def test_a_run_resumes_without_its_parent(micro, run, tmp_path, monkeypatch):
         train(replace(child, init="other"), tmp_path / "part", quiet)
 
 
+@pytest.mark.slow
 def test_low_rank_adaptation_is_merged_when_a_run_is_loaded(micro, run, tmp_path):
     adapted = replace(
         micro, init=f"{run.path}:last", lora=LoraConfig(rank=2), train=replace(micro.train, steps=20, eval_every=10)

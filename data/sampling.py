@@ -1,0 +1,89 @@
+"""Subword regularization: training sentences are split into other pieces in each epoch (BPE-dropout, unigram sampling).
+
+The pieces of an epoch depend only on the seed and the number of the epoch, so that a resumed run sees the same ones.
+All epochs have the same number of batches, and the step number alone still determines the position in the data.
+"""
+
+import math
+import threading
+from dataclasses import replace
+
+import numpy as np
+
+from data.batching import BatchPlan, Epoch, batch_plan, make_shape
+from data.dataset import SIDES, PreparedData
+from data.tokenizer import Tokenizer
+from data.tokens import Split, Tokens
+from transformer.config import UNK, DataConfig
+
+_CHUNK = 10_000  # sentences drawn at a time
+_SLACK = 1.02  # rows that all epochs have room for, as a multiple of those of the first one
+
+
+class SampledPlan(BatchPlan):
+    """The plan of batches whose sentences are encoded anew in each epoch.
+
+    Rows are as wide as the first epoch needs. A sentence that would be longer than data.max_length, or than a row,
+    keeps its most probable pieces, and so does one with an unknown character, whose text the ids do not have. The rows
+    of an epoch are divided evenly over its batches; if there were more than fit, the last ones would be left out of
+    that epoch.
+    """
+
+    def __init__(self, split: Split, tokenizer: Tokenizer, config: DataConfig, seed: int) -> None:
+        self._split, self._rate, self._sampled_with = split, config.subword_sampling, seed
+        self._tokenizers = tokenizer.source, tokenizer
+        self._lock = threading.Lock()
+        self._known: dict[int, Epoch] = {}
+        self._longest = config.max_length
+        first = self._sample(0, (self._longest, self._longest))
+        lengths = [np.maximum(split.lengths(side), first.lengths(side)) for side in SIDES]
+        shape = make_shape(lengths[0], lengths[1], config.batch_tokens)
+        super().__init__(first.lengths("source"), first.lengths("target"), shape, seed)
+        self._count = math.ceil(_SLACK * (len(self._starts) - 1) / self.shape.rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def epoch(self, number: int) -> Epoch:
+        """Returns the batches of an epoch, and encodes the next one in the background."""
+        found = self._encoded(number)
+        threading.Thread(target=self._encoded, args=(number + 1,), daemon=True).start()
+        return found
+
+    def _encoded(self, number: int) -> Epoch:
+        with self._lock:
+            if number not in self._known:
+                longest = min(self._longest, self.shape.source), min(self._longest, self.shape.target)
+                split = self._sample(number, longest)
+                plan = BatchPlan(split.lengths("source"), split.lengths("target"), self.shape, self.seed)
+                epoch = plan.epoch(number)
+                order = epoch.order[: len(self) * self.shape.rows]
+                cuts = np.arange(len(self) + 1) * len(order) // len(self)
+                recent = {n: known for n, known in self._known.items() if abs(n - number) <= 1}
+                self._known = recent | {number: replace(epoch, order=order, cuts=cuts, split=split)}
+            return self._known[number]
+
+    def _sample(self, number: int, longest: tuple[int, int]) -> Split:
+        """Returns the sentences as they are encoded in an epoch, each of at most `longest` tokens a side."""
+        source = self._sample_side(self._split.source, self._tokenizers[0], longest[0], (number, 0))
+        target = self._sample_side(self._split.target, self._tokenizers[1], longest[1], (number, 1))
+        return Split(source, target)
+
+    def _sample_side(self, tokens: Tokens, tokenizer: Tokenizer, longest: int, place: tuple[int, int]) -> Tokens:
+        flat, lengths = [], []
+        for start in range(0, len(tokens), _CHUNK):
+            usual = [tokens[i].tolist() for i in range(start, min(start + _CHUNK, len(tokens)))]
+            seed = np.random.SeedSequence([self._sampled_with, *place, start]).generate_state(1)[0]
+            drawn = tokenizer.sample(tokenizer.decode(usual), self._rate, int(seed))
+            for ids, other in zip(usual, drawn, strict=True):
+                chosen = ids if UNK in ids or len(other) > longest else other
+                flat.append(np.array(chosen, np.uint16))
+                lengths.append(len(chosen))
+        return Tokens(np.concatenate(flat), np.concatenate([[0], np.cumsum(lengths)]), tokenizer.size)
+
+
+def training_plan(data: PreparedData, config: DataConfig, seed: int) -> BatchPlan:
+    """Plans the batches of the training text, with sampled subwords if data.subword_sampling asks for them."""
+    if config.subword_sampling:
+        return SampledPlan(data.train, data.tokenizer, config, seed)
+    return batch_plan(data.train, config, seed)

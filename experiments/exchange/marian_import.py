@@ -1,0 +1,351 @@
+"""Reads a Marian folder of Hugging Face transformers, such as one of OPUS-MT, as a model of ours.
+
+- Ids 0 to 3 are PAD, BOS, EOS and UNK here, so the rows of all matrices are permuted. In most of these models decoding
+  starts from the padding token; our BOS is then a copy of it.
+- source.spm and target.spm split a text into pieces, vocab.json gives them ids. For each side both become one
+  sentencepiece model, whose piece i is that of id i. Pieces that a .spm does not have are never chosen for a text;
+  those that only a .spm has are chosen and read as <unk>, as there (data.tokenizer.END_PIECE).
+"""
+
+import hashlib
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from data.languages import Languages
+from data.tokenizer import END_PIECE, Tokenizer
+from experiments.evaluation.records import commit
+from experiments.exchange.arrays import library
+from experiments.exchange.check import Log, Mapping, Transformers
+from experiments.exchange.folder import shapes_of
+from experiments.exchange.marian import ACTIVATIONS, from_marian
+from experiments.translator import Translator
+from transformer.checkpoint import brief, read_json
+from transformer.config import (
+    BOS,
+    EOS,
+    PAD,
+    UNK,
+    DataConfig,
+    DecodeConfig,
+    Experiment,
+    ModelConfig,
+    UserError,
+    counted,
+)
+from transformer.parameters import named
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+"""Our names of ids 0 to 3."""
+
+EPSILON = 1e-5
+"""What MarianMTModel adds to the variance in its norms; its config.json has no setting for it."""
+
+NEEDED: dict[str, Any] = {
+    "is_encoder_decoder": True,
+    "normalize_before": False,
+    "normalize_embedding": False,
+    "add_final_layer_norm": False,
+    "static_position_embeddings": True,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+}
+"""Settings of config.json that we have no other value for. The first five have this value if they are missing."""
+
+LONGEST = 1024
+"""Most tokens of a sentence in training, whatever the tokenizer of a model says."""
+
+NEUTRAL: dict[str, Any] = {
+    "forced_bos_token_id": None,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "do_sample": False,
+    "num_beam_groups": 1,
+    "min_new_tokens": None,
+}
+"""Settings of generation that change outputs, and their values without effect: we have no others."""
+
+
+KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
+"""Algorithms of sentencepiece, by their number in a model."""
+
+
+class Vocabulary(NamedTuple):
+    """A vocabulary of theirs: one side's, or both sides'."""
+
+    pieces: list[str]
+    """Ours, by id."""
+    rows: np.ndarray
+    """For each row of our matrices, theirs, [at least as many as pieces]."""
+
+
+def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
+    """Reads a folder of MarianMTModel and MarianTokenizer, and returns the model here and there.
+
+    Raises:
+        UserError: a file is missing or damaged, or the field that config.json has and this code has not.
+    """
+    config = read_json(folder / "config.json")
+    check_settings(folder / "config.json", config)
+    model, theirs = load(folder)
+    generation = {name: getattr(model.generation_config, name, None) for name in (*NEUTRAL, "bad_words_ids")}
+    check_generation(generation, model.config)
+    separate = bool(theirs.separate_vocabs)
+    if separate and model.config.share_encoder_decoder_embeddings:
+        raise UserError(f"{folder}: separate_vocabs cannot be with share_encoder_decoder_embeddings")
+    source_rows = model.get_encoder().embed_tokens.weight.shape[0]
+    target_rows = model.get_decoder().embed_tokens.weight.shape[0]
+    target_file = folder / ("target_vocab.json" if separate else "vocab.json")
+    target = vocabulary_of(target_file, theirs, target_rows, model.config, log)
+    source = vocabulary_of(folder / "vocab.json", theirs, source_rows, None, log) if separate else target
+    if len(source.rows) != source_rows + len(target.rows) - target_rows:
+        raise UserError(f"{folder}: vocab_size = {source_rows}, decoder_vocab_size = {target_rows}: vocab.json is one")
+    tokenizer = Tokenizer(
+        sentencepiece_of(folder / "target.spm", target.pieces, log),
+        Tokenizer(sentencepiece_of(folder / "source.spm", source.pieces, log)),
+    )
+    arrays = {name: array.detach().float().numpy() for name, array in model.state_dict().items()}
+    found = permuted(from_marian(model_of(model.config, 1, 1, False), arrays), source.rows, target.rows)
+    biased = bool(found["output_bias"].any())
+    config_here = model_of(model.config, len(target.rows), len(source.rows), biased)
+    experiment = experiment_of(folder, config_here, tokenizer, theirs, model.generation_config)
+    template = shapes_of(experiment)
+    shapes = named(template)
+    leaves = [jax.numpy.asarray(found[name].reshape(shape.shape), np.float32) for name, shape in shapes.items()]
+    translator = Translator(jax.tree.unflatten(jax.tree.structure(template), leaves), experiment, tokenizer, log)
+    translator.meta, translator.steps, translator.selection = provenance(folder, experiment, tokenizer), [0], "import"
+    never = sorted({int(target.rows[PAD])} | ({int(target.rows[BOS])} if own_start(target) else set()))
+    return translator, Transformers(model, theirs, Mapping(source.rows, target.rows, never))
+
+
+def check_settings(path: Path, config: dict[str, Any]) -> None:
+    """Raises UserError for a setting that a model of ours cannot have."""
+    if (kind := config.get("model_type")) != "marian":
+        raise UserError(f"{path}: model_type = {kind!r}: of the models of transformers, `import` reads marian")
+    for name, needed in NEEDED.items():
+        if config.get(name, needed) != needed:
+            raise UserError(f"{path}: {name} = {config[name]}; this code needs {needed}")
+    for name in ("attention_heads", "ffn_dim"):
+        if config.get(f"encoder_{name}") != config.get(f"decoder_{name}"):
+            each = (f"{side}_{name} = {config.get(f'{side}_{name}')}" for side in ("encoder", "decoder"))
+            raise UserError(f"{path}: {' and '.join(each)}; this code needs equal ones")
+    if config.get("activation_function") not in (*ACTIVATIONS.values(), "silu"):
+        raise UserError(
+            f"{path}: activation_function = {config.get('activation_function')}; this code has "
+            f"{', '.join(ACTIVATIONS.values())}"
+        )
+    width, heads = config.get("d_model"), config.get("encoder_attention_heads")
+    if not (type(width) is type(heads) is int and heads > 0 and width % 2 == width % heads == 0):
+        raise UserError(f"{path}: d_model = {width} must be even, and encoder_attention_heads = {heads} divide it")
+
+
+def check_generation(settings: dict[str, Any], config: Any) -> None:
+    """Raises UserError for a setting of generation_config.json that changes outputs, and that we do not have."""
+    for name, neutral in NEUTRAL.items():
+        if settings[name] not in (neutral, None, []):
+            raise UserError(f"generation_config.json: {name} = {settings[name]}; this code needs {neutral}")
+    if any(words != [config.pad_token_id] for words in settings["bad_words_ids"] or []):
+        raise UserError(f"generation_config.json: bad_words_ids has more than the padding token {config.pad_token_id}")
+    for name in ("eos_token_id", "decoder_start_token_id"):
+        if not isinstance(getattr(config, name), int):
+            raise UserError(f"config.json: {name} = {getattr(config, name)}; this code needs one token")
+    if config.forced_eos_token_id not in (None, config.eos_token_id):
+        raise UserError(f"config.json: forced_eos_token_id = {config.forced_eos_token_id}, which is not eos_token_id")
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Loads MarianMTModel in float32, and MarianTokenizer. A pickle file is read as weights only: it runs no code."""
+    torch, transformers = library("torch"), library("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, report = transformers.MarianMTModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+        tokenizer = transformers.MarianTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many types
+        raise UserError(f"{folder} cannot be loaded by transformers: {brief(error)}") from error
+    for what, keys in report.items():
+        if keys:
+            raise UserError(f"{folder}: {what.replace('_', ' ')}: {sorted(map(str, keys))[0]}")
+    for stack in (model.get_encoder(), model.get_decoder()):
+        positions = stack.embed_positions.weight
+        if not torch.allclose(positions, stack.embed_positions.create_weight(), atol=1e-5):
+            raise UserError(f"{folder}: embed_positions are not the sinusoids of static_position_embeddings")
+    return model, tokenizer
+
+
+def model_of(config: Any, rows: int, source_rows: int, biased: bool) -> ModelConfig:
+    """Returns the settings of our model."""
+    width = config.d_model // config.encoder_attention_heads
+    shared = config.share_encoder_decoder_embeddings
+    tied: Literal["all", "target", "none"] = "all" if shared else "target"
+    return ModelConfig(
+        vocab_size=rows,
+        source_vocab_size=None if source_rows == rows else source_rows,
+        tied=tied if config.tie_word_embeddings else "none",
+        num_layers=config.encoder_layers,
+        decoder_layers=None if config.decoder_layers == config.encoder_layers else config.decoder_layers,
+        d_model=config.d_model,
+        d_ff=config.encoder_ffn_dim,
+        num_heads=config.encoder_attention_heads,
+        d_k=width,
+        d_v=width,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        activation_dropout=config.activation_dropout,
+        activation={theirs: ours for ours, theirs in (*ACTIVATIONS.items(), ("swish", "silu"))}[
+            config.activation_function
+        ],
+        scale_embeddings=config.scale_embedding,
+        norm_epsilon=EPSILON,
+        output_bias=biased,
+    )
+
+
+def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs: Any, generation: Any) -> Experiment:
+    """Returns the settings of a run with this model."""
+    separate = not tokenizer.one_vocabulary
+    longest = max(2, min(theirs.model_max_length, LONGEST))
+    try:
+        languages = str(Languages.parse(f"{theirs.source_lang}-{theirs.target_lang}"))
+    except UserError:  # multilingual, or not given
+        languages = None
+    data = DataConfig(
+        corpus="files",
+        languages=languages,
+        vocab_type=KINDS[proto_of(tokenizer.to_bytes()).trainer_spec.model_type],
+        vocab_size=tokenizer.size,
+        vocabularies="separate" if separate else "shared",
+        source_vocab_size=tokenizer.source.size if separate else None,
+        max_length=longest,
+    )
+    decode = DecodeConfig(
+        beam=generation.num_beams or 1,
+        no_repeat_ngram=generation.no_repeat_ngram_size or 0,
+        min_length=generation.min_length or 0,
+    )
+    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "marian"
+    return Experiment(name, model=model, data=data, decode=decode, note=f"imported from the Marian folder {name}")
+
+
+def provenance(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns the metadata of the checkpoint: that of a model whose training is not known."""
+    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+    return {
+        "experiment": asdict(experiment),
+        "vocabulary": tokenizer.sha256,
+        "data": {"corpus": "unknown", "hash": "", "sources": {}, "splits": {}},
+        "commit": commit(),
+        "lineage": [{"how": "import", "run": folder.resolve().name, "format": "marian", "sha256": sha256}],
+        "step": 0,
+        "dev_loss": None,
+        "seconds": 0.0,
+        "target_tokens": 0,
+    }
+
+
+def vocabulary_of(path: Path, theirs: Any, rows: int, config: Any, log: Log) -> Vocabulary:
+    """Reads vocab.json, or target_vocab.json.
+
+    Args:
+        rows: of the embedding matrix.
+        config: that of the model, whose ids are those of the target; None for the source.
+    """
+    ids = read_json(path)
+    by_id = {i: piece for piece, i in ids.items() if type(i) is int}
+    if len(by_id) != len(ids) or not all(0 <= i < rows for i in by_id):
+        raise UserError(f"{path} does not have one id below {rows} (vocab_size of config.json) for each piece")
+    wanted = {"pad_token": theirs.pad_token, "eos_token": theirs.eos_token, "unk_token": theirs.unk_token}
+    if missing := [f"{name} {piece!r}" for name, piece in wanted.items() if piece not in ids]:
+        raise UserError(f"{path} does not have the {missing[0]}")
+    if extra := sorted(set(theirs.added_tokens_encoder) - set(ids)):
+        raise UserError(f"{path} does not have the token {extra[0]!r} of added_tokens.json or tokenizer_config.json")
+    pad, eos, unk = (ids[piece] for piece in wanted.values())
+    if config is not None:
+        for name, i in (("pad_token_id", pad), ("eos_token_id", eos)):
+            if getattr(config, name) != i:
+                raise UserError(f"config.json: {name} = {getattr(config, name)}, but {i} in {path}")
+    start = pad if config is None else config.decoder_start_token_id
+    if not 0 <= start < rows:
+        raise UserError(f"config.json: decoder_start_token_id = {start}, which is not below {rows}")
+    moved = {pad, eos, unk} | ({start} if by_id.get(start) == SPECIAL[BOS] else set())
+    others = [i for i in range(rows) if i not in moved]
+    named_rows = max(by_id) + 1
+    pieces = [*SPECIAL, *(by_id.get(i, f"<unused {i}>") for i in others if i < named_rows)]
+    # A piece with one of our names for the special ids, such as <s> where decoding starts from another token.
+    pieces = [f"<not {piece}>" if i > UNK and piece in SPECIAL else piece for i, piece in enumerate(pieces)]
+    return Vocabulary(pieces, np.array([pad, start, eos, unk, *others]))
+
+
+def own_start(vocabulary: Vocabulary) -> bool:
+    """Whether decoding starts from a token with no other use, such as <s>."""
+    return int((vocabulary.rows == vocabulary.rows[BOS]).sum()) == 1
+
+
+def sentencepiece_of(path: Path, pieces: list[str], log: Log) -> bytes:
+    """Returns a sentencepiece model that splits a text like that in `path`, and has these pieces, by id."""
+    try:
+        proto = proto_of(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # of protobuf
+        raise UserError(f"{path}: this is not a sentencepiece model") from error
+    if proto.trainer_spec.model_type not in KINDS:
+        raise UserError(f"{path}: its model_type is neither unigram nor bpe")
+    kind = type(proto).SentencePiece
+    used = {piece.piece: piece for piece in proto.pieces if piece.type not in (kind.CONTROL, kind.UNKNOWN)}
+    if not used:
+        raise UserError(f"{path}: this is not a sentencepiece model")
+    lowest = min(piece.score for piece in used.values()) - 1
+    types = {0: kind.CONTROL, 1: kind.CONTROL, 2: kind.CONTROL, 3: kind.UNKNOWN}
+    made = [
+        used[piece]
+        if piece in used and i > UNK
+        else kind(piece=piece, score=0.0 if i <= UNK else lowest, type=types.get(i, kind.UNUSED))
+        for i, piece in enumerate(pieces)
+    ]
+    if outside := [piece for name, piece in used.items() if name not in set(pieces)]:
+        log(f"{path.name}: {counted(len(outside), 'piece')} that the vocabulary does not have: read as <unk>, as there")
+        made += [kind(piece=END_PIECE, score=lowest, type=kind.UNUSED), *outside]
+    # A new message, without the sentences with which sentencepiece tests the original pieces when it loads them.
+    new = type(proto)(normalizer_spec=proto.normalizer_spec, trainer_spec=proto.trainer_spec, pieces=made)
+    if proto.HasField("denormalizer_spec"):
+        new.denormalizer_spec.CopyFrom(proto.denormalizer_spec)
+    trainer = new.trainer_spec
+    trainer.pad_id, trainer.bos_id, trainer.eos_id, trainer.unk_id = PAD, BOS, EOS, UNK
+    trainer.pad_piece, trainer.bos_piece, trainer.eos_piece, trainer.unk_piece = SPECIAL
+    trainer.vocab_size = len(made)
+    serialized: bytes = new.SerializeToString()
+    return serialized
+
+
+def proto_of(model: bytes) -> Any:
+    """Returns a sentencepiece model as a message of protobuf."""
+    return library("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
+
+
+def permuted(arrays: dict[str, np.ndarray], source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the parameters with the rows of our vocabularies."""
+    rows = {"embedding": target, "output_embedding": target, "output_bias": target, "source_embedding": source}
+    found = arrays | {name: arrays[name][each] for name, each in rows.items()}
+    found["output_bias"][[PAD, BOS]] = 0.0  # they have no probability here
+    return found
+
+
+def examples(translator: Translator, count: int) -> list[str]:
+    """Returns texts of random pieces of the source, with its language codes in turn, if it has any."""
+    tokenizer, chance = translator.tokenizer.source, np.random.default_rng(0)
+    pieces = tokenizer.pieces(range(tokenizer.size))
+    codes = [piece for piece in pieces if re.fullmatch(r">>.+<<", piece)]
+    kept = [i for i in range(UNK + 1, tokenizer.size) if tokenizer.ids([pieces[i]]) == [i] and pieces[i] not in codes]
+    texts = tokenizer.decode(chance.choice(kept, length).tolist() for length in chance.integers(1, 24, count))
+    return [f"{codes[i % len(codes)]} {text}" if codes else text for i, text in enumerate(texts) if text.strip()]

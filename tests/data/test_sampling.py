@@ -1,0 +1,103 @@
+"""Subword sampling: other pieces of the same text in each epoch, which depend on nothing but seed and epoch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.batching import Batches, stream
+from data.dataset import PreparedData, prepare
+from data.sampling import SampledPlan, training_plan
+from tests.text import write_text
+from transformer.config import UNK, DataConfig, UserError
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram", "separate"])
+def prepared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PreparedData, DataConfig]:
+    folder = tmp_path_factory.mktemp("text")
+    write_text(folder, {"train": 600, "dev": 12, "test": 12})
+    files = {
+        f"{split}_{side}": str(folder / f"{split}.{language}")
+        for split in ("train", "dev", "test")
+        for side, language in (("src", "en"), ("tgt", "de"))
+    }
+    kind = "unigram" if request.param == "unigram" else "bpe"
+    config = DataConfig(
+        corpus="files", vocab_type=kind, vocab_size=160, max_length=40, batch_tokens=512, subword_sampling=0.2, **files
+    )
+    if request.param == "separate":
+        config = replace(config, vocabularies="separate", source_vocab_size=120)
+    return prepare(config, folder / "prepared", log=lambda line: None), config
+
+
+def texts_of(data: PreparedData, split) -> list[tuple[str, str]]:
+    sides = (data.tokenizer.source, split.source), (data.tokenizer, split.target)
+    return list(zip(*(tok.decode([tokens[i] for i in range(len(tokens))]) for tok, tokens in sides), strict=True))
+
+
+def test_an_epoch_has_each_sentence_once_in_pieces_of_its_own(prepared) -> None:
+    data, config = prepared
+    plan = training_plan(data, config, 0)
+    usual, shape = texts_of(data, data.train), plan.shape
+    pieces = []
+    for number in (0, 1, 5):
+        epoch = plan.epoch(number)
+        assert len(epoch) == len(plan)
+        batches = list(epoch)
+        assert sorted(np.concatenate([b.indices for b in batches])) == list(range(len(data.train)))
+        assert all(len(b.indices) and b.rows[-1] < shape.rows for b in batches)
+        for batch in batches:
+            for side, width in (("source", shape.source), ("target", shape.target)):
+                assert np.bincount(batch.rows, epoch.split.lengths(side)[batch.indices]).max() <= width
+        assert texts_of(data, epoch.split) == usual
+        pieces.append([epoch.split.target[i].tolist() for i in range(len(usual))])
+    for one, other in ((pieces[0], pieces[1]), (pieces[1], pieces[2]), (pieces[0], usual)):
+        assert np.mean([a == b for a, b in zip(one, other, strict=True)]) < 0.5
+
+
+def test_a_run_that_starts_anywhere_sees_the_batches_of_one_that_did_not_stop(prepared) -> None:
+    data, config = prepared
+    plan = training_plan(data, config, 3)
+    steps = 2 * len(plan) + 3
+    whole = list(stream(Batches(data.train, plan), 0, steps))
+    for start in (1, len(plan) - 1, len(plan), steps - 1):
+        again = Batches(data.train, SampledPlan(data.train, data.tokenizer, config, 3))
+        for step, batch in enumerate(stream(again, start, min(3, steps - start)), start):
+            for side in ("source", "target"):
+                np.testing.assert_array_equal(batch[side], whole[step][side])
+            assert again.target_tokens(step) == (whole[step]["target"] != 0).sum()
+    mine, others = (training_plan(data, config, seed).epoch(0).split.source for seed in (3, 4))
+    assert np.mean([a.tolist() == b.tolist() for a, b in zip(mine, others, strict=True)]) < 0.9
+
+
+def test_a_sentence_that_would_not_fit_or_has_unknown_characters_keeps_its_pieces(prepared) -> None:
+    data, config = prepared
+    plan = training_plan(data, config, 0)
+    usual = data.train
+    longest = tuple(int(np.median(usual.lengths(side))) for side in ("source", "target"))
+    drawn = plan._sample(1, longest)
+    same = np.array([a.tolist() == b.tolist() for a, b in zip(drawn.source, usual.source, strict=True)])
+    for side, most in zip(("source", "target"), longest, strict=True):
+        tokens, before = getattr(drawn, side), getattr(usual, side)
+        long = [i for i in range(len(tokens)) if len(tokens[i]) > most]
+        assert long and all(tokens[i].tolist() == before[i].tolist() for i in long)
+    unread = int(np.flatnonzero(~same)[0])
+    flat = data.train.source[unread].copy()
+    flat[0] = UNK
+    changed = type(data.train.source)(flat.astype(np.uint16), np.array([0, len(flat)]))
+    assert plan._sample_side(changed, data.tokenizer.source, 40, (1, 0))[0].tolist() == flat.tolist()
+
+
+def test_without_sampling_it_is_the_plan_of_the_prepared_tokens(prepared) -> None:
+    data, config = prepared
+    plan = training_plan(data, replace(config, subword_sampling=0.0), 0)
+    assert type(plan) is not SampledPlan and plan.epoch(3).split is None
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_that_is_no_rate_is_refused(rate: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.subword_sampling must lie in \[0, 1\)"):
+        DataConfig(subword_sampling=rate)

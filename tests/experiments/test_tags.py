@@ -1,0 +1,90 @@
+"""Symbols of a user's own are pieces that are never split, and a tag is such a symbol before each source line."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from data.dataset import prepare
+from data.tokenizer import Tokenizer, train_tokenizer
+from experiments.translator import Translator
+from tests.text import write_text
+from transformer.config import DataConfig, DecodeConfig, Experiment, UserError
+from transformer.train import init_params
+
+SYMBOLS = ("<2de>", "<2fr>")
+LINES = ["The man sees the dog.", "", "A small house and a woman."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("vocabulary")
+    write_text(folder, {"train": 300})
+    lines = [line for name in ("en", "de") for line in (folder / f"train.{name}").read_text().splitlines()]
+    return train_tokenizer(lines, folder / "vocab.model", "bpe", 200, symbols=SYMBOLS)
+
+
+@pytest.fixture(scope="module")
+def plain(tokenizer, micro) -> Translator:
+    model = replace(micro.model, vocab_size=tokenizer.size)
+    decode = DecodeConfig(beam=1, extra_length=2, batch_size=4)
+    experiment = Experiment("untrained", model=model, data=replace(micro.data, vocab_size=200), decode=decode)
+    params = jax.tree.map(lambda x: 3 * x, init_params(model, 0))
+    return Translator(params, experiment, tokenizer, log=lambda line: None)
+
+
+def with_tag(plain: Translator, tag: str) -> Translator:
+    decode = replace(plain.experiment.decode, tag=tag)
+    return Translator(plain.params, replace(plain.experiment, decode=decode), plain.tokenizer, log=plain.log)
+
+
+@pytest.mark.parametrize("line", ["<2de> The man", "The<2fr>man", "The man <2de>"])
+def test_a_symbol_is_one_piece_wherever_it_is_and_comes_back(tokenizer, line):
+    (ids,) = tokenizer.encode([line])
+    assert sum(piece in SYMBOLS for piece in tokenizer.pieces(ids)) == 1
+    assert not any("2" in piece for piece in tokenizer.pieces(ids) if piece not in SYMBOLS)
+    assert tokenizer.decode([ids]) == [line]
+    drawn = tokenizer.sample([line] * 20, 0.9, 0)
+    assert all(sum(piece in SYMBOLS for piece in tokenizer.pieces(ids)) == 1 for ids in drawn)
+
+
+def test_a_tag_is_the_same_as_writing_it_in_each_line(plain):
+    tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
+    found = tagged.n_best(LINES, 1)
+    assert found == plain.n_best(written, 1) != plain.n_best(LINES, 1)
+    outputs = [best.pieces for (best,) in found]
+    outputs[1] = []
+    assert tagged.score(LINES, outputs) == plain.score(written, outputs)
+    one, other = tagged.attention(LINES[0]), plain.attention(written[0])
+    assert one.source == other.source and "<2de>" in one.source and one.target == other.target
+
+
+def test_alignments_count_the_words_of_the_line_without_the_tag(plain):
+    tagged = with_tag(plain, "<2de>")
+    best = [one for (one,) in tagged.n_best(LINES, 1)]
+    seen = {i for links in tagged.align(LINES, best) for i, _ in links}
+    assert seen and min(seen) >= 0 and max(seen) < max(len(line.split()) for line in LINES)
+
+
+@pytest.mark.parametrize("tag", ["<2es>", "", "two words"])
+def test_a_tag_that_is_no_piece_is_refused(plain, tag):
+    with pytest.raises(UserError, match="is not a piece of the vocabulary"):
+        with_tag(plain, tag).translate(LINES)
+
+
+@pytest.mark.parametrize("symbols", ["<s>", "▁a", "<2de> <2de>", "a\x07"])
+def test_symbols_that_cannot_be_are_refused(symbols):
+    with pytest.raises(UserError, match=r"data\.symbols"):
+        DataConfig(symbols=symbols)
+
+
+def test_symbols_are_part_of_what_is_prepared(micro, tmp_path):
+    config = replace(micro.data, symbols="<2fr> <2de>")
+    data = prepare(config, tmp_path, log=lambda line: None)
+    assert all(data.tokenizer.has_piece(symbol) for symbol in SYMBOLS)
+    assert data.path == prepare(config, tmp_path, log=lambda line: None).path
+    assert data.path != prepare(micro.data, tmp_path, log=lambda line: None).path
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="has no piece <2es>"):
+        given = replace(config, vocabulary=str(data.path / "vocab.model"), symbols="<2es>")
+        prepare(given, tmp_path / "other", log=lambda line: None)
