@@ -84,7 +84,7 @@ def compare(translator: Translator, peer: Peer, sentences: list[str], log: Log) 
     pairs = list(zip(scores, theirs, strict=True))
     largest = max((abs(sum(mine) - sum(other)) / len(mine) for mine, other in pairs if mine), default=0.0)
     if not largest <= peer.tolerance:
-        raise UserError(f"{peer.name} gives other scores, by up to {largest:.1e}, above {peer.tolerance:.0e}")
+        raise UserError(f"{peer.name} gives other scores, by up to {largest:.1e}, above {peer.tolerance:g}")
     translated = peer.translate(sources, [len(ids) + greedy.extra_length for ids in sources])
     same = [mine == other for mine, (other, _) in zip(outputs, translated, strict=True)]
     log(

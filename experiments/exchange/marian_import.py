@@ -54,7 +54,7 @@ NEEDED: dict[str, Any] = {
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
 }
-"""Settings of config.json that we have no other value for. The first five have this value if they are missing."""
+"""Settings of config.json that we have no other value for; one that is missing has this one."""
 
 LONGEST = 1024
 """Most tokens of a sentence in training, whatever the tokenizer of a model says."""
@@ -91,7 +91,7 @@ def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
     """Reads a folder of MarianMTModel and MarianTokenizer, and returns the model here and there.
 
     Raises:
-        UserError: a file is missing or damaged, or the field that config.json has and this code has not.
+        UserError: a file is missing or damaged, or has a setting that this code does not have; the message names it.
     """
     config = read_json(folder / "config.json")
     check_settings(folder / "config.json", config)
@@ -106,8 +106,11 @@ def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
     target_file = folder / ("target_vocab.json" if separate else "vocab.json")
     target = vocabulary_of(target_file, theirs, target_rows, model.config, log)
     source = vocabulary_of(folder / "vocab.json", theirs, source_rows, None, log) if separate else target
-    if len(source.rows) != source_rows + len(target.rows) - target_rows:
-        raise UserError(f"{folder}: vocab_size = {source_rows}, decoder_vocab_size = {target_rows}: vocab.json is one")
+    if not separate and source_rows != target_rows:
+        raise UserError(
+            f"{folder}: vocab_size = {source_rows} and decoder_vocab_size = {target_rows} differ, but "
+            f"tokenizer_config.json has no separate_vocabs"
+        )
     tokenizer = Tokenizer(
         sentencepiece_of(folder / "target.spm", target.pieces, log),
         Tokenizer(sentencepiece_of(folder / "source.spm", source.pieces, log)),
@@ -274,7 +277,7 @@ def vocabulary_of(path: Path, theirs: Any, rows: int, config: Any, log: Log) -> 
         for name, i in (("pad_token_id", pad), ("eos_token_id", eos)):
             if getattr(config, name) != i:
                 raise UserError(f"config.json: {name} = {getattr(config, name)}, but {i} in {path}")
-    start = pad if config is None else config.decoder_start_token_id
+    start = ids.get(SPECIAL[BOS], pad) if config is None else config.decoder_start_token_id
     if not 0 <= start < rows:
         raise UserError(f"config.json: decoder_start_token_id = {start}, which is not below {rows}")
     moved = {pad, eos, unk} | ({start} if by_id.get(start) == SPECIAL[BOS] else set())
@@ -303,6 +306,7 @@ def sentencepiece_of(path: Path, pieces: list[str], log: Log) -> bytes:
         raise UserError(f"{path}: its model_type is neither unigram nor bpe")
     kind = type(proto).SentencePiece
     used = {piece.piece: piece for piece in proto.pieces if piece.type not in (kind.CONTROL, kind.UNKNOWN)}
+    used.pop(END_PIECE, None)  # of an export of an imported model
     if not used:
         raise UserError(f"{path}: this is not a sentencepiece model")
     lowest = min(piece.score for piece in used.values()) - 1

@@ -9,9 +9,10 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 
 from data import tokenizer as module
-from data.tokenizer import Tokenizer, train_tokenizer
+from data.tokenizer import END_PIECE, Tokenizer, train_tokenizer
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 WORDS = ["".join(p) for n in (2, 3) for p in itertools.product("abcdefgh", repeat=n)]
@@ -226,3 +227,40 @@ def test_a_sample_is_even(count: int, most: int) -> None:
     assert len({b - a for a, b in itertools.pairwise(numbers)}) <= 1  # one stride over all lines
     if count <= most:
         assert numbers == list(range(count))
+
+
+@pytest.fixture(scope="module")
+def imported(small: Tokenizer) -> Tokenizer:
+    """A vocabulary as imported: pieces that are never chosen, an end, and pieces behind it."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(small.to_bytes())
+    kind = proto.SentencePiece
+    for name, kind_of in (("é", kind.UNUSED), (">>de<<", kind.UNUSED), (END_PIECE, kind.UNUSED), ("xyz", kind.NORMAL)):
+        proto.pieces.add(piece=name, score=0.0, type=kind_of)
+    for letter in "xyz":
+        proto.pieces.add(piece=letter, score=-1000.0, type=kind.NORMAL)
+    return Tokenizer(proto.SerializeToString())
+
+
+def test_a_piece_behind_the_end_is_chosen_and_read_as_unknown(imported: Tokenizer, small: Tokenizer) -> None:
+    assert imported.size == 302 and "x" not in imported.characters
+    (ids,) = imported.encode(["abc x"])
+    assert ids == [*small.encode(["abc"])[0][:-1], *ids[-3:-1], EOS] and ids[-2] == UNK
+    assert imported.unknown("abc x") == ["x"]
+    assert imported.decode([[imported.size + 1]]) == imported.decode([[UNK]])
+    with pytest.raises(UserError, match="'x' is not a piece"):
+        imported.ids(["x"])
+
+
+def test_unknown_text_is_looked_up_among_the_pieces_that_are_never_chosen(imported: Tokenizer) -> None:
+    assert imported.pieces(imported.encode(["abé"])[0])[-2:] == ["é", "</s>"]
+    assert imported.encode(["abèè"])[0][-2] == UNK
+    assert imported.decode(imported.encode(["abé"])) == ["abé"]
+
+
+def test_a_language_code_is_one_piece_at_the_beginning_only(imported: Tokenizer, small: Tokenizer) -> None:
+    code = imported.ids([">>de<<"])[0]
+    assert imported.encode([">>de<< abc", ">>de<<abc"]) == [[code, *small.encode(["abc"])[0]]] * 2
+    assert imported.encode([">>xx<< abc"])[0][0] == UNK
+    assert code not in imported.encode(["abc >>de<<"])[0]
+    assert imported.surfaces(">>de<< abc") == [">>de<<", *small.surfaces("abc")]
+    assert small.encode([">>de<< abc"]) != [[UNK, *small.encode(["abc"])[0]]]  # it has no codes: this is text

@@ -33,7 +33,9 @@ OTHERS = {
         output_bias=True,
         scale_embeddings=False,
     ),
-    "shared layers": replace(CONFIG, decoder_layers=4, shared_layers=2, activation="swish", tied="target"),
+    "shared layers": replace(
+        CONFIG, decoder_layers=4, shared_layers=2, activation="swish", tied="target", source_vocab_size=41
+    ),
 }
 ACTIVATIONS = {"relu": torch.nn.functional.relu, "gelu": torch.nn.functional.gelu, "swish": torch.nn.functional.silu}
 
@@ -79,11 +81,11 @@ class Peer(torch.nn.Module):
             D, config.num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
         )
 
-        def matrix():
-            return torch.nn.Parameter(torch.randn(V, D) / D**0.5)
+        def matrix(rows=V):
+            return torch.nn.Parameter(torch.randn(rows, D) / D**0.5)
 
         self.embedding = matrix()
-        self.source_embedding = self.embedding if config.tied == "all" else matrix()
+        self.source_embedding = self.embedding if config.tied == "all" else matrix(config.source_rows)
         self.output_embedding = matrix() if config.tied == "none" else self.embedding
         self.output_bias = torch.nn.Parameter(torch.zeros(V), requires_grad=config.output_bias)
         for name, parameter in self.named_parameters():
