@@ -26,7 +26,7 @@ class SampledPlan(BatchPlan):
     Rows are as wide as the first epoch needs. A sentence that would be longer than data.max_length, or than a row,
     keeps its most probable pieces, and so does one with an unknown character, whose text the ids do not have. The rows
     of an epoch are divided evenly over its batches; if there were more than fit, the last ones would be left out of
-    that epoch.
+    that epoch, and if there were fewer than batches, the first ones would be repeated.
     """
 
     def __init__(self, split: Split, tokenizer: Tokenizer, config: DataConfig, seed: int) -> None:
@@ -39,7 +39,8 @@ class SampledPlan(BatchPlan):
         lengths = [np.maximum(split.lengths(side), first.lengths(side)) for side in SIDES]
         shape = make_shape(lengths[0], lengths[1], config.batch_tokens)
         super().__init__(first.lengths("source"), first.lengths("target"), shape, seed)
-        self._count = math.ceil(_SLACK * (len(self._starts) - 1) / self.shape.rows)
+        rows = len(self._starts) - 1
+        self._count = min(rows, math.ceil(_SLACK * rows / self.shape.rows))
 
     def __len__(self) -> int:
         return self._count
@@ -47,8 +48,17 @@ class SampledPlan(BatchPlan):
     def epoch(self, number: int) -> Epoch:
         """Returns the batches of an epoch, and encodes the next one in the background."""
         found = self._encoded(number)
-        threading.Thread(target=self._encoded, args=(number + 1,), daemon=True).start()
+        # Not a daemon: at the end of a program, Python stops those inside of sentencepiece, which aborts the process.
+        threading.Thread(target=self._encode_ahead, args=(number + 1,)).start()
         return found
+
+    def _encode_ahead(self, number: int) -> None:
+        """Encodes an epoch, unless the program ends meanwhile: no sentences are drawn from then on."""
+        try:
+            self._encoded(number)
+        except RuntimeError:  # of the executor in Tokenizer.sample
+            if threading.main_thread().is_alive():
+                raise
 
     def _encoded(self, number: int) -> Epoch:
         with self._lock:
@@ -58,6 +68,7 @@ class SampledPlan(BatchPlan):
                 plan = BatchPlan(split.lengths("source"), split.lengths("target"), self.shape, self.seed)
                 epoch = plan.epoch(number)
                 order = epoch.order[: len(self) * self.shape.rows]
+                order = np.resize(order, max(len(order), len(self)))  # no batch is empty
                 cuts = np.arange(len(self) + 1) * len(order) // len(self)
                 recent = {n: known for n, known in self._known.items() if abs(n - number) <= 1}
                 self._known = recent | {number: replace(epoch, order=order, cuts=cuts, split=split)}

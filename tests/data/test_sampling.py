@@ -1,14 +1,18 @@
 """Subword sampling: other pieces of the same text in each epoch, which depend on nothing but seed and epoch."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from data.batching import Batches, stream
+from data.batching import Batches, BatchPlan, Epoch, stream
 from data.dataset import PreparedData, prepare
 from data.sampling import SampledPlan, training_plan
+from data.tokens import Split, Tokens
 from tests.text import write_text
 from transformer.config import UNK, DataConfig, UserError
 
@@ -89,6 +93,40 @@ def test_a_sentence_that_would_not_fit_or_has_unknown_characters_keeps_its_piece
     flat[0] = UNK
     changed = type(data.train.source)(flat.astype(np.uint16), np.array([0, len(flat)]))
     assert plan._sample_side(changed, data.tokenizer.source, 40, (1, 0))[0].tolist() == flat.tolist()
+
+
+@pytest.mark.parametrize("batch_tokens", [40, 10_000], ids=["rows of one batch each", "one batch"])
+@pytest.mark.parametrize("sentences", [1, 7])
+def test_no_batch_of_a_small_text_is_empty(prepared, batch_tokens: int, sentences: int) -> None:
+    data, config = prepared
+    sides = [getattr(data.train, side) for side in ("source", "target")]
+    few = Split(*(Tokens(side._flat, side._offsets[: sentences + 1]) for side in sides))
+    plan = SampledPlan(few, data.tokenizer, replace(config, batch_tokens=batch_tokens), 0)
+    for number in range(8):
+        epoch = plan.epoch(number)
+        assert len(epoch) == len(plan) <= sentences
+        assert all(len(batch.indices) for batch in epoch)
+        seen = set(np.concatenate([batch.indices for batch in epoch]).tolist())
+        assert seen == set(range(sentences)) or len(epoch.starts) - 1 > len(plan) * plan.shape.rows
+    fewer = Epoch(np.arange(1), np.array([0, 1]), np.arange(1), np.array([0, 1]))
+    with patch.object(BatchPlan, "epoch", lambda plan, number: fewer):
+        assert all(len(batch.indices) for batch in plan.epoch(20))
+
+
+@pytest.mark.parametrize("prepared", ["bpe"], indirect=True)
+def test_a_program_can_end_while_the_next_epoch_is_encoded(prepared) -> None:
+    data, config = prepared
+    program = f"""
+from pathlib import Path
+from data import sampling
+from data.dataset import open_prepared
+from transformer.config import DataConfig
+
+sampling._CHUNK = 1  # slow
+sampling.training_plan(open_prepared(Path({str(data.path)!r})), {config!r}, 0).epoch(0)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_without_sampling_it_is_the_plan_of_the_prepared_tokens(prepared) -> None:
