@@ -37,7 +37,9 @@ def quiet(line):
     pass
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [one if one == "separate" else pytest.param(one, marks=pytest.mark.slow) for one in VARIANTS]
+)
 def test_both_directions(variant, tmp_path):
     lines: list[str] = []
     settings = VARIANTS[variant]
@@ -101,6 +103,7 @@ def test_the_command_makes_a_run_that_translates_and_goes_back(tmp_path, capsys)
         np.testing.assert_array_equal(named(run.params)[name], array)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_imported_run(text, data_flags, tmp_path, capsys):
     write_marian_folder(tmp_path / "theirs", separate=True)
     ours = import_folder(tmp_path / "theirs", tmp_path / "ours", quiet, SENTENCES[:1])
