@@ -116,11 +116,13 @@ class Translator(Reader):
         self.replaced = tuple(sorted((name, *sorted(each.items())) for name, each in replaced().items()))
         """Functions and methods of this code that are currently replaced: part of the key of the compilation cache."""
         self.meta: dict[str, Any] = {}
-        """Metadata of the checkpoint; empty if the parameters did not come from one."""
+        """Metadata of the checkpoint; empty for an ensemble, and if the parameters did not come from one."""
         self.steps: list[int] = []
         """Steps of the checkpoints used; if there are several, they were averaged."""
         self.selection = ""
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
+        self.members: Sequence[tuple[str, Translator]] = ()
+        """Names and translators of the models of an ensemble; none of a single model."""
         self.height: Callable[[int], int] = height_for
         """The padded height of a batch with this many sentences."""
 
@@ -191,7 +193,9 @@ class Translator(Reader):
                     f"the embeddings of {name} and {other} have {rows:,} and {theirs:,} rows: no ensemble is possible"
                 )
         params, graphs = zip(*((member.params, member.graph) for _, member in members), strict=True)
-        return cls(params, first.experiment, first.tokenizer, first.log, graphs)
+        together = cls(params, first.experiment, first.tokenizer, first.log, graphs)
+        together.members = tuple(members)
+        return together
 
     @property
     def model(self) -> Transformer:

@@ -6,7 +6,7 @@ config.json   vocab.model (source.model)   checkpoints/<step>/   metrics.jsonl  
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from difflib import get_close_matches
@@ -240,6 +240,18 @@ def find_workdir(name: str | Path) -> WorkDir:
     if found := [path for path in _paths(name) if (path / "config.json").is_file()]:
         return WorkDir(found[0])
     raise UserError(no_such_run(name))
+
+
+def find_evaluated(name: str | Path) -> WorkDir:
+    """Returns a run, or the folder in which `evaluate` wrote about an ensemble. UserError if there is neither."""
+    evaluated = [path for path in _paths(name) if (path / "evaluation").is_dir()]
+    return WorkDir(evaluated[0]) if evaluated and not is_run(name) else find_workdir(name)
+
+
+def ensemble_folder(runs: Sequence[WorkDir]) -> WorkDir:
+    """Returns the folder of what belongs to an ensemble and to none of its runs: RUN1+RUN2, next to the first run."""
+    paths = [run.path.resolve() for run in runs]
+    return WorkDir(paths[0].with_name("+".join(path.name for path in paths)))
 
 
 def is_run(name: str | Path) -> bool:

@@ -130,7 +130,18 @@ class Decoding(Searching):
 
 
 @dataclass(frozen=True)
-class Evaluating(Decoding):
+class Choosing(Decoding):
+    """Flags of every command that can choose among samples."""
+
+    mbr: int | None = None
+    """With --sample: draw this many samples of each line, and take the one most like the others.
+    This is minimum Bayes risk decoding (Eikema and Aziz, 2020)."""
+    mbr_metric: MetricName | None = None
+    """With --mbr: how alike two samples are, by sacreBLEU's sentence-level metric. Default: chrf."""
+
+
+@dataclass(frozen=True)
+class Evaluating(Choosing):
     """Flags of `evaluate`."""
 
     test_set: str = "test"
@@ -197,7 +208,7 @@ class Comparing:
 
 
 @dataclass(frozen=True)
-class Translating(Decoding):
+class Translating(Choosing):
     """Flags of `translate`."""
 
     input: Path | None = None
@@ -210,11 +221,6 @@ class Translating(Decoding):
     """Print up to this many distinct translations of each line, as "line number ||| score ||| text".
     Finished ones come first, best first, then those cut off at the length limit, marked " ||| cut off".
     With 1, only the text of the best one is printed. Samples are in the order drawn."""
-    mbr: int | None = None
-    """With --sample: draw this many samples of each line, and print the one most like the others.
-    This is minimum Bayes risk decoding (Eikema and Aziz, 2020)."""
-    mbr_metric: MetricName | None = None
-    """With --mbr: how alike two samples are, by sacreBLEU's sentence-level metric. Default: chrf."""
     prefix: Path | None = None
     """What each translation begins with: a file with one prefix per input line, empty for none."""
     constraints: Path | None = None

@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from experiments.cli.flags import Loading, Scoring, Serving, Translating
+from experiments.cli.flags import Choosing, Loading, Scoring, Serving, Translating
 from experiments.cli.output import head_of, lines_for
 from experiments.cli.resuming import Begun, begun, check_resume, check_seen, remaining, resumed
 from experiments.evaluation.compare import runs_of
 from experiments.evaluation.metrics import target_language
-from experiments.evaluation.risk import least_risk, utility_of
+from experiments.evaluation.risk import MinimumRisk
 from experiments.history import minutes
 from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import BLOCK, Group, check_output, chunks, opened, written
@@ -42,6 +41,17 @@ def loaded(name: str, given: Loading) -> Translator:
     return translator
 
 
+def minimum_risk(given: Choosing) -> MinimumRisk | None:
+    """Returns how --mbr chooses among samples; None without it. UserError for flags that conflict."""
+    if given.mbr is None:
+        if given.mbr_metric:
+            raise UserError("--mbr-metric says how --mbr compares samples: it needs --mbr N")
+        return None
+    if not given.sample:
+        raise UserError("--mbr chooses one of several samples: it needs --sample")
+    return MinimumRisk(given.mbr, given.mbr_metric or "chrf")
+
+
 def translate(name: str, given: Translating) -> None:
     """Translates the input with a run, or an ensemble, and writes the output. UserError for flags that conflict."""
     if given.interactive and (given.input or given.output):
@@ -52,12 +62,9 @@ def translate(name: str, given: Translating) -> None:
         raise UserError("--json has the pieces too: leave out --pieces")
     prefixes = lines_of(given.prefix, "refuse") if given.prefix else None
     constraints = lines_of(given.constraints, "refuse") if given.constraints else None
-    if given.mbr is not None and not given.sample:
-        raise UserError("--mbr chooses one of several samples: it needs --sample")
-    if given.mbr is not None and given.n_best > 1:
+    risk = minimum_risk(given)
+    if risk and given.n_best > 1:
         raise UserError("--mbr gives one translation of each line: use it without --n-best")
-    if given.mbr is None and given.mbr_metric:
-        raise UserError("--mbr-metric says how --mbr compares samples: it needs --mbr N")
     if given.resume:
         check_resume(given)
     if not 0 <= given.wait < math.inf:
@@ -73,11 +80,8 @@ def translate(name: str, given: Translating) -> None:
     if count is not None:  # before anything is loaded
         check_seen(done, count, given)
     translator = loaded(name, given)
-    translator.check_count(samples := given.n_best if given.mbr is None else given.mbr)
-    choose = None
-    if given.mbr is not None:
-        utility = utility_of(given.mbr_metric or "chrf", target_language(translator.experiment.data))
-        choose = partial(least_risk, utility=utility)
+    translator.check_count(samples := risk.samples if risk else given.n_best)
+    choose = risk.choose(target_language(translator.experiment.data)) if risk else None
     translator.check_head(head)
     with (
         opened(given.input) as file,

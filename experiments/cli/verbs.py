@@ -36,7 +36,7 @@ from experiments.cli.flags import (
     Translating,
 )
 from experiments.cli.help import describe
-from experiments.cli.translating import lines_of, loaded, translate
+from experiments.cli.translating import lines_of, loaded, minimum_risk, translate
 from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.metrics import scores_told, target_language
@@ -59,7 +59,7 @@ from experiments.training.loop import train
 from experiments.training.screen import Screen, has_screen, watch
 from experiments.training.views import WeightsAndBiases
 from experiments.translator import Translator, log_to_stderr
-from experiments.workdir import WorkDir, find_workdir
+from experiments.workdir import WorkDir, ensemble_folder, find_workdir
 from transformer.config import UserError, counted
 from transformer.processes import is_first, join
 
@@ -156,7 +156,7 @@ def run_watch(arguments: Arguments) -> None:
 def one_run(name: str) -> WorkDir:
     """Returns the run with this name. UserError for several runs, where a command takes one."""
     if len(runs_of(name)) > 1:
-        raise UserError(f"{name} is an ensemble: only `translate`, `serve` and `score` take one, others one run")
+        raise UserError(f"{name} is an ensemble: only `translate`, `serve`, `score` and `evaluate` take one")
     return find_workdir(name)
 
 
@@ -225,7 +225,7 @@ def run_attention(arguments: Arguments) -> None:
 
 
 def run_evaluate(arguments: Arguments) -> None:
-    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF"""
+    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF (of an ensemble: RUN1,RUN2)"""
     name, flags = run_of("evaluate", arguments)
     given = read_flags(run_evaluate, Evaluating(), flags, name)
     if given.record:
@@ -234,11 +234,17 @@ def run_evaluate(arguments: Arguments) -> None:
             raise UserError(f"{given.record} is a directory: --record needs a file")
         if given.record.exists():
             read_evaluation(given.record)  # refuse to overwrite a file that is not a record
-    run, translator = one_run(name), loaded(name, given)
+    risk = minimum_risk(given)
+    runs = [find_workdir(one) for one in runs_of(name)]
+    run = runs[0] if len(runs) == 1 else ensemble_folder(runs)
+    check_folders(run.evaluation)
+    translator = loaded(name, given)
+    if risk:
+        translator.check_count(risk.samples)
     if given.max_unknown is not None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
         translator.experiment = replace(translator.experiment, data=data)
-    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr)
+    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr, risk)
     for line in scores_told(result.scores):
         print(line)
     print(f"record {result.record}")

@@ -7,6 +7,7 @@ reported. BLEU scores that were computed with different tokenizers are not compa
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ from data.fetch import sha256_of
 from data.text import read_lines
 from experiments.evaluation.intervals import interval
 from experiments.evaluation.metrics import bleu, tokens_of
-from experiments.evaluation.records import language_of, read_evaluation
-from experiments.workdir import PATHS, ROUNDING, WorkDir, changed_parts, differences, find_workdir
-from transformer.config import UserError, counted
+from experiments.evaluation.records import language_of, read_evaluation, runs_in
+from experiments.evaluation.risk import MinimumRisk
+from experiments.workdir import PATHS, ROUNDING, WorkDir, changed_parts, differences, find_evaluated, is_run
+from transformer.config import DecodeConfig, UserError, counted
 
 
 class Scored(NamedTuple):
-    """The translation of a test set by a run, with its record."""
+    """The translation of a test set by a run, or an ensemble of runs, with its record."""
 
     run: WorkDir
     record: dict[str, Any]
@@ -37,13 +39,17 @@ class Scored(NamedTuple):
 
     def protocol(self) -> dict[str, Any]:
         """Returns how the translation was produced and scored: everything that can explain a difference in scores."""
-        decode, count = self.record["settings"]["decode"], len(self.record["checkpoints"])
-        selection = self.record.get("selection", "not recorded")
+        runs = runs_in(self.record)
+        # A setting that did not exist yet when a record was written has its default value.
+        decode = asdict(DecodeConfig()) | runs[0]["settings"]["decode"]
+        risk = self.record.get("mbr")
         return {
             "tokens": self.tokens(),
-            "checkpoints": f"{selection} ({count} averaged)" if count > 1 else selection,
-            **{name: decode[name] for name in ("beam", "alpha", "extra_length")},
-            "parts": sorted(self.record.get("parts", {}).get("evaluate", {})),
+            "models": len(runs),
+            "checkpoints": " + ".join(dict.fromkeys(map(checkpoints_of, runs))),
+            **{name: value for name, value in decode.items() if name != "batch_size"},
+            "choice": str(MinimumRisk(**risk)) if risk else "by score" if not decode["sample"] else "first sample",
+            "parts": sorted({name for run in runs for name in run.get("parts", {}).get("evaluate", {})}),
         }
 
     def tokens(self) -> str:
@@ -52,33 +58,45 @@ class Scored(NamedTuple):
         return tokens_of(signatures.get("BLEU", ""))
 
 
+def checkpoints_of(run: dict[str, Any]) -> str:
+    """Says how the checkpoints of a run were selected, and how many."""
+    selection, count = str(run.get("selection", "not recorded")), len(run["checkpoints"])
+    return f"{selection} ({count} averaged)" if count > 1 else selection
+
+
 def read_scored(name: str, test_set: str) -> Scored:
     """Reads what `evaluate` wrote into a run. UserError if it is missing, or if a file has changed since."""
-    run = find_workdir(name)
+    run = find_evaluated(name)
+    again = name if is_run(name) else "RUN1,RUN2"
     path = run.evaluation / f"{test_set}.json"
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in run.evaluation.glob("*.json"))) or "none"
         raise UserError(
             f"{run.path} has no scored test set {test_set!r} (scored: {there}): "
-            f"run `python -m experiments evaluate {name}`"
+            f"run `python -m experiments evaluate {again}`"
         )
     record = read_evaluation(path)
     texts = {role: run.evaluation / f"{test_set}.{role}.txt" for role in ("source", "output", "reference")}
     for role, file in texts.items():
         if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):
-            raise UserError(f"{file} is not what {path} was made from: evaluate {name} again")
+            raise UserError(f"{file} is not what {path} was made from: evaluate {again} again")
     return Scored(run, record, *(list(read_lines(texts[role])) for role in ("output", "reference")))
 
 
 def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]:
     """Yields lines to print. Each system is one run, or several runs with different seeds, compared pair by pair.
 
+    An ensemble that was evaluated is one system: the folder RUN1+RUN2 that has its record.
+
     Raises:
         UserError: a run is not scored, was scored on another text, or has BLEU of another tokenizer.
     """
     if len(first) != len(second):
         runs = counted(len(first), "run")
-        raise UserError(f"{runs} of one system and {len(second)} of the other: give the same number of both")
+        raise UserError(
+            f"{runs} of one system and {len(second)} of the other: give the same number of both "
+            f"(an ensemble is one: the folder RUN1+RUN2 that `evaluate RUN1,RUN2` wrote)"
+        )
     pairs = [(read_scored(a, test_set), read_scored(b, test_set)) for a, b in zip(first, second, strict=True)]
     base = pairs[0][0]
     references, tokens = base.references, base.tokens()
@@ -113,6 +131,8 @@ def check_seeds(system: list[Scored]) -> None:
 
     Otherwise their spread would not be that of the random seed.
     """
+    if len(system) > 1 and (ensembles := [run for run in system if "members" in run.record]):
+        raise UserError(f"{ensembles[0].run.path} is an ensemble, not one of several seeds: compare it by itself")
     for i, run in enumerate(system):
         for other in system[:i]:
             ours, theirs = run.record["settings"], other.record["settings"]
@@ -126,6 +146,8 @@ def check_seeds(system: list[Scored]) -> None:
             differing += [name for name in sorted(other.parts().keys() ^ run.parts().keys()) if name not in differing]
             if other.protocol()["checkpoints"] != run.protocol()["checkpoints"]:
                 differing.append("the selection of checkpoints")
+            if other.protocol()["choice"] != run.protocol()["choice"]:
+                differing.append("the choice among samples")
             if differing:
                 raise UserError(
                     f"{other.run.path} and {run.run.path} are not runs of one system: they differ in "

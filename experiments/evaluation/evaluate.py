@@ -3,13 +3,15 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from data.corpora import SplitName
 from data.dataset import check_unknown
 from experiments.evaluation.metrics import Score, Translated
-from experiments.evaluation.records import make_record, outputs_of, write_record
+from experiments.evaluation.records import ensemble_record, make_record, outputs_of, write_record
+from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, own_split
 from experiments.evaluation.validation import warn_if_worse
@@ -29,11 +31,22 @@ class Evaluation(NamedTuple):
     record: Path
 
 
-def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, log: Callable[[str], None]) -> Evaluation:
+def evaluate(
+    run: WorkDir,
+    translator: Translator,
+    text: TestSet | SplitName,
+    log: Callable[[str], None],
+    risk: MinimumRisk | None = None,
+) -> Evaluation:
     """Translates and scores a split of the run's corpus or another test set; writes <run>/evaluation/.
 
     It writes the record and three text files: sources, outputs and references, line by line as they were scored. The
     `sacrebleu` command gives the same score for them. If a custom metric fails, the record has the other scores.
+
+    Args:
+        run: the run of the translator; for an ensemble, a folder of its own (`ensemble_folder`).
+        text: of an ensemble, a split of the corpus of its first run.
+        risk: scores the choice among this many samples; None: the best translation, or the first sample.
 
     Raises:
         UserError: too many unknown tokens in the text, or a custom metric that fails.
@@ -45,16 +58,22 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
     if wrong := task.warning(references, language):
         log(f"warning: {wrong}")
     check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
-    warn_if_worse(translator, log)
-    what = "average of checkpoints" if len(translator.steps) > 1 else "checkpoint"
-    log(f"{what} {', '.join(map(str, translator.steps))} ({translator.selection}), {test_set.label}")
+    models = [(Path(name).resolve().name, model) for name, model in translator.members or [(str(run.path), translator)]]
+    for name, model in models:
+        if translator.members:
+            log(f"{name}, one of {len(models)}:")
+        warn_if_worse(model, log)
+        what = "average of checkpoints" if len(model.steps) > 1 else "checkpoint"
+        log(f"{what} {', '.join(map(str, model.steps))} ({model.selection}), {test_set.label}")
+    choose = risk.choose(language) if risk else None
     start = time.monotonic()
-    found = [best[0] for best in translator.n_best(sources, 1, bad_lines="skip")]
+    best_of_each = translator.n_best(sources, risk.samples if risk else 1, bad_lines="skip", choose=choose)
+    found = [best[0] for best in best_of_each]
     outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
     log(f"translated {counted(len(sources), 'sentence')} in {seconds:.1f} s")
 
-    run.evaluation.mkdir(exist_ok=True)
+    run.evaluation.mkdir(parents=True, exist_ok=True)
     path = run.evaluation / f"{test_set.name}.json"
     path.unlink(missing_ok=True)  # an old record describes the text files that are now replaced
     texts = {}
@@ -63,8 +82,12 @@ def evaluate(run: WorkDir, translator: Translator, text: TestSet | SplitName, lo
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
     scores, failed = task.score(Translated(sources, outputs, references, language))
-    scored, steps = translator.experiment, translator.steps
-    record = make_record(translator.meta, scores, test_set, translator.selection, steps, scored, seconds)
+    records = []
+    for _, model in models:
+        data = replace(model.experiment.data, max_unknown=translator.experiment.data.max_unknown)
+        scored = replace(model.experiment, data=data, decode=translator.experiment.decode)
+        records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
+    record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
     write_record(path, record | {"texts": texts, "skipped": skipped})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")

@@ -16,6 +16,7 @@ import jax
 
 from data.corpora import is_own_text
 from experiments.evaluation.metrics import Score, custom_metrics, target_language
+from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
 from experiments.presets.deviations import deviations
@@ -30,6 +31,12 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 RECORDS = ("experiments/results", "benchmarks/results")
 """The folders of a checkout that contain records."""
+
+OF_RUN = (
+    "experiment", "note", "parameters", "corpus", "selection", "checkpoints", "steps", "target_tokens", "train_hours",
+    "dev_ppl", "settings", "parts", "deviations", "lineage", "vocabulary", "data", "commit",
+)  # fmt: skip
+"""What a record says about the run. The record of an ensemble says it of each of its members, and not of itself."""
 
 
 def results_folder() -> Path:
@@ -47,6 +54,7 @@ def make_record(
     steps: list[int],
     scored: Experiment,
     seconds: float,
+    risk: MinimumRisk | None = None,
 ) -> dict[str, Any]:
     """Builds the record of a score: everything that is needed to reproduce and judge it.
 
@@ -57,6 +65,7 @@ def make_record(
         steps: steps of the checkpoints used; if there are several, they were averaged.
         scored: the experiment with the settings that were used to translate and score.
         seconds: time spent translating.
+        risk: how a translation was chosen among samples, if it was; the seed and the temperature are in the settings.
     """
     data = meta["experiment"]["data"]
     changed: dict[str, Any] = {
@@ -93,13 +102,22 @@ def make_record(
             "train": with_relative_paths(meta.get("parts", {}) | custom_origins(meta.get("made_of", {}))),
             "evaluate": with_relative_paths(custom_parts(trained) | custom_metrics()),
         },
-        "deviations": deviations(trained, meta["data"]["splits"]),
+        "deviations": deviations(trained, meta["data"]["splits"]) + ([f"{risk} (6.1)"] if risk else []),
         "lineage": meta.get("lineage", []),
         "vocabulary": meta["vocabulary"],
         "data": meta["data"] | {"sources": with_relative_names(meta["data"]["sources"])},
         **origin(),
         "commit": {"train": meta["commit"], "evaluate": commit()},
+        **({"mbr": risk._asdict()} if risk else {}),
     }
+
+
+def ensemble_record(names: list[str], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Builds the record of an ensemble from those that `make_record` builds of its runs, which have these names."""
+    of_all = {field: value for field, value in records[0].items() if field not in OF_RUN}
+    of_each = [{field: record[field] for field in OF_RUN} for record in records]
+    members = [{"run": name} | facts for name, facts in zip(names, of_each, strict=True)]
+    return {"members": members, **of_all, "commit": {"evaluate": records[0]["commit"]["evaluate"]}}
 
 
 def with_relative_names(sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
@@ -175,17 +193,23 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Reads the record of an evaluation, in the form that `make_record` builds. UserError for any other file."""
+    """Reads the record of an evaluation, of a run or of an ensemble, which has "members". UserError for other files."""
     record = read_record(path)
-    missing = {"experiment", "settings", "scores", "checkpoints", "sources", "data"} - set(record)
+    missing = {"scores", "sources"} - set(record)
+    missing |= {"experiment", "settings", "checkpoints", "data"}.difference(*map(set, runs_in(record)))
     if missing or not record["scores"]:
         raise UserError(f"{path} is not the record of an evaluation: it has no {min(missing, default='score')}")
     return record
 
 
+def runs_in(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what a record says about each run that translated: its members, or itself if there are none."""
+    return list(record.get("members") or [record])
+
+
 def language_of(record: dict[str, Any]) -> str | None:
     """Returns the target language of a record; for an older record without one, that of its corpus."""
-    return record.get("language") or target_language(Experiment.from_dict(record["settings"]).data)
+    return record.get("language") or target_language(Experiment.from_dict(runs_in(record)[0]["settings"]).data)
 
 
 def content_hash(record: dict[str, Any]) -> str:
@@ -205,10 +229,15 @@ def test_set(record: dict[str, Any]) -> str:
     return f"{file}, {languages}" if languages else file
 
 
-def steps_of(record: dict[str, Any]) -> str:
+def steps_of(run: dict[str, Any]) -> str:
     """Formats the steps of a run, as "5,000 of 20,000" if it was not trained to the end."""
-    planned = record["settings"]["train"]["steps"]
-    return f"{record['steps']:,}" + (f" of {planned:,}" if record["steps"] < planned else "")
+    planned = run["settings"]["train"]["steps"]
+    return f"{run['steps']:,}" + (f" of {planned:,}" if run["steps"] < planned else "")
+
+
+def ppl_of(run: dict[str, Any]) -> str:
+    """Formats the validation perplexity of a run."""
+    return f"{run['dev_ppl']:.2f}" if run["dev_ppl"] else "not validated"
 
 
 def results_table(*folders: Path) -> str:
@@ -219,17 +248,19 @@ def results_table(*folders: Path) -> str:
     ]
     for path in (path for folder in folders or (RESULTS,) for path in sorted(folder.glob("*.json"))):
         record = read_evaluation(path)
+        runs = runs_in(record)
+        name = f"ensemble of {' + '.join(run['run'] for run in runs)}" if "members" in record else record["experiment"]
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
         link = f"experiments/results/{path.name}" if path.parent == RESULTS else str(path)
         machine = f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}"
         cells = [
-            f"[{record['experiment']}]({link})",
+            f"[{name}]({link})",
             test_set(record),
             values["BLEU"],
             values["chrF2"],
-            f"{record['dev_ppl']:.2f}" if record["dev_ppl"] else "not validated",
-            steps_of(record),
-            f"{record['train_hours']:.2f}",
+            " + ".join(map(ppl_of, runs)),
+            " + ".join(map(steps_of, runs)),
+            f"{sum(run['train_hours'] for run in runs):.2f}",
             machine,
         ]
         rows.append(f"| {' | '.join(cells)} |")

@@ -5,12 +5,14 @@ Eikema and Aziz (2020), Is MAP Decoding All You Need? The Inadequacy of the Mode
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 from sacrebleu.metrics import CHRF
 
 from experiments.evaluation.metrics import bleu
 from experiments.sentences import Translation
+from transformer.config import counted
 
 Utility = Callable[[str, str], float]
 """How good a translation is if another one is the reference."""
@@ -40,3 +42,18 @@ def least_risk(samples: Sequence[Translation], utility: Utility) -> Translation:
     """Returns the sample with the highest mean utility; of several, the first."""
     found = utilities([one.text for one in samples], utility)
     return samples[found.index(max(found))]
+
+
+class MinimumRisk(NamedTuple):
+    """How a translation is chosen."""
+
+    samples: int
+    """Number of samples of each sentence."""
+    metric: MetricName = "chrf"
+
+    def choose(self, language: str | None = None) -> Callable[[list[Translation]], Translation]:
+        """Returns the choice, for `Translator.n_best`. UserError if BLEU has no tokenizer for the language here."""
+        return partial(least_risk, utility=utility_of(self.metric, language))
+
+    def __str__(self) -> str:
+        return f"minimum Bayes risk of {counted(self.samples, 'sample')} by {self.metric}"

@@ -40,12 +40,13 @@ class TestSet(NamedTuple):
 
 
 def own_split(translator: Translator, split: SplitName, log: Log, languages: Languages | None = None) -> TestSet:
-    """Returns a split of the corpus that a run was trained on.
+    """Returns a split of the corpus that a run was trained on; of an ensemble, that of its first run.
 
     Args:
         languages: the languages of the corpus. None: as the settings of the run say.
     """
-    data, trained = translator.experiment.data, translator.meta["data"]
+    first = translator.members[0][1] if translator.members else translator
+    data, trained = translator.experiment.data, first.meta["data"]
     found = held_out(data, split, translator.tokenizer, trained, log=log)
     languages, label = languages or languages_of(data), f"{trained['corpus']} {split}"
     if trained["corpus"] == "files":

@@ -19,7 +19,7 @@ from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import PATHS, ROUNDING, WorkDir, differences
 from transformer.checkpoint import read_meta, saved_steps
-from transformer.config import Experiment, UserError
+from transformer.config import DecodeConfig, Experiment, UserError
 
 Log = Callable[[str], None]
 Record = dict[str, Any]
@@ -110,19 +110,23 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
 
 def check_record(table: Number, path: Path, record: Record, experiment: Experiment, seed: int) -> None:
     """Raises UserError unless a record is of this experiment and seed, and was made by the protocol of the table."""
+    if "members" in record:
+        raise UserError(f"{path} is the record of an ensemble, which is no row of a table: move it away")
     if differing := settings_differing(record["settings"], experiment):
         raise UserError(f"{path} is not a record of {experiment.name}: it differs in {', '.join(differing)}")
     if (found := record["settings"]["train"]["seed"]) != seed:
         raise UserError(f"{path} is a record of seed {found}, not of seed {seed}")
     protocol = PROTOCOLS[table]
     count = experiment.train.keep if protocol.checkpoint == "average" else 1
-    decode = asdict(experiment.decode)
+    decode, found_decode = asdict(experiment.decode), asdict(DecodeConfig()) | record["settings"]["decode"]
     facts = {
         "split": (record["split"], protocol.split),
         "steps": (record["steps"], experiment.train.steps),
         "checkpoints": (len(record["checkpoints"]), count),
         "selection": (record.get("selection", protocol.checkpoint), protocol.checkpoint),  # absent in older records
-        **{name: (record["settings"]["decode"][name], decode[name]) for name in ("beam", "alpha", "extra_length")},
+        # A setting that did not exist yet when a record was written has its default value.
+        **{name: (value, decode[name]) for name, value in found_decode.items() if name not in ("batch_size", "seed")},
+        "mbr": (record.get("mbr"), None),
     }
     for name, (found, expected) in facts.items():
         if found != expected:

@@ -299,8 +299,8 @@ def test_the_command_line_decodes_as_python_does(run, capsys, tmp_path, sentence
         code, out, err = said(*flags)
         assert code == 2 and message in err.splitlines()[-1] and not out, flags
         assert err.count("error") <= 1
-    code, out, err = said(command=("evaluate", f"{run.path},{run.path}"))
-    assert code == 2 and "is an ensemble: only `translate`, `serve` and `score`" in err and not out
+    code, out, err = said(command=("attention", f"{run.path},{run.path}", "A house."))
+    assert code == 2 and "is an ensemble: only `translate`, `serve`, `score` and `evaluate`" in err and not out
 
 
 def test_explain_names_the_ways_that_are_not_the_papers(micro):

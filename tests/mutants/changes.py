@@ -447,6 +447,7 @@ LANGUAGES = (
     "tests/experiments/evaluation/test_metrics.py::test_languages_without_spaces_are_counted_in_the_pieces_of_flores"
 )
 COMPARE = "tests/experiments/evaluation/test_compare.py"
+ENSEMBLES = "tests/experiments/evaluation/test_ensembles.py"
 COMPARED = f"{COMPARE}::test_chance_and_a_difference_are_told_apart"
 
 SCORES = [
@@ -489,6 +490,14 @@ SCORES = [
     Change("a changed output is compared", COMPARE_FILE,
            'if not file.exists() or sha256_of(file) != record.get("texts", {}).get(role):', "if not file.exists():",
            f"{COMPARE}::test_a_text_that_is_not_what_was_scored_is_refused"),
+    Change("an ensemble is a row of a table", "experiments/tables/runner.py", 'if "members" in record:', "if False:",
+           f"{ENSEMBLES}::test_an_ensemble_is_no_row_of_a_table"),
+    Change("the record of an ensemble describes its first run", RECORDS_FILE,
+           "[{field: record[field] for field in OF_RUN} for record in records]",
+           "[{field: records[0][field] for field in OF_RUN} for _ in records]", ENSEMBLES),
+    Change("the first sample is scored, not the one that is chosen", "experiments/evaluation/evaluate.py",
+           "risk.choose(language) if risk else None", "None",
+           f"{ENSEMBLES}::test_the_choice_among_samples_is_scored_and_recorded"),
     Change("an edited record is read", RECORDS_FILE, 'if record.get("sha256") != content_hash(record):',
            "if False:", "tests/experiments/evaluation/test_records.py::test_a_record_that_was_edited_is_refused"),
 ]  # fmt: skip

@@ -100,7 +100,7 @@ FLAGS_OF = {
     "serve": ("--host STR", "--port INT", "--wait FLOAT", "--max-queue INT", "--beam INT", "--sample"),
     "attention": ("--html PATH", "--png-of {encoder,decoder,cross}", "--target STR"),
     "inspect": ("--checkpoint STR",),
-    "evaluate": ("--test-set STR", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
+    "evaluate": ("--test-set STR", "--mbr INT", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
     "average": ("--output PATH",),
     "export": ("--checkpoint STR", "--output PATH"),
     "import": ("--output PATH",),

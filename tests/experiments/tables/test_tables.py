@@ -138,6 +138,8 @@ def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
     ("edit", "said"),
     [
         (lambda r: r["settings"]["decode"].update(beam=1), "beam is 1, not 4"),
+        (lambda r: r["settings"]["decode"].update(no_repeat_ngram=3), "no_repeat_ngram is 3, not 0"),
+        (lambda r: r.update(mbr={"samples": 4, "metric": "chrf"}), "mbr is {'samples': 4, 'metric': 'chrf'}, not None"),
         (lambda r: r.update(split="test"), "split is test, not dev"),
         (lambda r: r.update(steps=1), "steps is 1, not 2"),
         (lambda r: r.update(checkpoints=[1, 2]), "checkpoints is 2, not 1"),
