@@ -1,12 +1,17 @@
 """Symbols of a user's own are pieces that are never split, and a tag is such a symbol before each source line."""
 
+import json
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 from data.dataset import prepare
 from data.tokenizer import Tokenizer, train_tokenizer
+from experiments.cli.flags import Translating
+from experiments.cli.output import lines_for
+from experiments.inspection.heads import looks
 from experiments.translator import Translator
 from tests.text import write_text
 from transformer.config import DataConfig, DecodeConfig, Experiment, UserError
@@ -64,6 +69,19 @@ def test_alignments_count_the_words_of_the_line_without_the_tag(plain):
     best = [one for (one,) in tagged.n_best(LINES, 1)]
     seen = {i for links in tagged.align(LINES, best) for i, _ in links}
     assert seen and min(seen) >= 0 and max(seen) < max(len(line.split()) for line in LINES)
+
+
+def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
+    tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
+    found = tagged.n_best(LINES, 1)
+    shown = [json.loads(line.text) for line in lines_for(tagged, Translating(json=True), LINES, found, 1)]
+    log_probs = [one["translations"][0]["log_probs"] for one in shown]
+    pieces = [best.pieces for (best,) in found]
+    for mine, theirs in zip(log_probs, plain.log_probs(written, pieces), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    texts = [best.text for (best,) in found]
+    one, other = looks(tagged, LINES[::2], texts[::2]), looks(plain, written[::2], texts[::2])
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.parametrize("tag", ["<2es>", "", "two words"])
