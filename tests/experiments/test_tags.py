@@ -9,7 +9,8 @@ import pytest
 
 from data.dataset import prepare
 from data.tokenizer import Tokenizer, train_tokenizer
-from experiments.cli.flags import Translating
+from experiments.cli import translating
+from experiments.cli.flags import Serving, Translating
 from experiments.cli.output import lines_for
 from experiments.inspection.heads import looks
 from experiments.translator import Translator
@@ -84,10 +85,14 @@ def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("tag", ["<2es>", "", "two words"])
-def test_a_tag_that_is_no_piece_is_refused(plain, tag):
+@pytest.mark.parametrize("tag", ["<2es>", "", "two words", "</s>", "<unk>", "<pad>"])
+def test_a_tag_that_is_no_piece_is_refused(plain, tag, monkeypatch):
     with pytest.raises(UserError, match="is not a piece of the vocabulary"):
         with_tag(plain, tag).translate(LINES)
+    monkeypatch.setattr(translating, "runs_of", lambda name: [])
+    monkeypatch.setattr(translating.Translator, "load", lambda *_: with_tag(plain, "<2fr>"))
+    with pytest.raises(UserError, match="is not a piece of the vocabulary"):  # before it reads, or serves
+        translating.loaded("run", Serving(tag=tag))
 
 
 @pytest.mark.parametrize("symbols", ["<s>", "▁a", "<2de> <2de>", "a\x07"])
