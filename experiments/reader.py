@@ -20,12 +20,13 @@ class Reader:
     """Longest accepted sentence in tokens, EOS included."""
 
     def tagged(self, texts: list[str]) -> list[str]:
-        """Writes decode.tag before each text that is not blank. UserError if it is not a piece of the vocabulary."""
+        """Writes decode.tag before each text that is not blank. UserError if it is not a piece for texts."""
         tag = self.experiment.decode.tag
         if tag is None:
             return texts
-        if not self.tokenizer.source.has_piece(tag):
-            raise UserError(f"{tag!r} is not a piece of the vocabulary: a tag is one of its data.symbols")
+        # What a text is split into: "</s>" is a piece, but in a text it is four characters.
+        if [piece for piece in self.tokenizer.source.surfaces(tag) if piece != "▁"] != [tag]:
+            raise UserError(f"{tag!r} is not a piece of the vocabulary for texts: a tag is one of its data.symbols")
         return [f"{tag} {text}" if text else "" for text in texts]
 
     def encode(self, given: Sequence[Target], tokenizer: Tokenizer | None = None) -> list[list[int]]:

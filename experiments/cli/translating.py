@@ -34,6 +34,7 @@ def loaded(name: str, given: Loading) -> Translator:
     if flags.get("sample") and "beam" not in flags:
         flags["beam"] = 1  # the run's setting is that of its beam search
     translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
+    translator.tagged([])  # refuses a wrong tag before anything is read
     if isinstance(given, Translating | Scoring | Serving):
         if given.max_tokens < 2:
             raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")

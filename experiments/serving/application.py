@@ -66,6 +66,8 @@ def application(
             answer = await answer_of(request, batcher.submit(wanted))
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody reads
+        except asyncio.CancelledError:  # at a second Ctrl+C, or since the thread has ended
+            return failed(503, "the service has stopped")
         return JSONResponse(json_of(answer))
 
     return Starlette(

@@ -68,7 +68,7 @@ class Service:
         """Serves until SIGINT, SIGTERM or `stop`; then answers what was accepted, and returns.
 
         Raises:
-            KeyboardInterrupt: a second SIGINT; what was accepted is dropped.
+            KeyboardInterrupt: a second SIGINT; what was accepted is dropped, but the thread may still translate.
         """
         thread = threading.Thread(target=self.translate, name="translate", daemon=True)
         thread.start()
@@ -77,11 +77,11 @@ class Service:
                 self.server.run(sockets=[self.socket])
         finally:
             self.batcher.stop()
+            if self.server.force_exit:
+                raise KeyboardInterrupt
             thread.join()
         if self.batcher.failure:
             raise self.batcher.failure
-        if self.server.force_exit:
-            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """Makes `run` return, from any thread."""

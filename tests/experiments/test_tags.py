@@ -1,12 +1,18 @@
 """Symbols of a user's own are pieces that are never split, and a tag is such a symbol before each source line."""
 
+import json
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 from data.dataset import prepare
 from data.tokenizer import Tokenizer, train_tokenizer
+from experiments.cli import translating
+from experiments.cli.flags import Serving, Translating
+from experiments.cli.output import lines_for
+from experiments.inspection.heads import looks
 from experiments.translator import Translator
 from tests.text import write_text
 from transformer.config import DataConfig, DecodeConfig, Experiment, UserError
@@ -66,10 +72,27 @@ def test_alignments_count_the_words_of_the_line_without_the_tag(plain):
     assert seen and min(seen) >= 0 and max(seen) < max(len(line.split()) for line in LINES)
 
 
-@pytest.mark.parametrize("tag", ["<2es>", "", "two words"])
-def test_a_tag_that_is_no_piece_is_refused(plain, tag):
+def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
+    tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
+    found = tagged.n_best(LINES, 1)
+    shown = [json.loads(line.text) for line in lines_for(tagged, Translating(json=True), LINES, found, 1)]
+    log_probs = [one["translations"][0]["log_probs"] for one in shown]
+    pieces = [best.pieces for (best,) in found]
+    for mine, theirs in zip(log_probs, plain.log_probs(written, pieces), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    texts = [best.text for (best,) in found]
+    one, other = looks(tagged, LINES[::2], texts[::2]), looks(plain, written[::2], texts[::2])
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("tag", ["<2es>", "", "two words", "</s>", "<unk>", "<pad>"])
+def test_a_tag_that_is_no_piece_is_refused(plain, tag, monkeypatch):
     with pytest.raises(UserError, match="is not a piece of the vocabulary"):
         with_tag(plain, tag).translate(LINES)
+    monkeypatch.setattr(translating, "runs_of", lambda name: [])
+    monkeypatch.setattr(translating.Translator, "load", lambda *_: with_tag(plain, "<2fr>"))
+    with pytest.raises(UserError, match="is not a piece of the vocabulary"):  # before it reads, or serves
+        translating.loaded("run", Serving(tag=tag))
 
 
 @pytest.mark.parametrize("symbols", ["<s>", "▁a", "<2de> <2de>", "a\x07"])

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+import experiments.cli.main
 from data import grammar
 from data.tokenizer import Tokenizer, train_tokenizer
 from experiments.cli import verbs
@@ -507,6 +508,41 @@ def test_a_signal_ends_it_after_what_it_accepted(translator, sentences, tmp_path
     assert services[0].address in capsys.readouterr().out
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", int(services[0].address.rpartition(":")[2])), timeout=60)
+
+
+def test_a_second_signal_ends_it_at_once(translator, sentences, tmp_path, monkeypatch, capsys, caplog):
+    services, answers, held = [], [], []
+    monkeypatch.setattr(verbs, "loaded", lambda name, given: translator)
+    monkeypatch.setattr(experiments.cli.main, "leave", sys.exit)
+    (tmp_path / "config.json").touch()
+
+    def client() -> None:
+        until(lambda: services and services[0].batcher.ready.is_set())
+        held.append(Held(services[0].batcher).__enter__())
+        connections = [post(services[0], {"text": text}) for text in sentences[:3]]
+        assert held[0].begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+        until(lambda: services[0].server.should_exit)
+        os.kill(os.getpid(), signal.SIGINT)
+        for connection in connections:
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            answers.append((response.status, json.loads(response.read())["error"]))
+
+    make = Service.__init__
+    monkeypatch.setattr(Service, "__init__", lambda self, *rest: services.append(self) or make(self, *rest))
+    thread = threading.Thread(target=client, daemon=True)
+    thread.start()
+    with pytest.raises(SystemExit) as end:
+        main(["serve", str(tmp_path), "--port", "0", "--ready-tokens", "1"])
+    try:
+        assert end.value.code == 130 and not held[0].released.is_set()
+        assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted"
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    finally:
+        held[0].__exit__()
+    thread.join(60)
+    assert answers == 3 * [(503, "the service has stopped")]
 
 
 @pytest.mark.parametrize(
