@@ -196,7 +196,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Reads the record of an evaluation, of a run or of an ensemble, which has "members". UserError for other files."""
     record = read_record(path)
     missing = {"scores", "sources"} - set(record)
-    missing |= {"experiment", "settings", "checkpoints", "data"}.difference(*map(set, runs_in(record)))
+    for run in runs_in(record):
+        missing |= {"experiment", "settings", "checkpoints", "data"} - set(run)
     if missing or not record["scores"]:
         raise UserError(f"{path} is not the record of an evaluation: it has no {min(missing, default='score')}")
     return record

@@ -11,7 +11,7 @@ from data.tokenizer import train_tokenizer
 from experiments.cli.main import main
 from experiments.evaluation.compare import compare
 from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.records import OF_RUN, outputs_of, read_evaluation, results_table
+from experiments.evaluation.records import OF_RUN, outputs_of, read_evaluation, results_table, write_record
 from experiments.tables.runner import check_record
 from experiments.training.average import average_run
 from experiments.translator import Translator
@@ -80,6 +80,17 @@ def test_an_ensemble_is_no_row_of_a_table(together, micro):
     path = together.evaluation / "dev.json"
     with pytest.raises(UserError, match=r"dev\.json is the record of an ensemble, which is no row of a table"):
         check_record(3, path, read_evaluation(path), micro, 0)
+
+
+def test_each_member_is_described(tmp_path):
+    whole = {field: {} for field in OF_RUN}
+    record = {"scores": [{}], "sources": {}, "members": [whole, whole]}
+    write_record(tmp_path / "whole.json", record)
+    assert len(read_evaluation(tmp_path / "whole.json")["members"]) == 2
+    lacking = {field: {} for field in OF_RUN if field != "settings"}
+    write_record(tmp_path / "lacking.json", record | {"members": [whole, lacking]})
+    with pytest.raises(UserError, match=r"lacking\.json is not the record of an evaluation: it has no settings"):
+        read_evaluation(tmp_path / "lacking.json")
 
 
 def test_the_choice_among_samples_is_scored_and_recorded(pair, capsys, text):
