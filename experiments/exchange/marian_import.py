@@ -8,6 +8,7 @@
 """
 
 import hashlib
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +96,9 @@ def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
     """
     config = read_json(folder / "config.json")
     check_settings(folder / "config.json", config)
+    for path in (folder / "generation_config.json", folder / "tokenizer_config.json"):
+        if os.path.lexists(path):
+            read_json(path)  # transformers ignores one that is damaged or a broken link, and what it would say
     model, theirs = load(folder)
     generation = {name: getattr(model.generation_config, name, None) for name in (*NEUTRAL, "bad_words_ids")}
     check_generation(generation, model.config)
@@ -241,7 +245,7 @@ def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs
 
 def provenance(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns the metadata of the checkpoint: that of a model whose training is not known."""
-    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") and path.is_file())
     sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
     return {
         "experiment": asdict(experiment),
@@ -264,6 +268,10 @@ def vocabulary_of(path: Path, theirs: Any, rows: int, config: Any, log: Log) -> 
         config: that of the model, whose ids are those of the target; None for the source.
     """
     ids = read_json(path)
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path} has a piece that is not valid text: {error.reason}") from error
     by_id = {i: piece for piece, i in ids.items() if type(i) is int}
     if len(by_id) != len(ids) or not all(0 <= i < rows for i in by_id):
         raise UserError(f"{path} does not have one id below {rows} (vocab_size of config.json) for each piece")

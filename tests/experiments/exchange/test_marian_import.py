@@ -236,6 +236,7 @@ DAMAGE = {
     "vocab.json": ('{"<unk>": 1, "</s>": 0}', "vocab.json does not have the pad_token '<pad>'"),
     "source.spm": ("no model", "cannot be loaded by transformers|not a sentencepiece model"),
     "model.safetensors": ("", "cannot be loaded by transformers"),
+    "generation_config.json": ('{"num_beams": 3, "repetition_pen', "generation_config.json cannot be read"),
 }
 
 
@@ -246,6 +247,28 @@ def test_a_damaged_file_is_refused(name, opus, tmp_path):
     (tmp_path / name).unlink()
     (tmp_path / name).write_text(content)
     refused(tmp_path, message)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json"])
+def test_a_broken_link_is_not_taken_for_a_file_that_is_not_there(name, opus, tmp_path):
+    change(opus[0], tmp_path, "config.json", {})
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / "nothing")
+    refused(tmp_path, f"{name} cannot be read")
+
+
+def test_a_piece_that_is_no_text_is_refused(opus, tmp_path):
+    change(opus[0], tmp_path, "vocab.json", {})
+    path = tmp_path / "vocab.json"
+    path.write_text(path.read_text().replace('{"', '{"\\ud800', 1))
+    refused(tmp_path, "not valid text: surrogates")
+
+
+def test_only_files_are_hashed(opus, tmp_path):
+    change(opus[0], tmp_path, "config.json", {})
+    (tmp_path / "a.bin").mkdir()
+    (tmp_path / "b.bin").symlink_to(tmp_path / "nothing")
+    assert list(read_marian(tmp_path, quiet)[0].meta["lineage"][0]["sha256"]) == ["model.safetensors"]
 
 
 def test_a_pickle_with_code_is_not_executed(opus, tmp_path):
