@@ -252,6 +252,7 @@ def test_sentences_that_a_person_checked(english: str, german: str, sample: list
     assert dict(sample)[english] == german
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_corpus_and_another_one_another(sample: list[tuple[str, str]]) -> None:
     assert list(grammar.pairs("test", 3000)) == sample
     assert list(grammar.pairs("test", 100)) == sample[:100], "asking for fewer changes nothing else"

@@ -164,6 +164,7 @@ def test_archives_from_a_folder_and_a_corrupt_one_among_them(small: Path, archiv
     assert len(prepare(config("de"), tmp_path / "data", quiet).test) == 7
 
 
+@pytest.mark.slow
 @needs_builder
 def test_what_the_builder_cannot_read_is_one_line(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (small / "dev.tgz").write_bytes(b"no archive")

@@ -201,6 +201,7 @@ def test_attention_of_a_pair(translator):
     assert translator.attention("The man sees the dog.").target  # its own translation
 
 
+@pytest.mark.slow
 def test_a_line_longer_than_the_training_lines_translates_with_a_warning(run):
     warnings: list[str] = []
     translator = Translator.load(run.path, log=warnings.append)

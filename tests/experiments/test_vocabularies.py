@@ -84,6 +84,7 @@ def test_held_out_text_is_read_by_both(translator, tmp_path):
     assert np.isfinite(jax.tree.leaves(stats["cross"])[0]).all()
 
 
+@pytest.mark.slow
 def test_a_run_can_be_resumed_and_started_from(translator, both, micro, tmp_path):
     assert (
         train(replace(separate(micro), train=replace(micro.train, steps=41)), both.path, quiet).newest_meta()["step"]

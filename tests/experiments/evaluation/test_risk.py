@@ -45,6 +45,7 @@ def test_one_sample_is_chosen_a_majority_wins_and_ties_go_to_the_first():
     assert least_risk(as_samples(["", ""]), chrf).text == ""
 
 
+@pytest.mark.slow
 def test_translate_prints_the_choice_of_the_samples_that_are_drawn(run, tmp_path, capsys):
     (tmp_path / "in").write_text("The man sees the dog.\n\nA house.\n")
 

@@ -84,6 +84,7 @@ def same_arrays(state, theirs, back):
         np.testing.assert_array_equal(mine, array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_run_that_translates_and_goes_back(tmp_path, capsys):
     write_marian_folder(tmp_path / "theirs")
     (tmp_path / "text").write_text("".join(line + "\n\n" for line in SENTENCES))

@@ -78,6 +78,7 @@ def test_removing_a_head_zeroes_its_rows_and_nothing_else(translator):
     assert np.all(kernel[1] == 0) and np.array_equal(kernel[0], old[0])
 
 
+@pytest.mark.slow
 def test_without_its_cross_heads_the_decoder_does_not_know_the_source(translator):
     config = translator.experiment.model
     blind = without(translator.params, *(head for head in heads(config) if head.attention == "cross"))

@@ -16,6 +16,7 @@ from transformer.flops import train_flops
 from transformer.model import count_parameters
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_paper_s_base_needs_no_data(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     preset = EXPERIMENTS["wmt14-en-de-base"]

@@ -42,6 +42,7 @@ def copy_of(results, tmp_path):
     return tmp_path / "results"
 
 
+@pytest.mark.slow
 def test_what_has_a_record_is_not_trained_again(filled):
     results, lines = filled
     started = [line for line in lines if line.startswith("--- ")]
@@ -49,6 +50,7 @@ def test_what_has_a_record_is_not_trained_again(filled):
     assert sorted(p.stem for p in (results / "table3-micro").glob("*.json")) == ["E-seed0", "base-seed0", "base-seed1"]
 
 
+@pytest.mark.slow
 def test_the_base_of_table_3_is_the_base_of_table_2(filled):
     results, lines = filled
     after = lines[lines.index("--- en-de-base, seed 0") :]
@@ -60,6 +62,7 @@ def test_the_base_of_table_3_is_the_base_of_table_2(filled):
     assert (one["split"], two["split"]) == ("dev", "test")
 
 
+@pytest.mark.slow
 def test_rendered_tables_have_a_line_for_every_row_and_numbers_where_records_are(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
     markdown, csv, picture = render_table(3, "micro", folder)
@@ -113,6 +116,7 @@ def test_a_picture_says_its_scale_and_its_unit_and_has_a_line_for_base_where_the
     plt.close(figures[0])
 
 
+@pytest.mark.slow
 def test_an_edited_record_is_refused_by_name(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
     path = folder / "table3-micro" / "E-seed0.json"
@@ -127,6 +131,7 @@ def change(path, edit):
     write_record(path, record)
 
 
+@pytest.mark.slow
 def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
     change(folder / "table3-micro" / "E-seed0.json", lambda record: record.update(vocabulary="another"))
@@ -134,6 +139,7 @@ def test_records_of_different_protocols_do_not_mix(filled, tmp_path):
         records_of(3, "micro", folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -156,6 +162,7 @@ def test_a_record_that_the_table_s_protocol_did_not_make_is_refused(filled, tmp_
         records_of(3, "micro", folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
     """It is complete, but with another number of checkpoints to average."""
     folder = copy_of(filled[0], tmp_path)
@@ -176,6 +183,7 @@ def test_a_run_by_other_kernels_or_devices_is_the_same_row():
     assert settings_differing(asdict(replace(base, model=replace(base.model, dropout=0.3))), base) == ["model.dropout"]
 
 
+@pytest.mark.slow
 def test_a_record_of_something_else_is_refused_by_name(filled, tmp_path):
     folder = copy_of(filled[0], tmp_path)
     shutil.copy(folder / "table3-micro" / "E-seed0.json", folder / "table3-micro" / "A-1-seed0.json")

@@ -59,6 +59,7 @@ def test_compilations_are_announced_and_held(micro, tmp_path):
     assert lines.count("compiling") == 1
 
 
+@pytest.mark.slow
 def test_the_programs_of_a_validation_are_compiled_before_the_first_step(micro, tmp_path, caplog):
     """The loss, the checksums, the parameters for the sample, and greedy search."""
     before: list[int] = []
@@ -256,6 +257,7 @@ def test_a_run_goes_on_with_the_same_text_from_anywhere_and_not_with_other_text(
         train(own(4), Path("moved"), lambda line: None)
 
 
+@pytest.mark.slow
 def test_only_one_process_trains_in_a_directory(run, micro):
     from data.tokenizer import Tokenizer
 
@@ -265,6 +267,7 @@ def test_only_one_process_trains_in_a_directory(run, micro):
     assert f"error: another process is training in {run.path}" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_validation_loss_that_is_no_number_stops_the_run(micro, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.training.loop.Validation.__call__", lambda *_: float("nan"))
     with pytest.raises(UserError, match=r"stopped at step 10: the validation loss is nan; there is no checkpoint yet"):

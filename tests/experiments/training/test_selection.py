@@ -50,6 +50,7 @@ def test_the_moving_average_is_kept_over_a_restart_and_can_be_loaded(micro, run,
         Translator.load(run.path, "ema", quiet)
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_its_validation_no_longer_improves(micro, tmp_path):
     standing = replace(micro, optimizer=replace(micro.optimizer, scale=1e-30))
     patient = replace(standing, train=replace(micro.train, patience=2))
