@@ -29,11 +29,12 @@ class SampledPlan(BatchPlan):
     that epoch, and if there were fewer than batches, the first ones would be repeated.
     """
 
+    seed: int
+
     def __init__(self, split: Split, tokenizer: Tokenizer, config: DataConfig, seed: int) -> None:
-        self._split, self._rate, self._sampled_with = split, config.subword_sampling, seed
+        self._split, self._rate, self.seed = split, config.subword_sampling, seed
         self._tokenizers = tokenizer.source, tokenizer
         self._lock = threading.Lock()
-        self._known: dict[int, Epoch] = {}
         self._longest = config.max_length
         first = self._sample(0, (self._longest, self._longest))
         lengths = [np.maximum(split.lengths(side), first.lengths(side)) for side in SIDES]
@@ -41,6 +42,8 @@ class SampledPlan(BatchPlan):
         super().__init__(first.lengths("source"), first.lengths("target"), shape, seed)
         rows = len(self._starts) - 1
         self._count = min(rows, math.ceil(_SLACK * rows / self.shape.rows))
+        # The other epochs are encoded when they are needed; this one is encoded already.
+        self._known = {0: self._divided(super().epoch(0), first)}
 
     def __len__(self) -> int:
         return self._count
@@ -66,13 +69,16 @@ class SampledPlan(BatchPlan):
                 longest = min(self._longest, self.shape.source), min(self._longest, self.shape.target)
                 split = self._sample(number, longest)
                 plan = BatchPlan(split.lengths("source"), split.lengths("target"), self.shape, self.seed)
-                epoch = plan.epoch(number)
-                order = epoch.order[: len(self) * self.shape.rows]
-                order = np.resize(order, max(len(order), len(self)))  # no batch is empty
-                cuts = np.arange(len(self) + 1) * len(order) // len(self)
                 recent = {n: known for n, known in self._known.items() if abs(n - number) <= 1}
-                self._known = recent | {number: replace(epoch, order=order, cuts=cuts, split=split)}
+                self._known = recent | {number: self._divided(plan.epoch(number), split)}
             return self._known[number]
+
+    def _divided(self, epoch: Epoch, split: Split) -> Epoch:
+        """Divides the rows of an epoch evenly over the batches that all epochs have."""
+        order = epoch.order[: len(self) * self.shape.rows]
+        order = np.resize(order, max(len(order), len(self)))  # no batch is empty
+        cuts = np.arange(len(self) + 1) * len(order) // len(self)
+        return replace(epoch, order=order, cuts=cuts, split=split)
 
     def _sample(self, number: int, longest: tuple[int, int]) -> Split:
         """Returns the sentences as they are encoded in an epoch, each of at most `longest` tokens a side."""
@@ -84,7 +90,7 @@ class SampledPlan(BatchPlan):
         flat, lengths = [], []
         for start in range(0, len(tokens), _CHUNK):
             usual = [tokens[i].tolist() for i in range(start, min(start + _CHUNK, len(tokens)))]
-            seed = np.random.SeedSequence([self._sampled_with, *place, start]).generate_state(1)[0]
+            seed = np.random.SeedSequence([self.seed, *place, start]).generate_state(1)[0]
             drawn = tokenizer.sample(tokenizer.decode(usual), self._rate, int(seed))
             for ids, other in zip(usual, drawn, strict=True):
                 chosen = ids if UNK in ids or len(other) > longest else other

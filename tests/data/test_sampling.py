@@ -129,6 +129,21 @@ sampling.training_plan(open_prepared(Path({str(data.path)!r})), {config!r}, 0).e
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_an_epoch_is_the_same_when_it_is_encoded_again(prepared) -> None:
+    data, config = prepared
+    plan = training_plan(data, config, 0)
+    for number in (0, 1):
+        before = plan.epoch(number)
+        plan._known = {}
+        again = plan.epoch(number)
+        assert before is not again
+        for name in ("sentences", "starts", "order", "cuts"):
+            np.testing.assert_array_equal(getattr(before, name), getattr(again, name))
+        for side in ("source", "target"):
+            tokens = zip(getattr(before.split, side), getattr(again.split, side), strict=True)
+            assert all(a.tolist() == b.tolist() for a, b in tokens)
+
+
 def test_without_sampling_it_is_the_plan_of_the_prepared_tokens(prepared) -> None:
     data, config = prepared
     plan = training_plan(data, replace(config, subword_sampling=0.0), 0)

@@ -368,7 +368,7 @@ DATA = [
            'split.lengths("source")[planned', BATCHING),
     Change("the pieces of all epochs are drawn alike", "data/sampling.py", "*place, start])", "*place[1:], start])",
            SAMPLING),
-    Change("all runs draw the same pieces", "data/sampling.py", "[self._sampled_with, *place", "[*place", SAMPLING),
+    Change("all runs draw the same pieces", "data/sampling.py", "[self.seed, *place", "[*place", SAMPLING),
     Change("the source is drawn by the target's vocabulary", "data/sampling.py", "= tokenizer.source, tokenizer",
            "= tokenizer, tokenizer", SAMPLING),
     Change("unknown characters are lost", "data/sampling.py", "UNK in ids or len(other)", "len(other)", SAMPLING),
