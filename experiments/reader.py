@@ -3,7 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from data.tokenizer import Tokenizer
-from experiments.sentences import EOS_PIECE, BadLines, Target, counted_alike, phrases_of, targets_of, warnings_of
+from experiments.sentences import (
+    EOS_PIECE,
+    BadLines,
+    Target,
+    counted_alike,
+    phrases_of,
+    targets_of,
+    texts_of,
+    warnings_of,
+)
 from transformer.config import EOS, UNK, Experiment, UserError
 
 # A limit on the length of an input line, since memory grows with the square of the length.
@@ -18,6 +27,10 @@ class Reader:
     log: Callable[[str], None]
     max_tokens: int = MAX_TOKENS
     """Longest accepted sentence in tokens, EOS included."""
+
+    def source_texts(self, sentences: Iterable[str], what: str = "line", first: int = 1) -> list[str]:
+        """Returns sources as the model reads them: one line each, with decode.tag. Messages are those of `texts_of`."""
+        return self.tagged(texts_of(sentences, what, first))
 
     def tagged(self, texts: list[str]) -> list[str]:
         """Writes decode.tag before each text that is not blank. UserError if it is not a piece for texts."""

@@ -39,7 +39,6 @@ from experiments.sentences import (
     first_of_each_text,
     one_line,
     targets_of,
-    texts_of,
 )
 from experiments.words import Links, aligned, copied, words_of_pieces
 from experiments.workdir import find_workdir
@@ -262,7 +261,7 @@ class Translator(Reader):
     ) -> Asked:
         """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
-        texts = self.tagged(texts_of(sentences, "line", first))
+        texts = self.source_texts(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
@@ -355,7 +354,7 @@ class Translator(Reader):
             head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
         """
         self.check_head(head)
-        texts = self.tagged(texts_of(sentences, "line", 1))
+        texts = self.source_texts(sentences)
         counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
         links = []
@@ -396,7 +395,7 @@ class Translator(Reader):
 
     def compile(self, sentences: Sequence[str], shapes: Params) -> None:
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
-        sources = self.read(self.tagged(list(sentences)), "line", bad_lines="skip", tokenizer=self.tokenizer.source)
+        sources = self.read(self.source_texts(sentences), "line", 1, "skip", self.tokenizer.source)
         decode = self.experiment.decode
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
@@ -459,7 +458,7 @@ class Translator(Reader):
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
         """
-        texts = self.tagged(texts_of(sources, "source line", first))
+        texts = self.source_texts(sources, "source line", first)
         given = targets_of(targets, "target line", first)
         if len(texts) != len(given):
             raise UserError(f"{counted(len(texts), 'source')} but {counted(len(given), 'target')}")
@@ -494,14 +493,14 @@ class Translator(Reader):
 
     def attention(self, source: str, target: Target | None = None) -> Attention:
         """Returns all attention weights for a sentence and a target (None: the model's own translation)."""
-        (text,) = texts_of([source], "source line", 1)
+        (text,) = self.source_texts([source], "source line")
         if not text:
             raise UserError("attention needs a sentence that is not blank")
         if target is None:
-            target = self.n_best([text], 1)[0][0].pieces  # also gives the warnings about the source
-            source_ids = self.encode(self.tagged([text]), self.tokenizer.source)[0]
+            target = self.n_best([source], 1)[0][0].pieces  # also gives the warnings about the source
+            source_ids = self.encode([text], self.tokenizer.source)[0]
         else:
-            source_ids = self.read(self.tagged([text]), "source line", tokenizer=self.tokenizer.source)[0]
+            source_ids = self.read([text], "source line", tokenizer=self.tokenizer.source)[0]
         target_ids = self.read(targets_of([target], "target line", 1), "target line")[0]
         if not target_ids:
             raise UserError("attention needs a target with at least one piece")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.cli.flags import Translating
-from experiments.sentences import Translation, as_json, texts_of
+from experiments.sentences import Translation, as_json
 from experiments.translator import Translator
 from experiments.words import Links
 from transformer.config import UserError
@@ -42,7 +42,7 @@ def lines_for(
         for number, best in enumerate(results, start=first):
             yield from (Line(shown(found, number, given), [next(aligned)]) for found in best)
         return
-    texts = translator.tagged(texts_of([line for line, _ in each], "line", first))
+    texts = translator.source_texts([line for line, _ in each], "line", first)
     sources = translator.encode(texts, translator.tokenizer.source)
     log_probs = iter(translator.forced(sources, [translator.tokenizer.ids(found.pieces) for _, found in each]))
     for number, best in enumerate(results, start=first):

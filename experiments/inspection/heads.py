@@ -11,7 +11,6 @@ from flax import nnx
 from jax import Array
 
 from experiments.programs import pad, width_for
-from experiments.sentences import texts_of
 from experiments.translator import Translator
 from transformer.config import PAD, ModelConfig, UserError, counted
 from transformer.parameters import Params
@@ -111,7 +110,7 @@ def looks(translator: Translator, sources: list[str], targets: list[str]) -> dic
     if len(sources) != len(targets) or not sources:
         both = f"{counted(len(sources), 'source')} and {counted(len(targets), 'target')}"
         raise UserError(f"{both}: give the same number of each, at least one")
-    texts = translator.tagged(texts_of(sources, "source line", 1))
+    texts = translator.source_texts(sources, "source line")
     source_ids = translator.encode(texts, translator.tokenizer.source)
     target_ids = translator.encode(targets)
     widths = [width_for(max(map(len, ids))) for ids in (source_ids, target_ids)]
