@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.held_out import held_out
-from experiments.exchange.check import Log, Transformers, compare
+from experiments.exchange.check import Log, Peer, Transformers, compare
 from experiments.exchange.ctranslate import CTranslate2, Quantization, write_ctranslate2
 from experiments.exchange.folder import read_folder, write_folder
 from experiments.exchange.marian import write_marian
@@ -38,16 +38,17 @@ def export_run(
             and nothing is left.
     """
     with new_folder(output) as folder:
+        if kind == "safetensors":
+            write_folder(translator, folder, log)
+            return output
+        peer: Peer
         if kind == "marian":
             write_marian(translator, folder)
             peer = Transformers.load(folder, translator.experiment.model)
-            compare(translator, peer, list(sentences) or validation_sentences(translator), log)
-        elif kind == "ctranslate2":
-            write_ctranslate2(translator, folder, quantization)
-            engine = CTranslate2(translator, folder, quantization)
-            compare(translator, engine, list(sentences) or validation_sentences(translator), log)
         else:
-            write_folder(translator, folder, log)
+            write_ctranslate2(translator, folder, quantization)
+            peer = CTranslate2(translator, folder, quantization)
+        compare(translator, peer, list(sentences) or validation_sentences(translator), log)
     return output
 
 

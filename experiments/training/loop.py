@@ -132,9 +132,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
             others = [
                 threads.submit(validate.compile, template.params),
                 threads.submit(compile_checksums, template),
-                threads.submit(
-                    lambda: translator.compile(sources, compile_replicated_params(mesh, experiment, template.params))
-                ),
+                threads.submit(compile_samples),
             ]
             train_step = compile_step(experiment, train_plan.shape, mesh)
         for compiled in others:
