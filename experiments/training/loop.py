@@ -139,7 +139,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
             compiled.result()  # raises its error
         rows = padded_rows(train_plan.shape.rows, mesh, experiment.train.accumulate)
         batches = Batches(data.train, train_plan, own_rows(rows, mesh))
-        meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0))
+        meter = Meter(meta.get("seconds", 0.0), meta.get("target_tokens", 0), meta.get("unread_metrics"))
         progress = open_now.enter_context(closing(Progress(run, start, log, [TensorBoard(run, start), *views])))
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
@@ -287,4 +287,5 @@ def provenance(
         "best": best._asdict(),
         "seconds": meter.seconds(),
         "target_tokens": meter.target_tokens,
+        "unread_metrics": meter.unread(),
     }

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Protocol, TypeVar
 
 import jax
+import numpy as np
 
 from experiments.history import Row, read_metrics
 from experiments.workdir import WorkDir, write_whole
@@ -73,12 +74,15 @@ class Meter:
     Args:
         seconds: training time of earlier processes of this run.
         target_tokens: number of target tokens that they trained on.
+        unread: the metrics of their steps since the last reading (`unread()`), None if there is none.
     """
 
-    def __init__(self, seconds: float, target_tokens: int):
+    def __init__(self, seconds: float, target_tokens: int, unread: Sequence[float] | None = None):
         self.before, self.target_tokens = seconds, target_tokens
         self.start = time.monotonic()
         self.running: Metrics | None = None
+        self.total: Metrics | None = None
+        """Sums over the steps since the last reading."""
         self.recent: deque[float] = deque(maxlen=100)
         """Durations of the latest steps, in seconds."""
         self.step_since: float | None = None
@@ -87,12 +91,18 @@ class Meter:
         self.spent = dict.fromkeys(("data", "validation", "checkpoints", "translation"), 0.0)
         """Seconds since the start during which the loop did not wait for its steps, but for these."""
         self.reset()
+        if unread:
+            self.total = Metrics(*np.asarray(unread, np.float32))
 
     def reset(self) -> None:
         """Starts a new reading."""
         self.since, self.tokens, self.steps = time.monotonic(), 0, 0
         self.spent_before = dict(self.spent)
-        self.total: Metrics | None = None
+        self.total = None
+
+    def unread(self) -> list[float] | None:
+        """Returns the metrics since the last reading, for the process that continues from here."""
+        return None if self.total is None else [float(value) for value in self.total]
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
         """Yields the same batches, and measures how long the loop waits for them."""

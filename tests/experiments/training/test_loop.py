@@ -16,6 +16,7 @@ from experiments.evaluation.metrics import bleu
 from experiments.history import read_metrics
 from experiments.training.loop import train
 from experiments.training.progress import Meter
+from experiments.training.stopping import Preempted
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from tests.experiments.launching import ROOT, command
@@ -92,6 +93,22 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     assert_bitwise_equal(state, expected)
     assert meta["target_tokens"] == expected_meta["target_tokens"]
     assert meta["dev_loss"] == expected_meta["dev_loss"]
+
+
+def test_a_loss_covers_the_steps_before_a_preemption_too(run, micro, tmp_path, monkeypatch):
+    """The rows of metrics.jsonl are of five steps, and the run is preempted after the seventh and the twentieth."""
+    path = tmp_path / "run"
+    with monkeypatch.context() as changed:
+        changed.setattr("experiments.training.loop.Preemption.after", lambda self, step: step in (7, 20))
+        for step in (7, 20):
+            with pytest.raises(Preempted, match=f"saved after step {step}"):
+                train(micro, path, lambda line: None)
+    train(micro, path, lambda line: None)
+    ours, theirs = (
+        [(row["step"], row["loss"], row["skipped"]) for row in read_metrics(metrics) if "loss" in row]
+        for metrics in (path / "metrics.jsonl", run.metrics)
+    )
+    assert ours == theirs
 
 
 @pytest.mark.slow

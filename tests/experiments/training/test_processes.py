@@ -110,7 +110,7 @@ def test_a_preempted_run_of_two_processes_goes_on(alone, short, tmp_path):
     outputs = [process.communicate(timeout=100)[0] for process in slow_start]
     assert [process.returncode for process in slow_start] == [143, 143], outputs
     assert "preempted: saved after step" in outputs[0]
-    train(replace(short, name="small"), tmp_path / "run", lambda line: None)
+    finish(start(command(short, tmp_path / "run"), 2))
     assert_same_run(tmp_path / "run", alone)
 
 
