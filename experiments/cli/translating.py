@@ -110,6 +110,7 @@ def translate(name: str, given: Translating) -> None:
                 prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
                 constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
                 choose=choose,
+                log_probs=given.json,
             )
             results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
             for line in lines_for(translator, given, chunk, results, first):

@@ -74,7 +74,7 @@ def test_alignments_count_the_words_of_the_line_without_the_tag(plain):
 
 def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
     tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
-    found = tagged.n_best(LINES, 1)
+    found = tagged.n_best(LINES, 1, log_probs=True)
     shown = [json.loads(line.text) for line in lines_for(tagged, Translating(json=True), LINES, found, 1)]
     log_probs = [one["translations"][0]["log_probs"] for one in shown]
     pieces = [best.pieces for (best,) in found]
