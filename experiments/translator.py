@@ -416,7 +416,8 @@ class Translator(Reader):
 
     def translations(self, found: Hypotheses) -> list[Translation]:
         """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
-        texts, each = self.tokenizer.decode(found.tokens.tolist()), []
+        texts = self.tokenizer.decode(found.tokens.tolist())
+        each: list[Translation] = []
         for k, (text, score) in enumerate(zip(texts, found.scores.tolist(), strict=True)):
             if score > -math.inf or not each:  # an empty slot of the beam has score -inf
                 written = found.tokens[k] != PAD
