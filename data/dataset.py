@@ -92,7 +92,7 @@ def prepare(
         else:
             path = _prepared(config, corpus, data_dir, log)
     data = open_prepared(path)
-    check_unknown(data.manifest["splits"], config.max_unknown)
+    check_unknown(data.manifest["splits"], config)
     return data
 
 
@@ -120,15 +120,18 @@ def _flag(role: str) -> str:
     return f"--data.{split}-{'src' if side == 'source' else 'tgt'}"
 
 
-def check_unknown(splits: dict[str, dict[str, Any]], most: float) -> None:
-    """UserError if more than this fraction of a side's tokens is <unk>: the model could not read or produce them."""
+def check_unknown(splits: dict[str, dict[str, Any]], config: DataConfig) -> None:
+    """UserError if too many of a side's tokens (data.max_unknown) are <unk>: the model could not read or write them."""
+    most = config.max_unknown
     for split, counts in splits.items():
         for side in SIDES:
+            own = side == "source" and config.vocabularies == "separate"
+            flag = "--data.source-vocab-size" if own else "--data.vocab-size"
             if (share := counts[f"{side}_unknown"] / counts[f"{side}_tokens"]) > most:
                 raise UserError(
                     f"{split} {side}: {share:.1%} of the tokens are <unk>, more than data.max_unknown = {most:.1%} "
                     f"({_unread(counts, side)}): check the text, use a vocabulary of {BYTES_FROM:,} or more pieces, "
-                    f"which encodes such characters as bytes (--data.vocab-size), or raise --data.max-unknown"
+                    f"which encodes such characters as bytes ({flag}), or raise --data.max-unknown"
                 )
 
 

@@ -18,6 +18,7 @@ from transformer.config import UNK, DataConfig
 
 _CHUNK = 10_000  # sentences drawn at a time
 _SLACK = 1.02  # rows that all epochs have room for, as a multiple of those of the first one
+_FEW = 10  # so many batches or fewer are not one more for that room: an epoch may leave out a few rows instead
 
 
 class SampledPlan(BatchPlan):
@@ -41,7 +42,14 @@ class SampledPlan(BatchPlan):
         shape = make_shape(lengths[0], lengths[1], config.batch_tokens)
         super().__init__(first.lengths("source"), first.lengths("target"), shape, seed)
         rows = len(self._starts) - 1
-        self._count = min(rows, math.ceil(_SLACK * rows / self.shape.rows))
+        enough = math.ceil(_SLACK * rows)
+        count = -(-enough // shape.rows)
+        # A batch for the slack alone makes the others smaller: where there is one, half as large.
+        if count > -(-rows // shape.rows) and count <= _FEW:
+            count -= 1
+        self._count = min(rows, count)
+        even = -(-enough // self._count)
+        self.shape = shape._replace(rows=min(shape.rows, -(-even // 8) * 8))
         # The other epochs are encoded when they are needed; this one is encoded already.
         self._known = {0: self._divided(super().epoch(0), first)}
 

@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 
 from transformer.config import PAD, DecodeConfig, ModelConfig
-from transformer.decode import token_log_probs
+from transformer.decode import Hypotheses, token_log_probs
 from transformer.model import Transformer
 from transformer.variants import ways
 from transformer.variants.alignment import Head, alignment
 from transformer.variants.ensemble import Ensemble
-from transformer.variants.ways import NOTHING
+from transformer.variants.ways import NOTHING, Given
 
 Graph = nnx.GraphDef[Transformer] | tuple[nnx.GraphDef[Transformer], ...]
 """The structure of a model, or of each model of an ensemble; hashable."""
@@ -29,25 +29,35 @@ def merged(graph: Graph, params: Any) -> Transformer | Ensemble:
 
 
 def compiled_search(
-    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...] = (), pieces: int = 0
+    graph: Graph,
+    settings: DecodeConfig,
+    best: int,
+    replaced: tuple[Any, ...] = (),
+    pieces: int = 0,
+    log_probs: bool = False,
 ) -> jax.stages.Wrapped:
     """Returns the compiled function (params, source, given=NOTHING) -> hypotheses.
 
     Args:
         replaced: that of a Translator; it only distinguishes entries of the cache.
         pieces: size of the vocabulary, for the rules of transformer.variants.rules.
+        log_probs: whether the hypotheses have the log-probabilities of their tokens, which take a little more time.
     """
     # These settings do not change the program.
-    return _compiled_search(graph, replace(settings, seed=0, replace_unk=False, tag=None), best, replaced, pieces)
+    return _compiled_search(
+        graph, replace(settings, seed=0, replace_unk=False, tag=None), best, replaced, pieces, log_probs
+    )
 
 
 @cache
 def _compiled_search(
-    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...], pieces: int
+    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...], pieces: int, log_probs: bool
 ) -> jax.stages.Wrapped:
-    return jax.jit(
-        lambda params, source, given=NOTHING: ways.decode(merged(graph, params), source, settings, best, pieces, given)
-    )
+    def search(params: Any, source: jax.Array, given: Given = NOTHING) -> Hypotheses:
+        found = ways.decode(merged(graph, params), source, settings, best, pieces, given)
+        return found if log_probs else found._replace(log_probs=None)
+
+    return jax.jit(search)
 
 
 def without_kernels(config: ModelConfig) -> ModelConfig:

@@ -29,6 +29,8 @@ class Translation(NamedTuple):
     """The pieces that the search found. The same text can be spelled with other pieces, with another probability."""
     copied: tuple[str, ...] = ()
     """The pieces with what was copied in place of each <unk>, which spell the text; empty if nothing was copied."""
+    log_probs: tuple[float, ...] = ()
+    """The log-probability of each piece; empty if they were not asked for."""
 
     @property
     def finished(self) -> bool:
@@ -43,12 +45,8 @@ SKIPPED = Translation("", math.nan, ())
 """The placeholder for a sentence that is too long."""
 
 
-def as_json(found: Translation, log_probs: Sequence[float] | None = None) -> dict[str, object]:
-    """Returns a translation as a JSON object; an empty one for a sentence that was skipped.
-
-    Args:
-        log_probs: log-probabilities of its pieces; None: without them.
-    """
+def as_json(found: Translation) -> dict[str, object]:
+    """Returns a translation as a JSON object; an empty one for a sentence that was skipped."""
     if not found.pieces:
         return {}
     described: dict[str, object] = {
@@ -57,7 +55,9 @@ def as_json(found: Translation, log_probs: Sequence[float] | None = None) -> dic
         "finished": found.finished,
         "pieces": list(found.pieces),
     }
-    return described if log_probs is None else described | {"log_probs": [number_of(value) for value in log_probs]}
+    if found.log_probs:
+        described["log_probs"] = [number_of(value) for value in found.log_probs]
+    return described
 
 
 def number_of(value: float) -> float | None:

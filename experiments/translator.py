@@ -1,6 +1,7 @@
 """A trained model with its vocabulary, from text to text: translation, n-best lists, scores, attention weights."""
 
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -228,6 +229,7 @@ class Translator(Reader):
         prefixes: Iterable[Target] | None = None,
         constraints: Iterable[Sequence[Target]] | None = None,
         choose: Callable[[list[Translation]], Translation] | None = None,
+        log_probs: bool = False,
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
@@ -244,9 +246,10 @@ class Translator(Reader):
             constraints: for each sentence a list of phrases that its translation contains. A text stands for its own
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
+            log_probs: whether the translations have the log-probabilities of their pieces, as the search found them.
         """
         asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
-        results = self.answer(asked, choose)
+        results = self.answer(asked, choose, log_probs)
         self.warn_of_answers(asked, results)
         return results
 
@@ -269,11 +272,15 @@ class Translator(Reader):
         return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
 
     def answer(
-        self, asked: Asked, choose: Callable[[list[Translation]], Translation] | None = None
+        self,
+        asked: Asked,
+        choose: Callable[[list[Translation]], Translation] | None = None,
+        log_probs: bool = False,
     ) -> list[list[Translation]]:
         """The translations of what is asked, as `n_best` returns them, without warnings about them."""
         sources, begun, phrases = asked.sources, asked.prefixes, asked.phrases
-        results = [[BLANK] if ids == [EOS] else [SKIPPED] for ids in sources]
+        blank = BLANK._replace(log_probs=(0.0,)) if log_probs else BLANK
+        results = [[blank] if ids == [EOS] else [SKIPPED] for ids in sources]
         decode = self.experiment.decode
         waiting = asked.waiting()
         most = height_for(max(map(len, phrases), default=1) or 1)
@@ -282,7 +289,7 @@ class Translator(Reader):
         # A sentence without constraints, or with one translation, is searched as if there were no others.
         for constrained, several in product((False, True), repeat=2):
             group = [i for i in waiting if (bool(phrases[i]), asked.counts[i] > 1) == (constrained, several)]
-            search = self.search(max((asked.counts[i] for i in group), default=1))
+            search = self.search(max((asked.counts[i] for i in group), default=1), log_probs)
             for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
@@ -290,8 +297,8 @@ class Translator(Reader):
                     keys=self.keys([asked.numbers[i] for i in rows], height),
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
-                for i, tokens, scores in zip(rows, found.tokens, found.scores, strict=False):
-                    found_here = self.translations(tokens, scores)
+                for row, i in enumerate(rows):
+                    found_here = self.translations(jax.tree.map(operator.itemgetter(row), found))
                     results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
@@ -300,12 +307,12 @@ class Translator(Reader):
             self.replace_unknown(results, asked.texts, sources)
         return [[choose(best)] if choose else first_of_each_text(best) for best in results]
 
-    def search(self, count: int) -> jax.stages.Wrapped:
+    def search(self, count: int, log_probs: bool = False) -> jax.stages.Wrapped:
         """The compiled search for `count` translations of each sentence."""
         decode = self.experiment.decode
         # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
         best = count if decode.sample or count == 1 else decode.beam
-        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size)
+        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs)
 
     def keys(self, numbers: list[int], height: int) -> jax.Array | None:
         """The random keys of a batch of lines with these numbers; None without sampling."""
@@ -407,18 +414,17 @@ class Translator(Reader):
         given = Given(keys=self.keys([], height))
         jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
 
-    def translations(self, tokens: np.ndarray, scores: np.ndarray) -> list[Translation]:
-        """Returns the hypotheses of a sentence in order.
-
-        Args:
-            tokens: [K, L] ids.
-            scores: [K].
-        """
-        found: list[Translation] = []
-        for text, ids, score in zip(self.tokenizer.decode(tokens.tolist()), tokens, scores.tolist(), strict=True):
-            if score > -math.inf or not found:  # an empty slot of the beam has score -inf
-                found.append(Translation(one_line(text), score, tuple(self.tokenizer.pieces(ids[ids != PAD]))))
-        return found
+    def translations(self, found: Hypotheses) -> list[Translation]:
+        """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
+        texts = self.tokenizer.decode(found.tokens.tolist())
+        each: list[Translation] = []
+        for k, (text, score) in enumerate(zip(texts, found.scores.tolist(), strict=True)):
+            if score > -math.inf or not each:  # an empty slot of the beam has score -inf
+                written = found.tokens[k] != PAD
+                log_probs = () if found.log_probs is None else tuple(found.log_probs[k][written].tolist())
+                pieces = tuple(self.tokenizer.pieces(found.tokens[k][written]))
+                each.append(Translation(one_line(text), score, pieces, log_probs=log_probs))
+        return each
 
     def check_count(self, count: int) -> None:
         """Raises UserError unless the beam is large enough for an n-best list of `count`; samples can be any number."""

@@ -4,6 +4,7 @@ config.json   vocab.model (source.model)   checkpoints/<step>/   metrics.jsonl  
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -249,9 +250,19 @@ def find_evaluated(name: str | Path) -> WorkDir:
 
 
 def ensemble_folder(runs: Sequence[WorkDir]) -> WorkDir:
-    """Returns the folder of what belongs to an ensemble and to none of its runs: RUN1+RUN2, next to the first run."""
+    """Returns the folder of what belongs to an ensemble and to none of its runs: RUN1+RUN2, next to the first run.
+
+    If other runs can have these names, since one is in another folder or its name has a +, a hash of their paths
+    follows. UserError if the folder is that of a run.
+    """
     paths = [run.path.resolve() for run in runs]
-    return WorkDir(paths[0].with_name("+".join(path.name for path in paths)))
+    name = "+".join(path.name for path in paths)
+    if len({path.parent for path in paths}) > 1 or any("+" in path.name for path in paths):
+        name += "-" + hashlib.sha256("\0".join(map(str, paths)).encode()).hexdigest()[:8]
+    folder = paths[0].with_name(name)
+    if is_run(folder):
+        raise UserError(f"{folder}, the folder for the scores of this ensemble, is a run: rename that run")
+    return WorkDir(folder)
 
 
 def is_run(name: str | Path) -> bool:

@@ -381,11 +381,12 @@ class DecodeConfig:
         if self.sample and self.beam > 1:
             raise UserError(f"decode.sample draws each translation by itself: it needs a beam of 1, not {self.beam}")
         for f in fields(self):
-            if not self.sample and f.name in _OF_SAMPLING and getattr(self, f.name) != f.default:
+            if not self.sample and f.name in OF_SAMPLING and getattr(self, f.name) != f.default:
                 raise UserError(f"decode.{f.name} affects only sampling: set decode.sample too, or leave it out")
 
 
-_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+"""Settings of decoding that affect only sampling."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Hypotheses(NamedTuple):
     """[B, best, L] ids: a finished hypothesis ends with EOS, a truncated one has no EOS; PAD follows."""
     scores: Array
     """[B, best]: log P(tokens | source) / ((5 + length) / 6)^alpha, where length includes EOS. -inf: no hypothesis."""
+    log_probs: Array | None
+    """[B, best, L]: log-probability of each token, 0 at padding; meaningless where there is no hypothesis. A compiled
+    search that leaves them out does not compute them: XLA removes from a loop what no result depends on."""
 
 
 class Beams(NamedTuple):
@@ -48,8 +51,23 @@ class Beams(NamedTuple):
 
     tokens: Array
     """[B, K, L] ids."""
+    totals: Array
+    """[B, K, L]: log-probability of the tokens up to each one."""
     scores: Array
     """[B, K]: log-probability if unfinished, length-penalized score if finished; -inf for an empty slot."""
+
+    def of(self, chosen: Array, scores: Array) -> "Beams":
+        """The hypotheses `chosen` [B, N], with these scores [B, N]."""
+        return Beams(
+            jnp.take_along_axis(self.tokens, chosen[:, :, None], axis=1),
+            jnp.take_along_axis(self.totals, chosen[:, :, None], axis=1),
+            scores,
+        )
+
+    def extended(self, parents: Array, index: Array, tokens: Array, totals: Array) -> "Beams":
+        """The hypotheses `parents` [B, N] with one more token at position `index`; `totals` are their scores."""
+        begun = self.of(parents, totals)
+        return Beams(begun.tokens.at[:, :, index].set(tokens), begun.totals.at[:, :, index].set(totals), totals)
 
 
 def length_penalty(length: ArrayLike, alpha: float) -> Array:
@@ -81,27 +99,29 @@ def greedy_search(
         return jnp.any(~state[-1])
 
     def extend(state):
-        index, tokens, log_prob, cache, done = state
+        index, tokens, log_probs, log_prob, cache, done = state
         last = jnp.where(index == 0, BOS, tokens[:, index - 1])
         logits, cache = model.step(last[:, None], cache, index, history)
-        log_probs = jax.nn.log_softmax(without_padding(logits[:, 0]))
+        each = jax.nn.log_softmax(without_padding(logits[:, 0]))
         if rule:
-            log_probs = rule(log_probs[:, None], tokens[:, None], index)[:, 0]
-        best = jnp.where(done, PAD, log_probs.argmax(axis=-1).astype(jnp.int32))
-        log_prob += jnp.where(done, 0.0, log_probs.max(axis=-1))
+            each = rule(each[:, None], tokens[:, None], index)[:, 0]
+        best = jnp.where(done, PAD, each.argmax(axis=-1).astype(jnp.int32))
+        highest = jnp.where(done, 0.0, each.max(axis=-1))
         done |= (best == EOS) | (index + 1 >= limits)
-        return index + 1, tokens.at[:, index].set(best), log_prob, cache, done
+        tokens, log_probs = tokens.at[:, index].set(best), log_probs.at[:, index].set(highest)
+        return index + 1, tokens, log_probs, log_prob + highest, cache, done
 
     start = (
         jnp.zeros((), jnp.int32),
         jnp.full((B, L), PAD, jnp.int32),
+        jnp.zeros((B, L)),
         jnp.zeros(B),
         model.start_cache(source, 1, L),
         limits == 0,
     )
-    _, tokens, log_prob, _, _ = jax.lax.while_loop(unfinished, extend, start)
-    lengths = (tokens != PAD).sum(axis=1)
-    return Hypotheses(tokens[:, None], (log_prob / length_penalty(lengths, alpha))[:, None])
+    _, tokens, log_probs, log_prob, _, _ = jax.lax.while_loop(unfinished, extend, start)
+    scores = log_prob / length_penalty((tokens != PAD).sum(axis=1), alpha)
+    return Hypotheses(tokens[:, None], scores[:, None], log_probs[:, None])
 
 
 def beam_search(
@@ -143,14 +163,13 @@ def beam_search(
         logits = without_padding(logits)
         allowed = rule(logits, alive.tokens, index) if rule else None
         scores, parents, tokens = candidates(alive.scores, logits, allowed)
-        sequences = jnp.take_along_axis(alive.tokens, parents[:, :, None], axis=1)
-        sequences = sequences.at[:, :, index].set(tokens)
+        extended = alive.extended(parents, index, tokens, scores)
 
         ends = tokens == EOS
-        ended = Beams(sequences, jnp.where(ends, scores / length_penalty(index + 1, alpha), -jnp.inf))
+        ended = extended._replace(scores=jnp.where(ends, scores / length_penalty(index + 1, alpha), -jnp.inf))
         finished_now = best_of(K, finished, ended)
         going_on, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), K)
-        alive_now = Beams(jnp.take_along_axis(sequences, kept[:, :, None], axis=1), going_on)
+        alive_now = extended.of(kept, going_on)
 
         parents = jnp.take_along_axis(parents, kept, axis=1)
         history = jnp.take_along_axis(history, parents[:, :, None], axis=1)
@@ -164,9 +183,7 @@ def beam_search(
 
     start = (jnp.zeros((), jnp.int32), *no_beams(B, K, L), *no_cache(model, source, K), limits == 0)
     _, alive, finished, _, _, _ = search_with_growing_cache(extend, start, S, L)
-    truncated = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
-    tokens, scores = fill_up(finished, truncated)
-    return Hypotheses(tokens[:, :best], scores[:, :best])
+    return hypotheses(finished, alive._replace(scores=alive.scores / length_penalty(limits, alpha)[:, None]), best)
 
 
 def no_beams(B: int, K: int, L: int) -> tuple[Beams, Beams]:
@@ -174,7 +191,8 @@ def no_beams(B: int, K: int, L: int) -> tuple[Beams, Beams]:
     nothing = jnp.full((B, K, L), PAD, jnp.int32)
     # One empty hypothesis: K equal ones would remain equal.
     first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
-    return Beams(nothing, jnp.tile(first, (B, 1))), Beams(nothing, jnp.full((B, K), -jnp.inf))
+    totals = jnp.zeros((B, K, L))
+    return Beams(nothing, totals, jnp.tile(first, (B, 1))), Beams(nothing, totals, jnp.full((B, K), -jnp.inf))
 
 
 def no_cache(model: Decodable, source: Array, K: int) -> tuple[Array, Any]:
@@ -257,29 +275,33 @@ def largest(x: Array, count: int) -> tuple[Array, Array]:
 
 def best_of(count: int, *groups: Beams) -> Beams:
     """The `count` best hypotheses of each sentence among all groups; ties go to the earlier one."""
-    tokens = jnp.concatenate([group.tokens for group in groups], axis=1)
-    scores, best = jax.lax.top_k(jnp.concatenate([group.scores for group in groups], axis=1), count)
-    return Beams(jnp.take_along_axis(tokens, best[:, :, None], axis=1), scores)
+    every = jax.tree.map(lambda *each: jnp.concatenate(each, axis=1), *groups)
+    scores, best = jax.lax.top_k(every.scores, count)
+    return every.of(best, scores)
 
 
 def where_beams(condition: Array, yes: Beams, no: Beams) -> Beams:
     """`jnp.where` for beams: `yes` for the sentences where `condition` [B] is True, else `no`."""
     return Beams(
         jnp.where(condition[:, None, None], yes.tokens, no.tokens),
+        jnp.where(condition[:, None, None], yes.totals, no.totals),
         jnp.where(condition[:, None], yes.scores, no.scores),
     )
 
 
-def fill_up(finished: Beams, truncated: Beams) -> Beams:
-    """Finished hypotheses first; the remaining slots are filled with truncated ones, best first."""
+def hypotheses(finished: Beams, truncated: Beams, best: int) -> Hypotheses:
+    """The `best` of each sentence: finished ones first; the remaining slots are filled with truncated ones."""
     K = finished.scores.shape[1]
     slots = jnp.arange(K) - jnp.isfinite(finished.scores).sum(axis=1, keepdims=True)
     empty = slots >= 0
     order = jnp.where(empty, slots, 0)
-    return Beams(
-        jnp.where(empty[:, :, None], jnp.take_along_axis(truncated.tokens, order[:, :, None], axis=1), finished.tokens),
-        jnp.where(empty, jnp.take_along_axis(truncated.scores, order, axis=1), finished.scores),
-    )
+    truncated = truncated.of(order, jnp.take_along_axis(truncated.scores, order, axis=1))
+    tokens = jnp.where(empty[:, :, None], truncated.tokens, finished.tokens)[:, :best]
+    totals = jnp.where(empty[:, :, None], truncated.totals, finished.totals)[:, :best]
+    scores = jnp.where(empty, truncated.scores, finished.scores)[:, :best]
+    log_probs = totals - jnp.pad(totals[..., :-1], ((0, 0), (0, 0), (1, 0)))
+    # Rounding can make the total of a longer beginning larger.
+    return Hypotheses(tokens, scores, jnp.where(tokens != PAD, jnp.minimum(log_probs, 0.0), 0.0))
 
 
 def token_log_probs(model: Decodable, source: Array, target: Array) -> Array:

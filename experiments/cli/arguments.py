@@ -217,7 +217,7 @@ def switches(kind: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
     annotations = get_type_hints(kind, include_extras=True)
     for name, field in get_type_hints(kind).items():
         flag = name.replace("_", "-")
-        if field is bool:
+        if field in (bool, bool | None):
             single = tyro.conf.FlagCreatePairsOff in getattr(annotations[name], "__metadata__", ())
             yield f"{prefix}{flag}", f"{prefix}{flag}" if single else f"{prefix}no-{flag}"
         elif is_dataclass(field):

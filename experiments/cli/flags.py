@@ -18,6 +18,7 @@ from transformer.config import Experiment
 
 Flat = tyro.conf.arg(name="")  # flags of an experiment start with --model., --data. and so on, without --experiment.
 Switch = tyro.conf.FlagCreatePairsOff  # a flag that only turns something on: --sample, without --no-sample
+OnOrOff = Annotated[bool | None, tyro.conf.DisallowNone]  # --sample and --no-sample; None: neither was given
 Needed = tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")  # optional for tyro; `score` checks it
 
 
@@ -90,6 +91,9 @@ class Loading:
     highest BLEU with train.best = bleu; "ema" is the moving average of parameters in the last one (train.ema)."""
     alpha: float | None = None
     """Exponent of the length penalty. Default: the run's setting."""
+    tag: str | None = None
+    """Write this piece before each source line, such as <2de>: the language to translate into.
+    Default: the run's setting; "" for none."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +110,15 @@ class Decoding(Searching):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
-    tag: str | None = None
-    """Write this piece before each source line, such as <2de>: the language to translate into."""
     min_length: int | None = None
     """Minimum output length in pieces, without EOS. Default, here and below: the run's setting."""
     no_repeat_ngram: int | None = None
     """No sequence of this many pieces occurs twice in an output. 0: no such rule."""
-    forbid_unk: Annotated[bool, Switch] = False
+    forbid_unk: OnOrOff = None
     """No <unk> in an output."""
-    replace_unk: Annotated[bool, Switch] = False
+    replace_unk: OnOrOff = None
     """Write the source word that attention points at (last decoder layer, mean of its heads) in place of each <unk>."""
-    sample: Annotated[bool, Switch] = False
+    sample: OnOrOff = None
     """Draw translations at random from the model's distribution instead of searching, with a beam of 1.
     They depend only on --seed and the line number."""
     temperature: float | None = None
@@ -318,8 +320,6 @@ class Scoring(Loading):
 
     batch_size: int | None = None
     """Sentences per batch. Default: the run's setting."""
-    tag: str | None = None
-    """Write this piece before each source line, such as <2de>: the language to translate into."""
     source: Annotated[Path | None, Needed] = None
     """Source text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe."""
     target: Annotated[Path | None, Needed] = None

@@ -74,6 +74,9 @@ def _without_none(field: StructFieldSpec) -> StructFieldSpec:
     kind, *metadata = get_args(annotated) if get_origin(annotated) is Annotated else [annotated]
     if get_origin(kind) not in (Union, UnionType) or len(options := set(get_args(kind)) - {NoneType}) != 1:
         return field
+    if options == {bool}:  # on and off are two flags
+        both: Any = Annotated[(kind, tyro.conf.arg(help_behavior_hint=_default), *metadata)]
+        return replace(field, type=both)
     value = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(options.pop(), set()))
     if not isinstance(value, PrimitiveConstructorSpec):
         return field

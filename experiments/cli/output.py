@@ -42,12 +42,9 @@ def lines_for(
         for number, best in enumerate(results, start=first):
             yield from (Line(shown(found, number, given), [next(aligned)]) for found in best)
         return
-    texts = translator.source_texts([line for line, _ in each], "line", first)
-    sources = translator.encode(texts, translator.tokenizer.source)
-    log_probs = iter(translator.forced(sources, [translator.tokenizer.ids(found.pieces) for _, found in each]))
     for number, best in enumerate(results, start=first):
         here = [next(aligned) for _ in best]
-        objects = [as_json(found, next(log_probs)) for found in best]
+        objects = [as_json(found) for found in best]
         if given.alignments:
             objects = [one | {"alignment": pairs} if one else one for one, pairs in zip(objects, here, strict=True)]
         line = {"line": number, "translations": [one for one in objects if one]}

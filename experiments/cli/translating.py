@@ -19,21 +19,24 @@ from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import BLOCK, Group, check_output, chunks, opened, written
 from experiments.translator import Translator, log_to_stderr
 from experiments.words import pharaoh
-from transformer.config import UserError, counted
+from transformer.config import OF_SAMPLING, DecodeConfig, UserError, counted
 
 
 def loaded(name: str, given: Loading) -> Translator:
     """Loads the translator of a run, or of an ensemble; decoding flags that are given override the run's settings."""
     translator = Translator.load(names if len(names := runs_of(name)) > 1 else name, given.checkpoint)
     decode = translator.experiment.decode
-    flags = {
-        field: value
-        for field, value in vars(given).items()
-        if hasattr(decode, field) and value is not None and value is not False
-    }
-    if flags.get("sample") and "beam" not in flags:
-        flags["beam"] = 1  # the run's setting is that of its beam search
-    translator.experiment = replace(translator.experiment, decode=replace(decode, **flags))
+    flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
+    if "tag" in flags:
+        flags["tag"] = flags["tag"] or None
+    if flags.get("sample"):
+        flags.setdefault("beam", 1)  # the run's setting is that of its beam search
+    elif flags.get("sample") is False:  # the run's settings of sampling affect nothing else
+        flags = {name: getattr(DecodeConfig, name) for name in OF_SAMPLING} | flags
+    decode = replace(decode, **flags)
+    if isinstance(given, Choosing) and given.mbr is not None and not decode.sample:
+        raise UserError("--mbr chooses one of several samples: it needs --sample")
+    translator.experiment = replace(translator.experiment, decode=decode)
     translator.tagged([])  # refuses a wrong tag before anything is read
     if isinstance(given, Translating | Scoring | Serving):
         if given.max_tokens < 2:
@@ -48,8 +51,6 @@ def minimum_risk(given: Choosing) -> MinimumRisk | None:
         if given.mbr_metric:
             raise UserError("--mbr-metric says how --mbr compares samples: it needs --mbr N")
         return None
-    if not given.sample:
-        raise UserError("--mbr chooses one of several samples: it needs --sample")
     return MinimumRisk(given.mbr, given.mbr_metric or "chrf")
 
 
@@ -110,6 +111,7 @@ def translate(name: str, given: Translating) -> None:
                 prefixes=None if prefixes is None else [line or "" for line in prefixes[here]],
                 constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
                 choose=choose,
+                log_probs=given.json,
             )
             results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
             for line in lines_for(translator, given, chunk, results, first):

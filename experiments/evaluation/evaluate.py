@@ -57,7 +57,7 @@ def evaluate(
     task = task_of(translator.experiment.data)
     if wrong := task.warning(references, language):
         log(f"warning: {wrong}")
-    check_unknown({test_set.name: test_set.counts}, translator.experiment.data.max_unknown)
+    check_unknown({test_set.name: test_set.counts}, translator.experiment.data)
     models = [(Path(name).resolve().name, model) for name, model in translator.members or [(str(run.path), translator)]]
     for name, model in models:
         if translator.members:

@@ -13,6 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from experiments.serving.batching import Answer, Batcher, NotReadyError, QueueFullError
 from experiments.serving.requests import json_of, wanted_of
@@ -70,13 +71,13 @@ def application(
             return failed(503, "the service has stopped")
         return JSONResponse(json_of(answer))
 
-    return Starlette(
+    served = Starlette(
         routes=[
             Route("/", page),
             Route("/health", health),
             Route("/translate", translate, methods=["POST"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[Middleware(KnownHosts, hosts=hosts)],
         exception_handlers={
             HTTPException: lambda _, error: failed(error.status_code, error.detail, error.headers),
             UserError: lambda _, error: failed(400, str(error)),
@@ -85,6 +86,29 @@ def application(
             Exception: lambda _, error: failed(500, f"the service failed: {brief(error)}"),
         },
     )
+    served.router.redirect_slashes = False  # /health/ is no address of the service either
+    return served
+
+
+class KnownHosts:
+    """Refuses requests that address the service by another name, as TrustedHostMiddleware does, but in JSON."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]):
+        self.app, self.hosts = app, list(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or refuses it."""
+        known = False
+
+        async def accepted(*_: Any) -> None:
+            nonlocal known
+            known = True
+
+        async def unsent(_: Message) -> None: ...
+
+        await TrustedHostMiddleware(accepted, self.hosts, www_redirect=False)(scope, receive, unsent)
+        refusal = failed(400, "the header Host must name this machine, as in localhost or 127.0.0.1")
+        await (self.app if known else refusal)(scope, receive, send)
 
 
 def failed(status: int, message: str, headers: Any = None) -> Response:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from experiments.serving.application import application
+from experiments.serving.application import application, failed
 from experiments.serving.batching import Batcher
 from experiments.translator import Translator, log_to_stderr
 from transformer.config import UserError
@@ -55,7 +56,7 @@ class Service:
             uvicorn.Config(
                 application(self.batcher, described, max_sentences, hosts),
                 loop="asyncio",
-                http="h11",
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -97,6 +98,17 @@ class Service:
             lambda: print(f"ready after {time.monotonic() - start:.1f} seconds: {self.address}", flush=True),
         )
         self.stop()
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 by uvicorn, with JSON for a request that is no HTTP and never reaches the application."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers, and closes the connection, since nobody knows where the next request begins."""
+        body = bytes(failed(400, msg).body)
+        head = "HTTP/1.1 400 Bad Request", "Content-Type: application/json", "Connection: close"
+        self.transport.write("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+        self.transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

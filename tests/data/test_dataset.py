@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data import dataset, encoding
 from data.corpora import CORPORA
-from data.dataset import PreparedData, default_data_dir, find_prepared, open_prepared, prepare
+from data.dataset import PreparedData, check_unknown, default_data_dir, find_prepared, open_prepared, prepare
 from data.folders import remove_abandoned
 from data.tokens import Tokens, TokenWriter
 from transformer.config import DataConfig, UserError
@@ -251,6 +251,20 @@ def test_text_that_would_be_read_as_unknown_is_refused_and_the_characters_are_na
     assert not [line for line in said if "train source" in line]
     with pytest.raises(UserError, match="max_unknown"):  # it has been written, and is refused nevertheless
         prepare(config, tmp_path / "data", _quiet)
+
+
+@pytest.mark.parametrize("vocabularies", ["shared", "separate"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_flag_that_is_named_is_that_of_the_vocabulary_of_the_side(vocabularies: str, side: str) -> None:
+    config = DataConfig(vocabularies=vocabularies)  # type: ignore[arg-type]
+    few = {f"{each}_tokens": 10 for each in ("source", "target")} | {"source_unknown": 0, "target_unknown": 0}
+    counts = (
+        {"source_uncovered": {}, "target_uncovered": {}} | few | {f"{side}_unknown": 9, f"{side}_uncovered": {"é": 9}}
+    )
+    with pytest.raises(UserError, match=f"dev {side}: 90") as refused:
+        check_unknown({"dev": counts}, config)
+    own = (vocabularies, side) == ("separate", "source")
+    assert ("(--data.source-vocab-size)" in str(refused.value)) == own != ("(--data.vocab-size)" in str(refused.value))
 
 
 def test_nothing_left_is_refused(tmp_path: Path) -> None:

@@ -113,6 +113,22 @@ def test_no_batch_of_a_small_text_is_empty(prepared, batch_tokens: int, sentence
         assert all(len(batch.indices) for batch in plan.epoch(20))
 
 
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_text_that_fills_its_batches_has_no_more_of_them(prepared, batches: int) -> None:
+    data, config = prepared
+    sides = [getattr(data.train, side) for side in ("source", "target")]
+    few = Split(*(Tokens(side._flat, side._offsets[:121]) for side in sides))
+    whole = SampledPlan(few, data.tokenizer, replace(config, batch_tokens=100_000), 0)
+    rows = len(whole.epoch(0).starts) - 1
+    assert len(whole) == 1 and rows <= whole.shape.rows < rows + 9 and rows < 32
+    each = -(-rows // batches)
+    limit = each * max(whole.shape.source, whole.shape.target)
+    full = SampledPlan(few, data.tokenizer, replace(config, batch_tokens=limit), 0)
+    assert len(full.epoch(0).starts) - 1 == rows and (len(full), full.shape.rows) == (batches, each)
+    for number in range(4):
+        assert len(np.unique(np.concatenate([batch.indices for batch in full.epoch(number)]))) > 0.9 * 120
+
+
 @pytest.mark.parametrize("prepared", ["bpe"], indirect=True)
 def test_a_program_can_end_while_the_next_epoch_is_encoded(prepared) -> None:
     data, config = prepared

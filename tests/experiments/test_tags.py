@@ -10,7 +10,8 @@ import pytest
 from data.dataset import prepare
 from data.tokenizer import Tokenizer, train_tokenizer
 from experiments.cli import translating
-from experiments.cli.flags import Serving, Translating
+from experiments.cli.arguments import parse
+from experiments.cli.flags import Attending, Decoding, Evaluating, Scoring, Serving, Translating
 from experiments.cli.output import lines_for
 from experiments.inspection.heads import looks
 from experiments.translator import Translator
@@ -74,7 +75,7 @@ def test_alignments_count_the_words_of_the_line_without_the_tag(plain):
 
 def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
     tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
-    found = tagged.n_best(LINES, 1)
+    found = tagged.n_best(LINES, 1, log_probs=True)
     shown = [json.loads(line.text) for line in lines_for(tagged, Translating(json=True), LINES, found, 1)]
     log_probs = [one["translations"][0]["log_probs"] for one in shown]
     pieces = [best.pieces for (best,) in found]
@@ -85,7 +86,7 @@ def test_statistics_and_json_are_those_of_the_line_with_its_tag(plain):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("tag", ["<2es>", "", "two words", "</s>", "<unk>", "<pad>"])
+@pytest.mark.parametrize("tag", ["<2es>", " ", "two words", "</s>", "<unk>", "<pad>"])
 def test_a_tag_that_is_no_piece_is_refused(plain, tag, monkeypatch):
     with pytest.raises(UserError, match="is not a piece of the vocabulary"):
         with_tag(plain, tag).translate(LINES)
@@ -93,6 +94,34 @@ def test_a_tag_that_is_no_piece_is_refused(plain, tag, monkeypatch):
     monkeypatch.setattr(translating.Translator, "load", lambda *_: with_tag(plain, "<2fr>"))
     with pytest.raises(UserError, match="is not a piece of the vocabulary"):  # before it reads, or serves
         translating.loaded("run", Serving(tag=tag))
+
+
+def test_flags_switch_off_every_setting_of_the_run(plain, monkeypatch):
+    searching = plain.experiment.decode
+    sampling = {"sample": True, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "seed": 3}
+    other = {"tag": "<2de>", "min_length": 2, "no_repeat_ngram": 3, "forbid_unk": True, "replace_unk": True}
+    assert {"beam", "alpha", "batch_size", *sampling, *other} == vars(DecodeConfig()).keys() & vars(Decoding()).keys()
+    own = replace(plain.experiment, decode=replace(searching, **sampling, **other))
+    monkeypatch.setattr(translating, "runs_of", lambda name: [])
+    monkeypatch.setattr(
+        translating.Translator, "load", lambda *_: Translator(plain.params, own, plain.tokenizer, log=plain.log)
+    )
+
+    def decode_of(kind: type, *flags: str) -> DecodeConfig:
+        return translating.loaded("run", parse(kind, list(flags), kind(), "verb")).experiment.decode
+
+    assert decode_of(Translating) == own.decode
+    off = ["--tag", "", "--min-length", "0", "--no-repeat-ngram", "0", "--no-forbid-unk", "--no-replace-unk"]
+    assert decode_of(Translating, *off, "--no-sample") == searching
+    assert decode_of(Translating, *off, "--no-sample", "--beam", "3") == replace(searching, beam=3)
+    assert decode_of(Evaluating, *off) == replace(searching, **sampling)
+    assert decode_of(Evaluating, "--mbr", "2") == own.decode  # it samples
+    for kind in (Scoring, Attending):
+        assert decode_of(kind, "--tag", "") == replace(own.decode, tag=None)
+    with pytest.raises(UserError, match="needs --sample"):
+        decode_of(Translating, "--no-sample", "--mbr", "2")
+    with pytest.raises(UserError, match=r"--forbid-unk expects no value.* or --no-forbid-unk for False"):
+        decode_of(Translating, "--forbid-unk", "False")
 
 
 @pytest.mark.parametrize("symbols", ["<s>", "▁a", "<2de> <2de>", "a\x07"])

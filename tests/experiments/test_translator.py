@@ -14,6 +14,7 @@ from experiments.sentences import Translation, first_of_each_text, one_line
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import EOS, UserError
+from transformer.decode import Hypotheses
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
     rows = np.zeros((4, 16), np.int32)
     for row, ids in zip(rows, (letters, whole, other, []), strict=True):
         row[: len(ids)] = ids
-    found = first_of_each_text(translator.translations(rows, np.array([-1.0, -2.0, -3.0, -np.inf])))
+    found = first_of_each_text(translator.translations(Hypotheses(rows, np.array([-1.0, -2.0, -3.0, -np.inf]), None)))
     assert [(one.text, one.score) for one in found] == [("The man", -1.0), ("The dog", -3.0)]
     assert tokenizer.ids(found[0].pieces) == letters != whole
     # Each is scored with its own pieces.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.programs import compiled_search
 from tests.transformer.compiled import forward, token_log_probs
 from transformer import decode as decoding
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, ModelConfig
@@ -166,14 +167,32 @@ def test_scores_are_those_of_forced_scoring_and_rules_hold(sharp, source, way):
     given = given_for(way, jnp.arange(3))
     found = decode(sharp, source, settings, best, given)
     for k in range(best):
-        totals = token_log_probs(sharp, source, found.tokens[:, k]).sum(axis=1)
+        each = token_log_probs(sharp, source, found.tokens[:, k])
         lengths = (found.tokens[:, k] != PAD).sum(axis=1)
-        np.testing.assert_allclose(found.scores[:, k], totals / length_penalty(lengths, ALPHA), rtol=1e-4)
+        np.testing.assert_allclose(found.scores[:, k], each.sum(axis=1) / length_penalty(lengths, ALPHA), rtol=1e-4)
+        np.testing.assert_allclose(found.log_probs[:, k], each, rtol=1e-4, atol=1e-5)
+        assert (np.array(found.log_probs[:, k]) <= 0).all()
     for outputs, prefix in zip(found.tokens, map(words_of, given.prefixes), strict=True):
         for tokens in map(words_of, outputs):
             assert tokens[: len(prefix)] == prefix
             assert len(tokens) > settings.min_length
             assert not settings.no_repeat_ngram or not repeats(tokens, settings.no_repeat_ngram)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_search_that_returns_no_log_probabilities_of_tokens_does_not_carry_them(sharp, source, way):
+    settings, best = WAYS[way], 1 if way == "greedy" else 4
+    graph, params = nnx.split(sharp)
+
+    def carried(log_probs: bool) -> int:
+        search = compiled_search(graph, settings, best, pieces=SIZE, log_probs=log_probs)
+        program = search.lower(params, source, given_for(way, jnp.arange(3))).compile().as_text()
+        loops = [line for line in program.splitlines() if " while(" in line]
+        assert loops
+        rows = "3" if way == "greedy" else "3,4"
+        return sum(line.partition(" while(")[0].count(f"f32[{rows},{source.shape[1] + EXTRA}]") for line in loops)
+
+    assert carried(True) > 0 == carried(False)
 
 
 def test_where_the_rules_leave_nothing_the_output_ends(tiny):

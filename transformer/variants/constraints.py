@@ -19,7 +19,7 @@ from transformer.decode import (
     Hypotheses,
     Rule,
     best_of,
-    fill_up,
+    hypotheses,
     largest,
     length_limits,
     length_penalty,
@@ -104,6 +104,7 @@ def constrained_beam_search(
         complete = progress.contained.all(axis=2)
         ended = Beams(
             alive.tokens.at[:, :, index].set(EOS),
+            alive.totals.at[:, :, index].set(totals[:, :, EOS]),
             jnp.where(complete, totals[:, :, EOS] / length_penalty(index + 1, alpha), -jnp.inf),
         )
         finished_now = best_of(K, finished, ended)
@@ -112,9 +113,9 @@ def constrained_beam_search(
         reached = progress.of(parents).after(tokens, phrases)
         kept = shared_out(scores, reached.met(phrases), K)
         parents = jnp.take_along_axis(parents, kept, axis=1)
-        sequences = jnp.take_along_axis(alive.tokens, parents[:, :, None], axis=1)
-        sequences = sequences.at[:, :, index].set(jnp.take_along_axis(tokens, kept, axis=1))
-        alive_now = Beams(sequences, jnp.take_along_axis(scores, kept, axis=1))
+        alive_now = alive.extended(
+            parents, index, jnp.take_along_axis(tokens, kept, axis=1), jnp.take_along_axis(scores, kept, axis=1)
+        )
         history = jnp.take_along_axis(history, parents[:, :, None], axis=1)
 
         reached = reached.of(kept)
@@ -130,15 +131,10 @@ def constrained_beam_search(
     progress = Progress(jnp.zeros((B, K, J, M), bool), jnp.broadcast_to(absent[:, None], (B, K, J)))
     start = (jnp.zeros((), jnp.int32), *no_beams(B, K, L), *no_cache(model, source, K), progress, limits == 0)
     _, alive, finished, _, _, progress, _ = search_with_growing_cache(extend, start, S, L)
-    truncated = Beams(alive.tokens, alive.scores / length_penalty(limits, alpha)[:, None])
-    met = jnp.where(jnp.isneginf(truncated.scores), -1, progress.met(phrases))
-    order = jnp.lexsort((-truncated.scores, -met))
-    truncated = Beams(
-        jnp.take_along_axis(truncated.tokens, order[:, :, None], axis=1),
-        jnp.take_along_axis(truncated.scores, order, axis=1),
-    )
-    tokens, scores = fill_up(finished, truncated)
-    return Hypotheses(tokens[:, :best], scores[:, :best])
+    scores = alive.scores / length_penalty(limits, alpha)[:, None]
+    met = jnp.where(jnp.isneginf(scores), -1, progress.met(phrases))
+    order = jnp.lexsort((-scores, -met))
+    return hypotheses(finished, alive.of(order, jnp.take_along_axis(scores, order, axis=1)), best)
 
 
 def distinct(tokens: Array) -> Array:

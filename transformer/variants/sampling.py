@@ -67,28 +67,29 @@ def sample(
         return jnp.any(~state[-1])
 
     def extend(state):
-        index, tokens, log_prob, cache, done = state
+        index, tokens, log_probs, log_prob, cache, done = state
         last = jnp.where(index == 0, BOS, tokens[:, :, index - 1])
         logits, cache = model.step(last, cache, index, history)
-        log_probs = jax.nn.log_softmax(without_padding(logits))
-        allowed = rule(log_probs, tokens, index) if rule else log_probs
+        each = jax.nn.log_softmax(without_padding(logits))
+        allowed = rule(each, tokens, index) if rule else each
         odds = truncated(allowed / temperature, top_k, top_p).reshape(B * K, -1)
         drawn = jax.vmap(jax.random.categorical)(fold_in(keys, index), odds).astype(jnp.int32).reshape(B, K)
-        chosen = jnp.take_along_axis(log_probs, drawn[:, :, None], axis=2)[:, :, 0]
-        log_prob += jnp.where(done, 0.0, chosen)
+        chosen = jnp.where(done, 0.0, jnp.take_along_axis(each, drawn[:, :, None], axis=2)[:, :, 0])
         drawn = jnp.where(done, PAD, drawn)
         done |= (drawn == EOS) | (index + 1 >= limits)
-        return index + 1, tokens.at[:, :, index].set(drawn), log_prob, cache, done
+        tokens, log_probs = tokens.at[:, :, index].set(drawn), log_probs.at[:, :, index].set(chosen)
+        return index + 1, tokens, log_probs, log_prob + chosen, cache, done
 
     start = (
         jnp.zeros((), jnp.int32),
         jnp.full((B, K, L), PAD, jnp.int32),
+        jnp.zeros((B, K, L)),
         jnp.zeros((B, K)),
         model.start_cache(source, K, L),
         jnp.broadcast_to(limits == 0, (B, K)),
     )
-    _, tokens, log_prob, _, _ = jax.lax.while_loop(unfinished, extend, start)
-    return Hypotheses(tokens, log_prob / length_penalty((tokens != PAD).sum(axis=2), alpha))
+    _, tokens, log_probs, log_prob, _, _ = jax.lax.while_loop(unfinished, extend, start)
+    return Hypotheses(tokens, log_prob / length_penalty((tokens != PAD).sum(axis=2), alpha), log_probs)
 
 
 def truncated(logits: Array, top_k: int = 0, top_p: float = 1.0) -> Array:

@@ -15,7 +15,7 @@ from experiments.evaluation.records import OF_RUN, outputs_of, read_evaluation, 
 from experiments.tables.runner import check_record
 from experiments.training.average import average_run
 from experiments.translator import Translator
-from experiments.workdir import WorkDir, write_run
+from experiments.workdir import WorkDir, ensemble_folder, write_run
 from transformer.checkpoint import Checkpoint
 from transformer.config import UserError
 
@@ -51,6 +51,21 @@ def test_the_record_of_an_ensemble_says_of_each_run_what_its_own_record_says(pai
     assert "members" not in own[0] and "mbr" not in own[0] and set(OF_RUN) < set(own[0])
     assert set(record) == set(own[0]) - set(OF_RUN) | {"members", "commit"}
     assert record["commit"] == {"evaluate": own[0]["commit"]["evaluate"]}
+
+
+def test_each_ensemble_has_a_folder_of_its_own(tmp_path):
+    names = "a/run", "b/run", "c/run", "a/x", "a/y+z", "a/x+y", "a/z", "a/y"
+    runs = {name: WorkDir(tmp_path / name) for name in names}
+    groups = ("a/run", "b/run"), ("a/run", "c/run"), ("b/run", "a/run"), ("a/x", "a/y+z"), ("a/x+y", "a/z")
+    groups += (("a/x", "a/y", "a/z"), ("a/x", "a/y"), ("a/y", "a/x"))
+    folders = [ensemble_folder([runs[name] for name in group]).path for group in groups]
+    assert len(set(folders)) == len(groups)
+    assert folders[0].parent == tmp_path / "a" and folders[-2].name == "x+y"
+    for each in (runs["a/x+y"], runs["a/x"], runs["a/y"]):
+        each.path.mkdir(parents=True)
+        (each.path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"x\+y, the folder for the scores of this ensemble, is a run"):
+        ensemble_folder([runs["a/x"], runs["a/y"]])
 
 
 def test_the_outputs_are_those_of_the_ensemble(pair, together, text):

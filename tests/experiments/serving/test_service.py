@@ -187,6 +187,35 @@ def test_another_address_method_or_type_of_content_is_refused(service):
     assert ask(service, {"text": "a"}, headers={"Content-Type": "application/json; charset=utf-8"})[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health HTTP/1.0\r\n\r\n", 400),
+        (b"\x16\x03\x01 no HTTP\r\n\r\n", 400),
+        (b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (
+            b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+        ),
+        (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /health/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    ],
+)
+def test_every_refusal_is_json(service, request_, expected):
+    with socket.create_connection(service.socket.getsockname(), timeout=60) as connection:
+        connection.sendall(request_)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert (response.status, response.headers["content-type"]) == (expected, "application/json")
+        assert list(json.loads(response.read())) == ["error"]
+    assert ask(service, path="/health")[0] == 200
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused(service, chunked):
     body = b'{"text": "' + b"a" * MOST_BYTES
@@ -219,7 +248,7 @@ def test_only_the_names_of_this_machine_are_answered(service, translator):
             assert response.status == expected
             assert "access-control-allow-origin" not in {name.lower() for name in response.headers}
             connection.close()
-    assert Service(translator, "micro", "0.0.0.0").server.config.app.user_middleware[0].kwargs["allowed_hosts"] == ["*"]
+    assert Service(translator, "micro", "0.0.0.0").server.config.app.user_middleware[0].kwargs["hosts"] == ("*",)
 
 
 def test_a_warning_belongs_to_its_request(service, sentences):
@@ -441,7 +470,9 @@ def test_one_translation_is_not_searched_like_the_lists_of_others(translator, se
         batcher.submit(Wanted(sentences[:1]))
         assert held.begun.wait(60)
         run, search = [], batcher.translator.search
-        batcher.translator.search = lambda count: lambda *given: run.append(count) or search(count)(*given)
+        batcher.translator.search = lambda count, *rest: (
+            lambda *given: run.append(count) or search(count, *rest)(*given)
+        )
         wanted = [Wanted([text], count) for text, count in zip(sentences[1:3], counts, strict=True)]
         futures = [batcher.submit(one) for one in wanted]
         held.released.set()
