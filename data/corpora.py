@@ -16,6 +16,10 @@ from data import grammar
 from data.fetch import RemoteFile, fetch, sha256_of
 from data.languages import Languages
 from data.text import Pair, check_file, read_pairs
+from data.text_folder import TextFolder
+from data.treebanks import wsj
+from data.treebanks.files import digest_of, pairs_in
+from data.treebanks.linear import TAGS
 from data.wmt14 import adopt, text_folder
 from transformer.config import DataConfig, UserError
 from transformer.registry import Registry
@@ -130,6 +134,58 @@ class FilesCorpus:
 
 
 @dataclass(frozen=True)
+class TreebankFiles(FilesCorpus):
+    """A user-defined treebank: for each split a file, a folder or an archive of bracketed trees (its two sides)."""
+
+    name: str = "treebank"
+
+    def source(self, role: str) -> Source:
+        path = self.paths()[role]
+        return Source(str(path.absolute()), digest_of(path))
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(pairs_in(self.files[split][1]), count)
+
+
+@dataclass(frozen=True)
+class WSJ:
+    """The Wall Street Journal part of the Penn Treebank (data/treebanks/wsj.py), from the user's own copy.
+
+    Args:
+        silver: whether the training text also has automatically parsed sentences, those of the user's choice.
+    """
+
+    name: str
+    silver: bool
+    licence: str = "Linguistic Data Consortium, LDC99T42"
+    languages: str | None = None
+
+    def _folder(self, downloads: Path) -> TextFolder:
+        return TextFolder(downloads / self.name)
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        folder = self._folder(downloads)
+        if not folder.path.exists():
+            raise UserError(
+                f"{self.name} is licensed by the Linguistic Data Consortium (LDC99T42) and cannot be downloaded: "
+                f"prepare {self.name} --from-dir FOLDER, with your copy of it"
+            )
+        origin, hashes = folder.origin()
+        return {
+            f"{split}.{side}": Source(f"{split}.trees, {origin}", hashes[f"{split}.trees"])
+            for split in SPLITS
+            for side in ("source", "target")
+        }
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(pairs_in(self._folder(downloads).path / f"{split}.trees"), count)
+
+    def adopt(self, given: Path, downloads: Path, log: Log) -> None:
+        """Reads the sections from a local folder."""
+        wsj.adopt(given, self._folder(downloads), self.silver)
+
+
+@dataclass(frozen=True)
 class WMT14:
     """WMT14 from English, as built by tensorflow-datasets."""
 
@@ -230,6 +286,8 @@ CORPORA: Registry[Corpus] = Registry(
             _multi30k("fr"),
             _wmt14("de", _WMT14_BOTH),
             _wmt14("fr", _WMT14_BOTH + _WMT14_FRENCH),
+            WSJ("wsj", silver=False),
+            WSJ("wsj-semi", silver=True),
         )
     },
 )
@@ -244,6 +302,8 @@ def find_corpus(config: DataConfig) -> Corpus:
     """
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
+    if config.task in TAGS and (own := _own_trees(config)):
+        return TreebankFiles(own)
     if (own := _own_files(config)) or config.corpus == "files":
         languages_of(config)
         return FilesCorpus(own, languages=config.languages)
@@ -273,7 +333,7 @@ def check_corpus(name: str, corpus: Corpus) -> None:
 
 def is_own_text(config: DataConfig) -> bool:
     """Whether the corpus consists of user-defined files, which may no longer exist."""
-    return config.corpus == "files" or config.train_src is not None
+    return config.corpus == "files" or config.train_src is not None or config.train_tgt is not None
 
 
 def languages_of(config: DataConfig) -> Languages | None:
@@ -288,6 +348,21 @@ def languages_of(config: DataConfig) -> Languages | None:
         check_corpus(config.corpus, corpus)
         said = corpus.languages
     return None if said is None else Languages.parse(said)
+
+
+def _own_trees(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
+    """Treebanks by split, with dev as the default for test. Empty unless only targets are given: sentences are theirs.
+
+    UserError if one is missing.
+    """
+    given = {split: value for split in SPLITS if (value := getattr(config, f"{split}_tgt")) is not None}
+    if not given or any(getattr(config, f"{split}_src") is not None for split in SPLITS):
+        return {}
+    for split in ("train", "dev"):
+        if split not in given:
+            raise UserError(f"--data.{split}-tgt is missing: your own treebank needs train and dev")
+    given.setdefault("test", given["dev"])
+    return {split: (Path(given[split]), Path(given[split])) for split in SPLITS}
 
 
 def _own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpora import SPLITS, WMT14, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
+from data.corpora import SPLITS, WMT14, WSJ, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
+from data.treebanks.linear import MARK, TAGS, sequence_of
 from transformer.config import DataConfig, UserError, counted
 
 FORMAT = 2  # increase when the files or their meaning change: older folders are then prepared again
@@ -80,6 +81,11 @@ def prepare(
         UserError: an error that the user can fix: in the corpus, its files or the vocabulary size, or a full disk.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    if config.task in TAGS and (config.vocabularies == "shared" or config.subword_sampling):
+        raise UserError(
+            f"data.task {config.task} needs separate vocabularies, of words and of the symbols of trees, without "
+            f"sampling: --data.vocabularies separate --model.tied none, and no --data.subword-sampling"
+        )
     corpus = find_corpus(config)
     with os_errors_explained(data_dir):
         if isinstance(corpus, FilesCorpus) and (gone := _gone(corpus)):
@@ -161,7 +167,7 @@ def find_prepared(
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if isinstance(corpus, WMT14):  # the hash of its text is known only where the text was built
+    if isinstance(corpus, WMT14 | WSJ):  # the hash of its text is known only where the text was built
         return next(_prepared_before(config, corpus, data_dir, lambda role, source: True), None)
     if not (isinstance(corpus, FilesCorpus) and (gone := _gone(corpus))):
         path = _folder(config, corpus, corpus.sources(data_dir / "downloads", log), data_dir)
@@ -190,7 +196,10 @@ def _prepared_before(
         manifest = _manifest_if_readable(path)
         if (
             manifest
-            and all(manifest.get(name) == settings.get(name) for name in ("vocabulary", "source_vocab_size", "symbols"))
+            and all(
+                manifest.get(name) == settings.get(name)
+                for name in ("vocabulary", "source_vocab_size", "symbols", "task")
+            )
             and all(manifest[name] == value for name, value in settings.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
         ):
@@ -217,9 +226,9 @@ def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Lo
     """Imports a named corpus from a local folder, so that `prepare` needs no network. UserError if it cannot."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if not isinstance(corpus, WMT14):
+    if not isinstance(corpus, WMT14 | WSJ):
         raise UserError(
-            f"{corpus.name} is not made from a folder, only WMT14 is: use --data.train-src etc. for other text"
+            f"{corpus.name} is not made from a folder, only WMT14 and WSJ are: use --data.train-src etc. for other text"
         )
     with os_errors_explained(data_dir):
         corpus.adopt(given, data_dir / "downloads", log)
@@ -241,7 +250,8 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
     separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
     symbols = {"symbols": config.symbol_list} if config.symbols else {}
-    return {name: getattr(config, name) for name in names} | given | separate | symbols
+    trees = {"task": config.task} if config.task in TAGS else {}
+    return {name: getattr(config, name) for name in names} | given | separate | symbols | trees
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:
@@ -331,7 +341,12 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
         return learn((0, 1), config.vocab_size, VOCABULARY, "--data.vocab-size")
     size = config.source_pieces
     source = learn((0,), size, SOURCE_VOCABULARY, "--data.source-vocab-size", " of the source")
-    target = learn((1,), config.vocab_size, VOCABULARY, "--data.vocab-size", " of the target")
+    if config.task in TAGS:
+        log("taking a vocabulary of the symbols of trees")
+        sequences = (sequence_of(tree, TAGS[config.task]) for _, tree in pairs() if tree)
+        target = train_tokenizer(sequences, folder / VOCABULARY, "word", config.vocab_size, "--data.vocab-size", [MARK])
+    else:
+        target = learn((1,), config.vocab_size, VOCABULARY, "--data.vocab-size", " of the target")
     return Tokenizer(target.to_bytes(), source)
 
 

@@ -101,7 +101,7 @@ def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> 
 
 def _uncovered(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for line in lines:
+    for line in () if tokenizer.of_trees else lines:  # whose symbols are not made of characters
         if missing := set(line) - tokenizer.characters:
             found.update(character for character in line if character in missing)
     return found

@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, Self
 import sentencepiece
 
 from data.text import is_blank_line
+from data.treebanks.linear import MARK, XX, output_of, sequence_of
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 # Byte fallback: 256 byte pieces encode characters without a piece of their own, so that no text is lost. In a
@@ -78,6 +79,9 @@ class Tokenizer:
         self._size = int(p.get_piece_size()) if end == UNK else end
         self._codes = any(map(_CODE.fullmatch, self._pieces))
         self._unused = any(p.is_unused(list(range(self._size))))
+        self.of_trees = p.piece_to_id(MARK) != UNK
+        """Whether the text is trees, and the pieces are the symbols of their sequences."""
+        self._tags = p.piece_to_id(f"▁{XX}") == UNK
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._model, self._source)
@@ -176,7 +180,9 @@ class Tokenizer:
         return [known if i == UNK and known > UNK else i for i, known in zip(ids, found, strict=True)]
 
     def _split(self, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-        """Splits a language code from each line, if the vocabulary has such pieces."""
+        """Splits a language code from each line, if the vocabulary has such pieces. Of trees: their sequences."""
+        if self.of_trees:
+            return [], [sequence_of(line, self._tags) for line in lines]
         if not self._codes:
             return [], list(lines)
         codes = [[found[0]] if (found := _CODE.match(line)) else [] for line in lines]
@@ -196,6 +202,10 @@ class Tokenizer:
         # sentencepiece would interpret [] as one empty sequence, and return a string
         lines: list[str] = self._processor.decode(sequences) if sequences else []
         return lines
+
+    def output(self, source: str, text: str) -> str:
+        """Returns the line that a decoded text stands for, given its source: the text itself, or the tree."""
+        return output_of(source, text) if self.of_trees else text
 
     def _clean(self, ids: Iterable[int]) -> list[int]:
         kept = takewhile(lambda i: i != EOS, (int(i) for i in ids))
@@ -237,6 +247,8 @@ class Tokenizer:
         (ids,) = self.encode([line])
         if UNK not in ids:
             return []
+        if self.of_trees:
+            return [symbol for symbol in dict.fromkeys(self.surfaces(line)) if not self.has_piece(symbol)]
         if characters := [c for c in dict.fromkeys(line) if c not in self.characters | {"▁"}]:
             return characters
         return list(dict.fromkeys(one for one, i in zip(self.surfaces(line), ids, strict=False) if i == UNK))
@@ -252,12 +264,14 @@ def described(tokenizer: Tokenizer) -> str:
 def train_tokenizer(
     lines: Iterable[str],
     path: Path,
-    vocab_type: Literal["bpe", "unigram"],
+    vocab_type: Literal["bpe", "unigram", "word"],
     vocab_size: int,
     flag: str = "--data.vocab-size",
     symbols: Sequence[str] = (),
 ) -> Tokenizer:
     """Learns a vocabulary of `vocab_size` pieces and writes it to `path`. Equal lines give an identical file.
+
+    The pieces of the type "word" are whatever spaces separate. There may be fewer of them than `vocab_size`.
 
     UserError if the text does not yield that many pieces, or has more distinct characters; it gives a possible size,
     and the `flag` that sets it.
@@ -265,7 +279,8 @@ def train_tokenizer(
     Args:
         symbols: texts that are pieces of their own and never split, such as "<2de>".
     """
-    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, vocab_size >= BYTES_FROM, flag, symbols)
+    byte_fallback = vocab_size >= BYTES_FROM and vocab_type != "word"
+    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, byte_fallback, flag, symbols)
     tokenizer = Tokenizer(model)
     tokenizer.save(path)
     return tokenizer
@@ -309,6 +324,7 @@ def _train(
             model_writer=model,
             model_type=vocab_type,
             vocab_size=vocab_size,
+            hard_vocab_limit=vocab_type != "word",
             byte_fallback=byte_fallback,
             character_coverage=_COVERAGE_WITH_BYTES if byte_fallback else 1.0,
             # Outputs are scored against raw text; with NFKC the model could not produce characters such as "…" and "½".

@@ -10,15 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.fetch import RemoteFile, check_disk_space, fetch, sha256_of
-from data.folders import atomic_folder, created
+from data.fetch import RemoteFile, check_disk_space, fetch
 from data.text import read_pairs
+from data.text_folder import TextFolder, created_text
 from transformer.config import UserError
 
 Log = Callable[[str], object]
@@ -26,21 +24,6 @@ Archives = tuple[RemoteFile, ...]
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # tensorflow-datasets' name: ours
 PAIRS_AT_A_TIME = 10_000
-
-
-@dataclass(frozen=True)
-class TextFolder:
-    """Folder with the six text files of a language pair, and sources.json with their origin and hashes."""
-
-    path: Path
-
-    def origin(self) -> tuple[str, dict[str, str]]:
-        """Returns the origin of the text, and the SHA-256 of each file, computed when the files were created."""
-        try:
-            facts = json.loads((self.path / "sources.json").read_text(encoding="utf-8"))
-            return str(facts["origin"]), dict(facts["sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path / 'sources.json'} is damaged: remove {self.path} and prepare again") from error
 
 
 def text_folder(language: str, archives: Archives, downloads: Path, log: Log) -> TextFolder:
@@ -67,11 +50,11 @@ def adopt(language: str, archives: Archives, given: Path, downloads: Path, log: 
         raise UserError(f"{given} is not a folder")
     if all((given / name).is_file() for name in names):
         _check_parallel(given, language)
-        with _made(folder, names, f"plain text in {given.name}") as new:
+        with created_text(folder, names, f"plain text in {given.name}") as new:
             for name in names:
                 shutil.copyfile(given / name, new / name)
     elif list(given.glob("*.parquet")):
-        with _made(folder, names, f"parquet files in {given.name}") as new:
+        with created_text(folder, names, f"parquet files in {given.name}") as new:
             for split, ours in SPLITS.items():
                 _from_parquet(sorted(given.glob(f"{split}-*.parquet")), language, new, ours, given)
     elif any(list(given.rglob(file.name)) for file in archives):
@@ -85,23 +68,11 @@ def adopt(language: str, archives: Archives, given: Path, downloads: Path, log: 
 def _build_from(paths: dict[str, Path], language: str, folder: TextFolder, log: Log) -> None:
     names = [f"{split}.{side}" for split in SPLITS.values() for side in ("en", language)]
     packed = sum(path.stat().st_size for path in paths.values())
-    with _made(folder, names, f"tensorflow-datasets wmt14_translate/{language}-en") as new:
+    with created_text(folder, names, f"tensorflow-datasets wmt14_translate/{language}-en") as new:
         # The unpacked text, the records made from it, and the text again.
         check_disk_space(new, 8 * packed, "the unpacked archives")
         log(f"building wmt14_translate/{language}-en with tensorflow-datasets")
         build_text(language, paths, new)
-
-
-@contextmanager
-def _made(folder: TextFolder, names: list[str], origin: str) -> Iterator[Path]:
-    """Yields a temporary folder for the text, then adds sources.json and renames it to `folder`."""
-    with created(folder.path.parent), atomic_folder(folder.path) as new:
-        yield new
-        for path in new.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-        facts = {"origin": origin, "sha256": {name: sha256_of(new / name) for name in names}}
-        (new / "sources.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_parallel(given: Path, language: str) -> None:

@@ -298,7 +298,7 @@ class Translator(Reader):
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for row, i in enumerate(rows):
-                    found_here = self.translations(jax.tree.map(operator.itemgetter(row), found))
+                    found_here = self.translations(jax.tree.map(operator.itemgetter(row), found), asked.texts[i])
                     results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
@@ -346,7 +346,7 @@ class Translator(Reader):
             surfaces = self.tokenizer.source.surfaces(texts[i])
             pointed = attended[:, : len(surfaces)].argmax(axis=1).tolist()  # not at EOS, which is no word
             pieces = copied(results[i][k].pieces, surfaces, self.tokenizer.source.pieces(sources[i]), pointed)
-            text = one_line(self.tokenizer.join(pieces))
+            text = self.tokenizer.output(texts[i], one_line(self.tokenizer.join(pieces)))
             results[i][k] = results[i][k]._replace(text=text, copied=tuple(pieces))
 
     def align(
@@ -414,7 +414,7 @@ class Translator(Reader):
         given = Given(keys=self.keys([], height))
         jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
 
-    def translations(self, found: Hypotheses) -> list[Translation]:
+    def translations(self, found: Hypotheses, source: str) -> list[Translation]:
         """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
         texts = self.tokenizer.decode(found.tokens.tolist())
         each: list[Translation] = []
@@ -423,7 +423,8 @@ class Translator(Reader):
                 written = found.tokens[k] != PAD
                 log_probs = () if found.log_probs is None else tuple(found.log_probs[k][written].tolist())
                 pieces = tuple(self.tokenizer.pieces(found.tokens[k][written]))
-                each.append(Translation(one_line(text), score, pieces, log_probs=log_probs))
+                line = self.tokenizer.output(source, one_line(text))
+                each.append(Translation(line, score, pieces, log_probs=log_probs))
         return each
 
     def check_count(self, count: int) -> None:

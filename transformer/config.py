@@ -138,8 +138,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Corpus, vocabulary and batch size (section 5.1)."""
+    """Task, corpus, vocabulary and batch size (section 5.1)."""
 
+    task: str = "translation"
+    """What a target is, and how it is scored: a name in experiments.evaluation.task.TASKS. Targets of "parsing" and
+    "tagged-parsing" are bracketed trees, predicted without and with part-of-speech tags (section 6.3)."""
     corpus: str = "grammar"
     """Corpus: a name in data.corpora.CORPORA, or "files" for your own text, given by the next seven settings."""
     train_src: str | None = None

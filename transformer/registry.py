@@ -12,6 +12,7 @@ Each registry is defined next to the components it contains:
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
     train.loss           transformer/train.py       LOSSES
     data.corpus          data/corpora.py            CORPORA
+    data.task            experiments/evaluation/task.py        TASKS
     metric               experiments/evaluation/metrics.py     METRICS
 
 After `POSITIONS["rotary"] = Rotary`, the setting `model.positions = "rotary"` selects it. No other code changes.

@@ -8,9 +8,17 @@ Each constituent is an opening and a closing symbol, and each word is its tag, o
 themselves are not in the sequence, since they are in the sentence. Neither is the root, which all trees share.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
-from data.treebanks.trees import ROOT, Node, Tree, Word
+from data.treebanks.trees import ROOT, Node, Tree, Word, bracketed, read_trees, words_in
+from transformer.config import UserError
+
+TAGS = {"parsing": False, "tagged-parsing": True}
+"""Tasks (data.task) whose targets are trees, and whether their sequences have tags."""
+
+MARK = "<trees>"
+"""A piece that says of a vocabulary that its pieces are the symbols of trees."""
 
 XX = "XX"
 """Stands for a word, whatever its tag. Vinyals et al. report that parsers are better without the tags."""
@@ -90,6 +98,24 @@ def tree_of(words: Sequence[str], symbols: Iterable[str]) -> Tree:
         children[-1] = Tree(last.label, (*last.children, *left))
         left = ()
     return Tree(ROOT, (*children, *left))
+
+
+def sequence_of(line: str, tags: bool) -> str:
+    """Returns the sequence of a bracketed tree, separated by spaces. A line that is a sequence is returned unchanged.
+
+    UserError if the line is neither.
+    """
+    if "(" not in line or re.search(r"\)[^\s()]", line):  # a closing symbol has a label, a closing bracket has none
+        return line
+    trees = list(read_trees([line], "target"))
+    if len(trees) != 1:
+        raise UserError(f"a target must be one tree, not {len(trees)}: {line[:100]}")
+    return " ".join(linearised(trees[0], tags))
+
+
+def output_of(source: str, sequence: str) -> str:
+    """Returns the bracketed tree over the words of a source that a predicted sequence describes; see `tree_of`."""
+    return bracketed(tree_of(words_in(source), sequence.split()))
 
 
 def is_tree_over(words: Sequence[str], symbols: Sequence[str]) -> bool:

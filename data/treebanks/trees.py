@@ -109,6 +109,11 @@ def bracketed(node: Node) -> str:
     return f"({node.label} {' '.join(map(bracketed, node.children))})"
 
 
+def words_in(sentence: str) -> list[str]:
+    """Splits a sentence at its spaces into the words of a tree. Brackets are written as in the Penn Treebank, -LRB-."""
+    return re.findall(r"[^ \t\r\n\f\v]+", sentence.replace("(", "-LRB-").replace(")", "-RRB-"))
+
+
 def words_of(node: Node) -> Iterator[Word]:
     """Yields the words of a tree, from left to right."""
     if isinstance(node, Word):

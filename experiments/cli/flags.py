@@ -78,7 +78,8 @@ class Preparing(Configured):
     """Flags of `prepare`."""
 
     from_dir: Path | None = None
-    """Read a named corpus from this folder instead of the network: plain text, parquet files or archives (WMT14)."""
+    """Read a named corpus from this folder instead of the network: plain text, parquet files or archives (WMT14), or
+    your copy of the Penn Treebank (WSJ)."""
 
 
 @dataclass(frozen=True)

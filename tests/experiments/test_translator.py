@@ -92,7 +92,8 @@ def test_a_text_of_several_hypotheses_is_given_once(translator):
     rows = np.zeros((4, 16), np.int32)
     for row, ids in zip(rows, (letters, whole, other, []), strict=True):
         row[: len(ids)] = ids
-    found = first_of_each_text(translator.translations(Hypotheses(rows, np.array([-1.0, -2.0, -3.0, -np.inf]), None)))
+    hypotheses = Hypotheses(rows, np.array([-1.0, -2.0, -3.0, -np.inf]), None)
+    found = first_of_each_text(translator.translations(hypotheses, ""))
     assert [(one.text, one.score) for one in found] == [("The man", -1.0), ("The dog", -3.0)]
     assert tokenizer.ids(found[0].pieces) == letters != whole
     # Each is scored with its own pieces.

@@ -1,0 +1,75 @@
+"""Parsing as a task: a run on trees, from training to its record."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from data.treebanks.trees import read_trees, words_of
+from experiments.evaluation.evaluate import evaluate
+from experiments.evaluation.task import TASKS, task_of
+from experiments.history import read_metrics
+from experiments.training.loop import train
+from experiments.translator import Translator
+from transformer.config import DataConfig, UserError
+
+NOUNS, VERBS = ("cat", "dog", "man", "house"), ("sees", "finds", "likes")
+TREES = [
+    f"(TOP (S (NP (DT the) (NN {a})) (VP (VBZ {verb}) (NP (DT the) (NN {b}))) (. .)))"
+    for a in NOUNS
+    for verb in VERBS
+    for b in NOUNS
+]
+
+
+@pytest.fixture(scope="module")
+def parser(micro, tmp_path_factory):
+    """A run that has learned the one shape of tree there is."""
+    path = tmp_path_factory.mktemp("treebank") / "all.trees"
+    path.write_text("".join(tree + "\n" for tree in TREES), encoding="utf-8")
+    data = DataConfig(
+        task="parsing",
+        train_tgt=str(path),
+        dev_tgt=str(path),
+        vocabularies="separate",
+        vocab_size=20,
+        source_vocab_size=50,
+        max_length=40,
+        batch_tokens=512,
+    )
+    experiment = replace(
+        micro,
+        model=replace(micro.model, tied="none", vocab_size=20, source_vocab_size=50, norm="pre", dropout=0.0),
+        data=data,
+        decode=replace(micro.decode, extra_length=30),
+        train=replace(micro.train, steps=80, eval_every=40),
+    )
+    return train(experiment, tmp_path_factory.mktemp("runs") / "parser", log=lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_parser_is_trained_validated_and_scored_by_f1(parser):
+    assert "dev_f1" in {name for row in read_metrics(parser.metrics) for name in row}
+    translator = Translator.load(parser.path, log=lambda line: None)
+    (tree,) = translator.translate(["the dog finds the cat ."])
+    assert tree == "(TOP (S (NP (XX the) (XX dog)) (VP (XX finds) (NP (XX the) (XX cat))) (XX .)))"
+    found = evaluate(parser, translator, "test", log=lambda line: None)
+    record = json.loads(found.record.read_text(encoding="utf-8"))
+    assert [score["name"] for score in record["scores"]] == ["F1", "precision", "recall", "complete match"]
+    assert record["scores"][0]["value"] == 100.0 and "EVALB" in record["scores"][0]["signature"]
+
+
+@pytest.mark.slow
+def test_every_sentence_gets_a_tree_over_its_words(parser):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    sentences = ["cat", "the ( cat ) sees", "a\u00a0b c", "the " * 30 + "house", "", "unheard words , too !"]
+    for sentence, output in zip(sentences, translator.translate(sentences), strict=True):
+        trees = list(read_trees([output], "output"))
+        words = [word.text for tree in trees for word in words_of(tree)]
+        assert words == [word.replace("(", "-LRB-").replace(")", "-RRB-") for word in sentence.split(" ") if word]
+
+
+def test_tasks_are_found_by_name():
+    assert {task_of(DataConfig(task=name)).metric for name in TASKS} == {"BLEU", "F1"}
+    with pytest.raises(UserError, match=r"unknown data.task 'parsin'; there are: parsing"):
+        task_of(DataConfig(task="parsin"))
