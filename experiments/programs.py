@@ -35,26 +35,34 @@ def compiled_search(
     replaced: tuple[Any, ...] = (),
     pieces: int = 0,
     log_probs: bool = False,
+    codes: tuple[int, ...] = (),
 ) -> jax.stages.Wrapped:
     """Returns the compiled function (params, source, given=NOTHING) -> hypotheses.
 
     Args:
         replaced: that of a Translator; it only distinguishes entries of the cache.
         pieces: size of the vocabulary, for the rules of transformer.variants.rules.
+        codes: of its pieces, for decode.only_trees.
         log_probs: whether the hypotheses have the log-probabilities of their tokens, which take a little more time.
     """
     # These settings do not change the program.
     return _compiled_search(
-        graph, replace(settings, seed=0, replace_unk=False, tag=None), best, replaced, pieces, log_probs
+        graph, replace(settings, seed=0, replace_unk=False, tag=None), best, replaced, pieces, log_probs, codes
     )
 
 
 @cache
 def _compiled_search(
-    graph: Graph, settings: DecodeConfig, best: int, replaced: tuple[Any, ...], pieces: int, log_probs: bool
+    graph: Graph,
+    settings: DecodeConfig,
+    best: int,
+    replaced: tuple[Any, ...],
+    pieces: int,
+    log_probs: bool,
+    codes: tuple[int, ...],
 ) -> jax.stages.Wrapped:
     def search(params: Any, source: jax.Array, given: Given = NOTHING) -> Hypotheses:
-        found = ways.decode(merged(graph, params), source, settings, best, pieces, given)
+        found = ways.decode(merged(graph, params), source, settings, best, pieces, given, codes)
         return found if log_probs else found._replace(log_probs=None)
 
     return jax.jit(search)

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from data.tokenizer import Tokenizer
+from data.treebanks.trees import words_in
 from experiments.programs import (
     Graph,
     batches,
@@ -294,6 +295,7 @@ class Translator(Reader):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
                     phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
+                    words=self.word_counts([asked.texts[i] for i in rows], height),
                     keys=self.keys([asked.numbers[i] for i in rows], height),
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
@@ -312,7 +314,17 @@ class Translator(Reader):
         decode = self.experiment.decode
         # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
         best = count if decode.sample or count == 1 else decode.beam
-        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs)
+        if decode.only_trees and not self.tokenizer.of_trees:
+            raise UserError("decode.only_trees is for parsing, and the outputs of this run are no trees (data.task)")
+        codes = self.tokenizer.tree_codes if decode.only_trees else ()
+        return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs, codes)
+
+    def word_counts(self, texts: list[str], height: int) -> jax.Array | None:
+        """The numbers of words of a batch, for trees over them; None without decode.only_trees."""
+        if not self.experiment.decode.only_trees:
+            return None
+        counts = [len(words_in(text)) for text in texts]
+        return jnp.array(counts + [0] * (height - len(counts)), jnp.int32)
 
     def keys(self, numbers: list[int], height: int) -> jax.Array | None:
         """The random keys of a batch of lines with these numbers; None without sampling."""
@@ -406,12 +418,12 @@ class Translator(Reader):
         decode = self.experiment.decode
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
-            given = Given(keys=self.keys([], height))
+            given = Given(words=self.word_counts([], height), keys=self.keys([], height))
             self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
     def warm_up(self, width: int, height: int) -> None:
         """Compiles the search for one translation of each sentence of a batch of this shape."""
-        given = Given(keys=self.keys([], height))
+        given = Given(words=self.word_counts([], height), keys=self.keys([], height))
         jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
 
     def translations(self, found: Hypotheses, source: str) -> list[Translation]:

@@ -356,6 +356,8 @@ class DecodeConfig:
     """No <unk> in an output."""
     replace_unk: bool = False
     """Write the source word that attention points at in place of each <unk>."""
+    only_trees: bool = False
+    """Parsing: only sequences that are trees over the words of the sentence. The paper decodes without this."""
     sample: bool = False
     """Draw translations at random from the model's distribution instead of searching. Needs a beam of 1."""
     temperature: float = 1.0

@@ -118,6 +118,28 @@ def output_of(source: str, sequence: str) -> str:
     return bracketed(tree_of(words_in(source), sequence.split()))
 
 
+def codes_of(symbols: Sequence[str]) -> tuple[int, ...]:
+    """Returns the code of each symbol for constrained decoding (transformer/variants/trees.py).
+
+    Opening and closing the constituent number n are n and -n, counted from 1; 0 stands for a word; and 2^20 is a piece
+    of the vocabulary that is no symbol, or that opens what nothing closes.
+    """
+    pairs = [symbol[1:] for symbol in symbols if opening(symbol[1:]) == symbol and closing(symbol[1:]) in symbols]
+    number = {label: n for n, label in enumerate(pairs, start=1)}
+    special = {"<pad>", "<s>", "</s>", "<unk>", MARK, ""}
+
+    def code(symbol: str) -> int:
+        if symbol.startswith(("(", ")")):
+            n = number.get(symbol[1:], _NEITHER)
+            return -n if symbol.startswith(")") and n != _NEITHER else n
+        return _NEITHER if symbol in special else 0
+
+    return tuple(map(code, symbols))
+
+
+_NEITHER = 1 << 20
+
+
 def is_tree_over(words: Sequence[str], symbols: Sequence[str]) -> bool:
     """Whether a sequence is a linearised tree with this many words: `tree_of` need not repair it."""
     return linearised(tree_of(words, symbols), tags=True) == list(symbols)

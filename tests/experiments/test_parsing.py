@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.treebanks.trees import read_trees, words_of
+from data.treebanks.linear import is_tree_over
+from data.treebanks.trees import read_trees, words_in, words_of
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.task import TASKS, task_of
 from experiments.history import read_metrics
@@ -67,6 +68,31 @@ def test_every_sentence_gets_a_tree_over_its_words(parser):
         trees = list(read_trees([output], "output"))
         words = [word.text for tree in trees for word in words_of(tree)]
         assert words == [word.replace("(", "-LRB-").replace(")", "-RRB-") for word in sentence.split(" ") if word]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam", [1, 3])
+def test_with_only_trees_no_sequence_has_to_be_repaired(parser, beam):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    sentences = ["cat", "the ( cat ) sees", "a b c d e f g", "the dog finds the cat .", ""]
+    decode = replace(translator.experiment.decode, beam=beam, only_trees=True)
+    translator.experiment = replace(translator.experiment, decode=decode)
+    complete = 0
+    for sentence, (best, *_) in zip(sentences, translator.n_best(sentences, 1), strict=True):
+        symbols = [piece.removeprefix("▁") for piece in best.pieces[:-1]]
+        complete += best.finished and bool(symbols)
+        assert not best.finished or is_tree_over(words_in(sentence), symbols), (sentence, symbols)
+    assert complete >= 2
+
+
+@pytest.mark.slow
+def test_only_trees_is_refused_for_translation(run):
+    translator = Translator.load(run.path, log=lambda line: None)
+    translator.experiment = replace(
+        translator.experiment, decode=replace(translator.experiment.decode, only_trees=True)
+    )
+    with pytest.raises(UserError, match="only_trees is for parsing"):
+        translator.translate(["a"])
 
 
 def test_tasks_are_found_by_name():

@@ -7,8 +7,9 @@ from jax import Array
 from transformer.config import DecodeConfig
 from transformer.decode import Decodable, Hypotheses, beam_search, greedy_search
 from transformer.variants.constraints import constrained_beam_search
-from transformer.variants.rules import rule_of
+from transformer.variants.rules import all_of, rule_of
 from transformer.variants.sampling import sample
+from transformer.variants.trees import only_trees
 
 
 class Given(NamedTuple):
@@ -20,13 +21,21 @@ class Given(NamedTuple):
     """[B, J, M] ids of phrases that the outputs contain, padded (transformer.variants.constraints)."""
     keys: Array | None = None
     """[B] random keys; sampling needs them (transformer.variants.sampling.line_keys)."""
+    words: Array | None = None
+    """[B] number of words; trees need it (transformer.variants.trees)."""
 
 
 NOTHING = Given()
 
 
 def decode(
-    model: Decodable, source: Array, settings: DecodeConfig, best: int, pieces: int, given: Given = NOTHING
+    model: Decodable,
+    source: Array,
+    settings: DecodeConfig,
+    best: int,
+    pieces: int,
+    given: Given = NOTHING,
+    codes: tuple[int, ...] = (),
 ) -> Hypotheses:
     """Decodes source ids [B, S]: `best` hypotheses of each, found as the settings say.
 
@@ -34,9 +43,14 @@ def decode(
 
     Args:
         pieces: size of the vocabulary, for rules.
+        codes: of each piece of a vocabulary of trees, for decode.only_trees (transformer.variants.trees).
     """
     alpha, extra_length = settings.alpha, settings.extra_length
     rule = rule_of(settings, pieces, given.prefixes)
+    if settings.only_trees:
+        assert given.words is not None
+        trees = only_trees(codes, given.words)
+        rule = all_of([rule, trees]) if rule else trees
     if settings.sample:
         assert given.keys is not None and given.phrases is None
         return sample(

@@ -1,0 +1,55 @@
+"""Constrained decoding of trees: only sequences that are a tree over the words of the sentence (section 6.3).
+
+A sequence has a symbol for each word, and an opening and a closing symbol around each constituent, as in
+`(S (NP XX )NP (VP XX )VP )S`. The paper decodes without such a constraint.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+from transformer.config import EOS
+from transformer.decode import Rule
+
+WORD, NEITHER = 0, 1 << 20
+"""Codes of a symbol that stands for a word, and of a piece that is no symbol. Opening and closing the constituent of
+number n are n and -n, counted from 1."""
+
+DEEPEST = 100
+"""The most constituents inside of each other."""
+
+
+def only_trees(codes: Sequence[int], words: Array) -> Rule:
+    """An output is a tree over the words of its sentence, unless it is cut off at its length limit.
+
+    Each constituent has at least one word, and is closed by its own label; an output ends when all words are in it and
+    everything is closed. There is always a symbol that is allowed.
+
+    Args:
+        codes: of each piece of the vocabulary, see WORD.
+        words: [B] number of words of each sentence.
+    """
+
+    def rule(logits: Array, tokens: Array, index: Array) -> Array:
+        rows = logits.shape[-1]
+        code = jnp.array([*codes, *[NEITHER] * (rows - len(codes))])
+        position = jnp.arange(tokens.shape[2])
+        written = jnp.where(position < index, code[tokens], NEITHER)  # [B, K, L]
+        opens, closes = (written > 0) & (written < NEITHER), written < 0
+        depth = jnp.cumsum(opens.astype(int) - closes.astype(int), axis=2)
+        now = depth[:, :, -1:]
+        # The innermost constituent that is open was opened at the last position that led to this depth.
+        innermost = jnp.where(opens & (depth == now), position, -1).argmax(axis=2, keepdims=True)
+        label = jnp.take_along_axis(written, innermost, axis=2)
+        left = words[:, None, None] - (written == WORD).sum(axis=2, keepdims=True)
+        is_empty = jnp.take(opens, jnp.maximum(index - 1, 0), axis=2)[:, :, None]
+        allowed = (
+            ((code == WORD) & (left > 0))
+            | ((code > 0) & (code < NEITHER) & (left > 0) & (now < DEEPEST))
+            | ((code < 0) & (code == -label) & (now > 0) & ~is_empty)
+            | ((jnp.arange(rows) == EOS) & (left == 0) & (now == 0))
+        )
+        return jnp.where(allowed, logits, -jnp.inf)
+
+    return rule
