@@ -18,24 +18,24 @@ from statistics import median
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from benchmarks.news import news
 from benchmarks.timing import Program, alone, compiling, record, report_skipped, seconds_each
 from benchmarks.train import SIZES
 from data.tokenizer import Tokenizer
+from experiments.exchange.marian import row_names, settings_of, to_marian
 from experiments.presets.wmt14 import EN_DE_BASE
 from experiments.programs import batches, compiled_search, pad
 from experiments.translator import Translator
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, Experiment, ModelConfig
-from transformer.parameters import Params
-from transformer.positions import SinusoidalPositions
+from transformer.parameters import Params, named
 from transformer.train import graph_of, init_params
 
 SENTENCES = 3003
 Ids = list[list[int]]
+Pieces = tuple[list[str], list[str]]
+"""Names of the rows of the embeddings of source and target."""
 
 
 class Outputs:
@@ -74,57 +74,20 @@ def our_search(params: Params, model: ModelConfig, decode: DecodeConfig, ids: Id
 
 
 def marian(params: Params, config: ModelConfig) -> Any:
-    """Marian of transformers with our weights: its only model with the architecture of the paper."""
+    """Marian of transformers with our weights. UserError for a model that it cannot be."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
-    if config.norm != "post" or config.positions != "sinusoidal":
-        raise ValueError("Marian is post-norm with sinusoidal positions only")
-    D, rows = config.d_model, 1024
-    positions = SinusoidalPositions(config, rngs=nnx.Rngs(0))(jnp.arange(rows))
-    model = MarianMTModel(
-        MarianConfig(
-            vocab_size=config.vocab_size, d_model=D, encoder_layers=config.num_layers,
-            decoder_layers=config.num_layers, encoder_attention_heads=config.num_heads,
-            decoder_attention_heads=config.num_heads, encoder_ffn_dim=config.d_ff, decoder_ffn_dim=config.d_ff,
-            activation_function="relu", scale_embedding=True, share_encoder_decoder_embeddings=True,
-            tie_word_embeddings=True, max_position_embeddings=rows, pad_token_id=PAD, bos_token_id=BOS,
-            eos_token_id=EOS, forced_eos_token_id=None, decoder_start_token_id=BOS, dropout=0.0,
-        )
-    )  # fmt: skip
-    weights: dict[str, Any] = {"model.shared.weight": params["embedding"]}
-
-    def linear(name: str, kernel: Any, bias: Any, outputs: int) -> None:
-        weights[f"{name}.weight"] = np.reshape(kernel, (-1, outputs)).T
-        weights[f"{name}.bias"] = np.reshape(bias, -1)
-
-    def attention(name: str, parts: Any) -> None:
-        for theirs, ours in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
-            linear(f"{name}.{theirs}", parts[ours]["kernel"], parts[ours]["bias"], np.size(parts[ours]["bias"]))
-        linear(f"{name}.out_proj", parts["output"]["kernel"], parts["output"]["bias"], D)
-
-    for side in ("encoder", "decoder"):
-        weights[f"model.{side}.embed_positions.weight"] = positions
-        for number, layer in params[side].items():
-            name = f"model.{side}.layers.{number}"
-            norms = ["self_attn", "final"] if side == "encoder" else ["self_attn", "encoder_attn", "final"]
-            for i, norm in enumerate(norms):
-                ours = layer["residuals"][i]["norm"]
-                weights[f"{name}.{norm}_layer_norm.weight"] = ours["scale"]
-                weights[f"{name}.{norm}_layer_norm.bias"] = ours["bias"]
-            attention(f"{name}.self_attn", layer["self_attention"])
-            if side == "decoder":
-                attention(f"{name}.encoder_attn", layer["cross_attention"])
-            for theirs, ours, width in (("fc1", "inner", config.d_ff), ("fc2", "outer", D)):
-                part = layer["feed_forward"][ours]
-                linear(f"{name}.{theirs}", part["kernel"], part["bias"], width)
-    keys = model.load_state_dict({k: torch.tensor(np.array(v, np.float32)) for k, v in weights.items()}, strict=False)
-    allowed = {"final_logits_bias", "lm_head.weight", "model.encoder.embed_tokens.weight",
-               "model.decoder.embed_tokens.weight"}  # fmt: skip
-    assert not keys.unexpected_keys and set(keys.missing_keys) <= allowed, keys
+    settings = settings_of(config) | {"max_position_embeddings": 1024, "dropout": 0.0}
+    model = MarianMTModel(MarianConfig(**settings))
+    weights = to_marian(config, {name: np.asarray(leaf) for name, leaf in named(params).items()})
+    keys = model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, strict=False)
+    shared = {"model.shared.weight"} if config.tied != "all" else set()
+    positions = {f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder")}  # they are made, not read
+    assert not keys.unexpected_keys and set(keys.missing_keys) <= shared | positions, keys
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
-            module.eps = 1e-6
+            module.eps = config.norm_epsilon
     model.tie_weights()
     return model.eval()
 
@@ -157,7 +120,7 @@ def generate(model: Any, config: ModelConfig, decode: DecodeConfig, ids: Ids) ->
     return run, outputs
 
 
-def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
+def ctranslate(model: Any, pieces: Pieces, decode: DecodeConfig, ids: Ids) -> tuple[Program, Outputs]:
     """CTranslate2 in float32 on the CPU, with one thread per core."""
     import ctranslate2
     from ctranslate2.converters.transformers import BartLoader
@@ -165,23 +128,24 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
     # Not Marian's own loader, which starts decoding from a zero vector and drops the last piece, unlike the paper.
     model.config.normalize_before = model.config.normalize_embedding = False
     spec = BartLoader().get_model_spec(model)
-    spec.register_source_vocabulary(vocabulary)
-    spec.register_target_vocabulary(vocabulary)
-    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = (vocabulary[i] for i in (BOS, EOS, UNK))
-    spec.config.decoder_start_token = vocabulary[BOS]
+    source, target = pieces
+    spec.register_source_vocabulary(source)
+    spec.register_target_vocabulary(target)
+    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = (target[i] for i in (BOS, EOS, UNK))
+    spec.config.decoder_start_token = target[BOS]
     spec.validate()
     spec.optimize(quantization=None)
     folder = tempfile.TemporaryDirectory()
     spec.save(folder.name)
     outputs = Outputs(ids, decode.extra_length)
     translator = ctranslate2.Translator(folder.name, device="cpu", compute_type="float32", intra_threads=0)
-    index = {piece: i for i, piece in enumerate(vocabulary)}
+    index = {piece: i for i, piece in enumerate(target)}
 
     def run(_: Any = folder) -> None:
         for rows, _, _ in batches(list(range(len(ids))), ids, decode.batch_size):
             most = max(len(ids[i]) for i in rows) + decode.extra_length
             found = translator.translate_batch(
-                [[vocabulary[token] for token in ids[i]] for i in rows],
+                [[source[token] for token in ids[i]] for i in rows],
                 beam_size=decode.beam,
                 length_penalty=decode.alpha,
                 max_decoding_length=most,
@@ -195,7 +159,7 @@ def ctranslate(model: Any, vocabulary: list[str], decode: DecodeConfig, ids: Ids
 
 
 def peers(
-    params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids, pieces: list[str]
+    params: Params, model: ModelConfig, decode: DecodeConfig, ids: Ids, pieces: Pieces
 ) -> dict[str, tuple[Program, Outputs]]:
     """The peers that can run on this machine; prints the names of the others."""
     makers: dict[str, Callable[[], tuple[Program, Outputs]]] = {
@@ -230,8 +194,8 @@ def peer_settings(programs: Any) -> dict[str, Any]:
     return settings
 
 
-def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[str]]:
-    """Returns parameters, settings, encoded sentences and the pieces of the vocabulary."""
+def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, Pieces]:
+    """Returns parameters, settings, encoded sentences and the pieces of both sides."""
     if options.random:
         experiment = replace(SIZES[options.random], decode=replace(EN_DE_BASE.decode, extra_length=1))
         if jax.default_backend() == "cpu":
@@ -240,14 +204,14 @@ def subject(options: argparse.Namespace) -> tuple[Params, Experiment, Ids, list[
             source.tolist() for source, _ in map(news(options.count, experiment.data).__getitem__, range(options.count))
         ]
         pieces = ["<pad>", "<s>", "</s>", "<unk>", *map(str, range(4, experiment.model.vocab_size))]
-        return init_params(experiment.model, 0), experiment, ids, pieces
+        return init_params(experiment.model, 0), experiment, ids, (pieces, pieces)
     translator = Translator.load(options.run)
     lines = options.sentences.read_text(encoding="utf-8").splitlines()[: options.count]
     tokenizer: Tokenizer = translator.tokenizer
     ids = tokenizer.source.encode([line for line in lines if line.strip()])
-    pieces = tokenizer.pieces(list(range(tokenizer.size)))
-    pieces += [f"<unused {i}>" for i in range(len(pieces), translator.experiment.model.vocab_size)]
-    return translator.params, translator.experiment, ids, pieces
+    model = translator.experiment.model
+    sides = row_names(tokenizer.source, model.source_rows), row_names(tokenizer, model.vocab_size)
+    return translator.params, translator.experiment, ids, sides
 
 
 def main() -> None:

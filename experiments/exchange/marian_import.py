@@ -60,6 +60,13 @@ NEEDED: dict[str, Any] = {
 LONGEST = 1024
 """Most tokens of a sentence in training, whatever the tokenizer of a model says."""
 
+SIZES = (
+    *(f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "ffn_dim")),
+    *("max_position_embeddings", "vocab_size", "decoder_vocab_size"),
+)
+"""Numbers that say how large a model is; and the largest that any of them can be."""
+LARGEST = 1 << 20
+
 NEUTRAL: dict[str, Any] = {
     "forced_bos_token_id": None,
     "repetition_penalty": 1.0,
@@ -150,8 +157,27 @@ def check_settings(path: Path, config: dict[str, Any]) -> None:
             f"{', '.join(ACTIVATIONS.values())}"
         )
     width, heads = config.get("d_model"), config.get("encoder_attention_heads")
-    if not (type(width) is type(heads) is int and heads > 0 and width % 2 == width % heads == 0):
+    if not (type(width) is type(heads) is int and min(heads, width) > 0 and width % 2 == width % heads == 0):
         raise UserError(f"{path}: d_model = {width} must be even, and encoder_attention_heads = {heads} divide it")
+    # transformers would make what these say, until the memory is full, before it looks at the weights.
+    for name in SIZES:
+        value = config.get(name, 1)
+        if value is None and name == "decoder_vocab_size":  # as large as the other
+            continue
+        if not (type(value) is int and 0 < value <= LARGEST):
+            raise UserError(f"{path}: {name} = {value!r} must be a whole number from 1 to {LARGEST:,}")
+    stacks = config.get("encoder_layers", 1) + 2 * config.get("decoder_layers", 1)
+    needed, there = 4 * stacks * width**2, sum(file.stat().st_size for file in weights_of(path.parent))
+    if there and needed > there:  # of one byte each, at least
+        raise UserError(
+            f"{path}: d_model = {width} and {stacks} attention layers are {needed:,} parameters, but the weights have "
+            f"only {there:,} bytes"
+        )
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """Returns the files with weights of a folder of transformers."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") and path.is_file())
 
 
 def check_generation(settings: dict[str, Any], config: Any) -> None:
@@ -245,8 +271,7 @@ def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs
 
 def provenance(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns the metadata of the checkpoint: that of a model whose training is not known."""
-    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") and path.is_file())
-    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights_of(folder)}
     return {
         "experiment": asdict(experiment),
         "vocabulary": tokenizer.sha256,

@@ -40,32 +40,39 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in a project of Weights & Biases; a resumed run continues it. UserError unless `wandb` is installed."""
+    """A run in a project of Weights & Biases; a resumed run continues it. UserError unless `wandb` is installed.
+
+    It begins with the first row: a run that is refused before, for its text or settings, leaves nothing there or here.
+    """
 
     def __init__(self, run: WorkDir, experiment: Experiment, project: str):
         try:
             import wandb
         except ImportError as error:
             raise UserError("--wandb needs the package wandb: pip install wandb") from error
-        run.path.mkdir(parents=True, exist_ok=True)
-        name = run.path / "wandb.id"
-        if not name.exists():
-            write_whole(name, uuid.uuid4().hex.encode())
-        self.board: Any = wandb.init(
-            project=project,
-            dir=run.path,
-            id=name.read_text(),
-            name=run.path.name,
-            config=asdict(experiment),
-            resume="allow",
-        )
+        self.run, self.experiment, self.project = run, experiment, project
+        self.begin: Any = wandb.init
+        self.board: Any = None
 
     def write(self, row: Row) -> None:
+        if self.board is None:
+            name = self.run.path / "wandb.id"
+            if not name.exists():
+                write_whole(name, uuid.uuid4().hex.encode())
+            self.board = self.begin(
+                project=self.project,
+                dir=self.run.path,
+                id=name.read_text(),
+                name=self.run.path.name,
+                config=asdict(self.experiment),
+                resume="allow",
+            )
         shown = {name: value for name, value in row.items() if name != "step" and value is not None}
         self.board.log(shown, step=row["step"])
 
     def close(self) -> None:
-        self.board.finish()
+        if self.board is not None:
+            self.board.finish()
 
 
 class Notebook:

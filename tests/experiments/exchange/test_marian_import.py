@@ -1,6 +1,7 @@
 """`import` of folders of MarianMTModel: the run computes the same, and `export` gives the same arrays back."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -13,7 +14,7 @@ from experiments.exchange import marian_import
 from experiments.exchange.check import compare
 from experiments.exchange.exchange import import_folder
 from experiments.exchange.marian import write_marian
-from experiments.exchange.marian_import import examples, read_marian
+from experiments.exchange.marian_import import SIZES, examples, read_marian
 from experiments.translator import Translator
 from tests.experiments.exchange.marian_folders import write_marian_folder
 from transformer.config import BOS, EOS, PAD, UNK, UserError
@@ -207,6 +208,22 @@ CONFIG = {
 def test_a_setting_that_this_code_has_not_is_refused_by_name(name, opus, tmp_path):
     change(opus[0], tmp_path, "config.json", {name: CONFIG[name]})
     refused(tmp_path, name)
+
+
+@pytest.mark.parametrize("value", [-1, 0, True, 1.5, math.nan, 10**9, 10**30, "x", [1]], ids=str)
+@pytest.mark.parametrize("name", [*SIZES, "d_model"])
+def test_a_size_that_no_model_has_is_refused_before_anything_is_made(name, value, opus, tmp_path, monkeypatch):
+    monkeypatch.setattr(marian_import, "load", lambda folder: pytest.fail("it would be made"))
+    both = dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), value) if "ffn" in name else {name: value}
+    change(opus[0], tmp_path, "config.json", both)
+    refused(tmp_path, "ffn_dim" if "ffn" in name else name)
+
+
+@pytest.mark.parametrize("changes", [{"encoder_layers": 10**6}, {"decoder_layers": 10**6}, {"d_model": 10**7}], ids=str)
+def test_a_model_that_is_larger_than_its_weights_is_refused_before_it_is_made(changes, opus, tmp_path, monkeypatch):
+    monkeypatch.setattr(marian_import, "load", lambda folder: pytest.fail("it would be made"))
+    change(opus[0], tmp_path, "config.json", changes)
+    refused(tmp_path, r"parameters, but the weights have only [\d,]+ bytes")
 
 
 GENERATION = {"repetition_penalty": 1.2, "forced_bos_token_id": 5, "suppress_tokens": [7], "bad_words_ids": [[1], [5]]}

@@ -300,6 +300,9 @@ def test_weights_and_biases_gets_the_same_rows_and_goes_on_with_the_same_run(mic
     module = types.SimpleNamespace(init=lambda **given: begun.append(given) or board)
     monkeypatch.setitem(sys.modules, "wandb", module)
     run = WorkDir(tmp_path / "run")
+    WeightsAndBiases(run, micro, "project").close()
+    assert not begun and not run.path.exists()  # a run that is refused before its first row leaves nothing
+    run.path.mkdir()
     for _ in range(2):
         view = WeightsAndBiases(run, micro, "project")
         view.write({"step": 5, "loss": 1.0, "skipped": None})
