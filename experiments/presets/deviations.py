@@ -8,12 +8,14 @@ from typing import Any
 
 from data.corpora import languages_of
 from data.languages import primary
-from experiments.presets.wmt14 import EXPERIMENTS as PRESETS
+from data.treebanks.linear import TAGS
+from experiments.presets.parsing import EXPERIMENTS as PARSING
+from experiments.presets.wmt14 import EXPERIMENTS as TRANSLATION
 from experiments.workdir import ROUNDING, differences, value_of
 from transformer.config import Experiment, ModelConfig, counted
 
-# Sentence pairs in the paper's training text (section 5.1).
-PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000}
+# Sentence pairs in the paper's training text (section 5.1), and trees (section 6.3).
+PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000, "wsj": 40_000, "wsj-semi": 17_000_000}
 
 # Settings that the paper does not specify, or that do not affect the result.
 _SILENT = (
@@ -41,6 +43,12 @@ _SILENT = (
 )
 
 
+_OF_PARSING = (
+    "targets have a vocabulary of their symbols, and a word is XX whatever its tag; the paper does not say (6.3)",
+    "dropout and warmup are those of the authors' code, the steps those of base; the paper does not say (6.3)",
+    "heads are d_model / h = 128 wide, and d_ff is 2,048, as in base; the paper does not say (6.3)",
+)
+
 # The paper's section on a setting. The longest name that is a prefix of the setting's name applies.
 _SECTIONS = {
     "model.num_layers": "3.1",
@@ -62,6 +70,7 @@ _SECTIONS = {
     "model.vocab_size": "5.1",
     "model.source_vocab_size": "5.1",
     "data": "5.1",
+    "data.task": "6.3",
     "model.dtype": "5.2",
     "train": "5.2",
     "optimizer": "5.3",
@@ -109,8 +118,8 @@ def epsilon_of(model: ModelConfig) -> str:
 def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> list[str]:
     """Returns a list of sentences, one per difference; those of settings come first.
 
-    The experiment is compared with the most similar model of the paper, base or big, for the same language pair if the
-    paper has it.
+    The experiment is compared with the most similar model of the paper for its task, and for the same language pair if
+    the paper has it: base or big, or the parser.
 
     Args:
         splits: the counts in the manifest of the prepared data, if it is prepared.
@@ -118,8 +127,10 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     languages = languages_of(experiment.data)
     pair = "-".join(map(primary, languages or ()))
     ours = asdict(experiment)
-    papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in PRESETS]
-    papers = [paper for paper in papers if paper.data.corpus == f"wmt14-{pair}"] or papers
+    is_parsing = experiment.data.task in TAGS
+    presets = PARSING if is_parsing else TRANSLATION
+    papers = [replace(preset, model=replace(preset.model, dtype="float32")) for preset in presets]
+    papers = [paper for paper in papers if paper.data.corpus in (f"wmt14-{pair}", experiment.data.corpus)] or papers
     in_each = [[name for name in differences(asdict(p), ours) if not name.startswith(_SILENT)] for p in papers]
     differing, paper = min(zip(in_each, papers, strict=True), key=lambda both: len(both[0]))
     label = paper.name.removeprefix("wmt14-")
@@ -130,13 +141,16 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     ]
     lines += decoder_depth(experiment.model, paper.model, label)
     lines += head_widths(experiment.model)
-    if f"wmt14-{pair}" not in PAIRS:
-        lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")
-    rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
-    lines.append(
-        f"{rows:,} rows in the embedding for {pieces:,} pieces; "
-        f"the paper's parameter counts fit 40,960 for 37,000 (3.4)"
-    )
+    if is_parsing:
+        lines += _OF_PARSING
+    else:
+        if f"wmt14-{pair}" not in PAIRS:
+            lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")
+        rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
+        lines.append(
+            f"{rows:,} rows in the embedding for {pieces:,} pieces; "
+            f"the paper's parameter counts fit 40,960 for 37,000 (3.4)"
+        )
     if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
         lines.append("the vocabulary uses byte-pair encoding; the paper's English-French one uses word-pieces (5.1)")
     if splits:

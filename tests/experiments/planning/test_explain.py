@@ -189,3 +189,16 @@ def test_a_checkpoint_that_needs_a_part_is_inspected_without_it(micro, tmp_path)
         run = train(changed, tmp_path / "run", lambda line: None)
     said = list(inspect(run, "last"))
     assert any(line.startswith("custom part") and "rotary.py" in line for line in said)
+
+
+def test_a_parser_is_compared_with_the_papers_parser():
+    wsj = find("wsj")
+    (dtype, *others) = deviations(wsj)
+    assert dtype == "model.dtype: bfloat16; the paper's wsj: float32 (5.2)"
+    assert not [line for line in others if "en-de" in line or "37,000" in line]
+    assert len([line for line in others if line.endswith("the paper does not say (6.3)")]) == 3
+    narrow = replace(wsj, model=replace(wsj.model, num_layers=2), decode=replace(wsj.decode, beam=4))
+    assert "model.num_layers: 2; the paper's wsj: 4 (3.1)" in deviations(narrow)
+    assert "decode.beam: 4; the paper's wsj: 21 (6.1)" in deviations(narrow)
+    tagged = replace(wsj, data=replace(wsj.data, task="tagged-parsing"))
+    assert "data.task: tagged-parsing; the paper's wsj: parsing (6.3)" in deviations(tagged)
