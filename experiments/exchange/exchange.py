@@ -7,8 +7,9 @@ from data.held_out import held_out
 from experiments.exchange.check import Log, Peer, Transformers, compare
 from experiments.exchange.ctranslate import CTranslate2, Quantization, write_ctranslate2
 from experiments.exchange.folder import read_folder, write_folder
+from experiments.exchange.imported import examples
 from experiments.exchange.marian import write_marian
-from experiments.exchange.marian_import import examples, read_marian
+from experiments.exchange.marian_import import read_marian
 from experiments.translator import Translator
 from experiments.workdir import new_folder, write_run
 from transformer.checkpoint import Checkpoint, read_json
