@@ -10,7 +10,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +46,13 @@ LONGEST = 1024
 
 KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
 """Algorithms of sentencepiece, by their number in a model."""
+
+
+NO_SENTENCEPIECE = (
+    "subwords of subword-nmt or fastBPE (@@) are merges of certain pairs in words of Moses, and no sentencepiece model "
+    "splits all text like them: retrain that model with sentencepiece, or train one here on its translations"
+)
+"""Why other subwords do not come in, and what can be done."""
 
 
 class Vocabulary(NamedTuple):
@@ -149,6 +156,12 @@ def sentencepiece_of(
     trainer.vocab_size = len(made)
     serialized: bytes = new.SerializeToString()
     return serialized
+
+
+def sized(model: ModelConfig, source: Vocabulary, target: Vocabulary) -> ModelConfig:
+    """Returns the settings of the model with the rows of these vocabularies."""
+    rows, source_rows = len(target.rows), len(source.rows)
+    return replace(model, vocab_size=rows, source_vocab_size=None if source_rows == rows else source_rows)
 
 
 class Origin(NamedTuple):

@@ -1,0 +1,438 @@
+"""`import` of folders of fairseq and of JoeyNMT: the run computes the same, and what it cannot is refused."""
+
+import pickle
+import shutil
+from argparse import Namespace
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.cli.main import main
+from experiments.exchange import fairseq
+from experiments.exchange.check import compare
+from experiments.exchange.exchange import import_folder
+from experiments.exchange.fairseq import read_fairseq
+from experiments.exchange.imported import examples
+from experiments.exchange.joeynmt import read_joeynmt
+from experiments.translator import Translator
+from tests.experiments.exchange.torch_folders import (
+    F,
+    fairseq_logits,
+    joey_logits,
+    write_fairseq_folder,
+    write_joey_folder,
+)
+from transformer.config import BOS, UNK, DecodeConfig, UserError
+from transformer.parameters import named
+
+torch = pytest.importorskip("torch")
+
+FAIRSEQ = {
+    "shared": {"dropped": 9},
+    "separate": {"separate": True, "encoder_normalize_before": True, "decoder_normalize_before": True},
+    "untied": {"separate": True, "share_decoder_input_output_embed": False, "decoder_layers": 1, "old": True},
+    "gelu": {"activation_fn": "gelu", "no_scale_embedding": True, "share_all_embeddings": False},
+}
+JOEY = {
+    "shared": {"dropped": 9},
+    "pre": {"layer_norm": "pre", "separate": True, "decoder_layers": 1, "activation": "gelu"},
+    "untied": {"tied_softmax": False, "scale": False, "activation": "swish"},
+    "three matrices": {"tied_softmax": False, "tied_embeddings": False},
+}
+SENTENCES = ["A queen may arrive.", "Every beautiful man calls every baker up, although he waited.", "Ω queen"]
+
+
+def quiet(line):
+    pass
+
+
+def same_function(model, peer, logits):
+    """Greedy outputs and log-probabilities are those of another implementation."""
+    sentences = SENTENCES + examples(model, 8)
+    assert compare(model, peer, sentences, quiet).equal == len(sentences)
+    sources = model.tokenizer.source.encode(sentences)
+    outputs = [model.tokenizer.ids(best[0].pieces) for best in greedy(model).n_best(sentences, 1)]
+    for source, output, mine in zip(sources, outputs, model.forced(sources, outputs), strict=True):
+        ids = peer.ids.target[[BOS, *output]].tolist()
+        found = logits(peer.ids.source[source].tolist(), ids[:-1])
+        found[:, peer.ids.never] = -float("inf")
+        assert found.argmax(1).tolist() == ids[1:]
+        likely = torch.log_softmax(found, 1)[range(len(output)), ids[1:]]
+        np.testing.assert_allclose(mine, likely, atol=1e-4)
+
+
+def greedy(model):
+    settings = replace(model.experiment, decode=DecodeConfig(beam=1, alpha=0.0, extra_length=4))
+    return Translator(model.params, settings, model.tokenizer, quiet)
+
+
+def slow_but(first, variants):
+    return [one if one == first else pytest.param(one, marks=pytest.mark.slow) for one in variants]
+
+
+@pytest.mark.parametrize("variant", slow_but("shared", FAIRSEQ))
+def test_a_model_of_fairseq_computes_the_same(variant, tmp_path):
+    args, state, _ = write_fairseq_folder(tmp_path, **FAIRSEQ[variant])
+    same_function(*read_fairseq(tmp_path, quiet), fairseq_logits(args, state))
+
+
+@pytest.mark.parametrize("variant", slow_but("pre", JOEY))
+def test_a_model_of_joeynmt_computes_the_same(variant, tmp_path):
+    config, state, _ = write_joey_folder(tmp_path, **JOEY[variant])
+    same_function(*read_joeynmt(tmp_path, quiet), joey_logits(config, state))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A folder of each program."""
+    folder = tmp_path_factory.mktemp("theirs")
+    write_fairseq_folder(folder / "fairseq")
+    write_joey_folder(folder / "joeynmt", dropped=12, pieces={"kind": "bpe"})
+    return folder
+
+
+@pytest.fixture
+def folders(theirs, tmp_path):
+    """Copies, to change."""
+    return shutil.copytree(theirs, tmp_path / "theirs", symlinks=True)
+
+
+def change(path, act):
+    """Rewrites a checkpoint."""
+    content = torch.load(path, weights_only=False)
+    act(content)
+    torch.save(content, path)
+
+
+def refused(folder, message):
+    """The import fails with one line, and leaves nothing."""
+    output = folder.with_name(f"{folder.name}-new")
+    with pytest.raises(UserError, match=message) as error:
+        import_folder(folder, output, quiet, SENTENCES[:1])
+    assert "\n" not in str(error.value) and not output.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["fairseq", "joeynmt"])
+def test_the_command_makes_a_run_that_translates(program, folders, tmp_path, capsys):
+    (tmp_path / "text").write_text(SENTENCES[0] + "\n")
+    main(["import", str(folders / program), "--sentences", str(tmp_path / "text"), "--output", str(tmp_path / "new")])
+    printed = capsys.readouterr().out
+    assert "1 of 1 output equal in" in printed
+    run = Translator.load(tmp_path / "new", log=quiet)
+    assert (run.steps, run.experiment.data.languages, run.experiment.data.corpus) == ([0], "en-de", "files")
+    assert run.meta["lineage"][0]["format"] == program and run.meta["lineage"][0]["sha256"]
+    read, _ = {"fairseq": read_fairseq, "joeynmt": read_joeynmt}[program](folders / program, quiet)
+    for name, array in named(read.params).items():
+        np.testing.assert_array_equal(named(run.params)[name], array)
+    assert run.n_best(SENTENCES[:1], 1) == read.n_best(SENTENCES[:1], 1)
+
+
+def test_a_search_is_that_of_joeynmt(theirs):
+    decode = read_joeynmt(theirs / "joeynmt", quiet)[0].experiment.decode
+    assert decode == DecodeConfig(beam=5, alpha=1.0, min_length=1)
+
+
+def test_a_checkpoint_is_chosen_by_its_path(folders):
+    """A folder with several, of which none is the best one, does not say which."""
+    (folders / "joeynmt/best.ckpt").unlink()
+    shutil.copy(folders / "joeynmt/300.ckpt", folders / "joeynmt/200.ckpt")
+    (folders / "fairseq/checkpoint_best.pt").rename(folders / "fairseq/checkpoint1.pt")
+    shutil.copy(folders / "fairseq/checkpoint1.pt", folders / "fairseq/checkpoint2.pt")
+    refused(folders / "joeynmt", "has 200.ckpt and 300.ckpt, but no best.ckpt: import one of them by its path")
+    refused(folders / "fairseq", "has checkpoint1.pt and checkpoint2.pt, but no checkpoint_best.pt")
+    for read, path in ((read_joeynmt, "joeynmt/200.ckpt"), (read_fairseq, "fairseq/checkpoint2.pt")):
+        assert list(read(folders / path, quiet)[0].meta["lineage"][0]["sha256"]) == [path.partition("/")[2]]
+
+
+@pytest.mark.parametrize("program", ["fairseq", "joeynmt"])
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_texts_are_read_and_spelled_as_there(program, kind, tmp_path):
+    """Pieces that the vocabulary does not have: fairseq reads them as <unk>, JoeyNMT splits the text otherwise."""
+    write, read = {
+        "fairseq": (write_fairseq_folder, read_fairseq),
+        "joeynmt": (write_joey_folder, read_joeynmt),
+    }[program]
+    write(tmp_path, dropped=25, pieces={"kind": kind})
+    model, peer = read(tmp_path, quiet)
+    texts = [*SENTENCES, *examples(model, 50), "a  a ", "<s> <pad> </s> <unk>", "▁"]
+    found = model.tokenizer.source.encode(texts)
+    assert found == peer.encode(texts)
+    assert any(UNK in ids for ids in found)
+    pieces = [[i] for i in range(UNK + 1, model.tokenizer.size)]
+    spelled = [peer.texts.spell([int(peer.ids.target[i])]) for [i] in pieces]
+    assert [text.split() for text in model.tokenizer.decode(pieces)] == [text.split() for text in spelled]
+
+
+def test_pieces_of_fairseq_are_never_split_and_those_of_joeynmt_are(tmp_path):
+    for name, write in (("fairseq", write_fairseq_folder), ("joeynmt", write_joey_folder)):
+        write(tmp_path / name, dropped=25, pieces={"kind": "bpe"})
+    lines = [text for text in SENTENCES if "Ω" not in text]
+    unknown = [
+        sum(ids.count(UNK) for ids in read(tmp_path / name, quiet)[0].tokenizer.source.encode(lines))
+        for name, read in (("fairseq", read_fairseq), ("joeynmt", read_joeynmt))
+    ]
+    assert unknown[0] > 0 == unknown[1]
+
+
+SETTINGS = dict.fromkeys(fairseq.OFF, 1) | {
+    "decoder_embed_dim": 32,
+    "decoder_input_dim": 8,
+    "decoder_output_dim": 8,
+    "decoder_ffn_embed_dim": 48,
+    "decoder_attention_heads": 2,
+    "decoder_normalize_before": True,
+    "encoder_layers": "many",
+    "encoder_embed_dim": None,
+    "activation_fn": "gelu_accurate",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_of_fairseq_is_refused_by_name(name, folders):
+    path = folders / "fairseq/checkpoint_best.pt"
+    change(path, lambda content: vars(content["cfg"]["model"]).update({name: SETTINGS[name]}))
+    refused(folders / "fairseq", rf"checkpoint_best.pt: .*{name}")
+
+
+def test_settings_in_sections_are_found(folders):
+    def nest(content):
+        model = vars(content["cfg"]["model"])
+        content["cfg"]["model"] = model | {"encoder": {"layers": 2, "learned_pos": True}}
+
+    change(folders / "fairseq/checkpoint_best.pt", nest)
+    refused(folders / "fairseq", "encoder_learned_pos = True")
+
+
+def update(*path, **values):
+    """Returns a function that changes settings of a section of a checkpoint of fairseq."""
+
+    def act(content):
+        section = content
+        for name in path:
+            section = section[name]
+        section.update(values)
+
+    return act
+
+
+def drop(name):
+    return lambda content: content["model"].pop(name)
+
+
+def rename_to_lightconv(content):
+    for name in list(content["model"]):
+        content["model"][name.replace("self_attn.", "conv.")] = content["model"].pop(name)
+    content["cfg"]["model"].arch = "lightconv_wmt_en_de"
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("raise RuntimeError('executed')",)
+
+
+EMBEDDING = "encoder.embed_tokens.weight"
+CHECKPOINTS = {
+    "another task": (update("cfg", "task", _name="translation_multi_simple_epoch"), "task = translation_multi_simple"),
+    "another tokenizer": (update("cfg", tokenizer={"_name": "moses"}), "tokenizer = moses"),
+    "other subwords": (update("cfg", bpe=Namespace(_name="fastbpe")), "bpe = fastbpe: subwords of subword-nmt"),
+    "no language": (
+        update("cfg", "task", target_lang=None),
+        "source_lang = 'en' and target_lang = '' are no languages",
+    ),
+    "a language that is a path": (update("cfg", "task", target_lang="../de"), "target_lang = '../de'"),
+    "no settings": (update(cfg=None), r"no settings \(args or cfg\)"),
+    "a section that is none": (update("cfg", model=[1]), r"no settings \(args or cfg\)"),
+    "no model": (update(model=3), "arch = transformer_tiny; this code needs parameters of a Transformer"),
+    "lightconv": (rename_to_lightconv, "arch = lightconv_wmt_en_de; this code needs parameters of a Transformer"),
+    "a parameter less": (drop("decoder.layers.1.fc2.bias"), "has no decoder.layers.1.fc2.bias"),
+    "a parameter more": (update("model", extra=torch.ones(1)), "has extra, as no model of its settings does"),
+    "another shape": (
+        update("model", **{"decoder.layers.0.fc1.bias": torch.ones(F + 1)}),
+        rf"its decoder.layers.0.fc1.bias is \[{F + 1}\], not \[{F}\] as its settings say",
+    ),
+    "fewer layers": (lambda content: setattr(content["cfg"]["model"], "decoder_layers", 1), "has decoder.layers.1."),
+    "not finite": (lambda content: content["model"][EMBEDDING].fill_(torch.nan), "has numbers that are not finite"),
+    "integers": (update("model", **{"encoder.layers.0.fc1.bias": torch.ones(F, dtype=int)}), "no array of float"),
+    "not tied": (
+        lambda content: content["model"].update({EMBEDDING: content["model"][EMBEDDING] + 1}),
+        "its decoder.embed_tokens.weight is not encoder.embed_tokens.weight",
+    ),
+    "code": (update(extra_state=Evil()), "it has exec, and what is no tensor may be code"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_of_fairseq_is_refused(name, folders):
+    act, message = CHECKPOINTS[name]
+    change(folders / "fairseq/checkpoint_best.pt", act)
+    refused(folders / "fairseq", message)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+DAMAGE = {
+    "truncated": ("fairseq/checkpoint_best.pt", cut, "checkpoint_best.pt cannot be read: "),
+    "no checkpoint": ("fairseq/checkpoint_best.pt", lambda path: path.unlink(), r"has no checkpoint \(\*.pt\)"),
+    "a list": ("fairseq/checkpoint_best.pt", lambda path: torch.save([1], path), "cannot be read: it has no names"),
+    "a pickle": (
+        "fairseq/checkpoint_best.pt",
+        lambda path: path.write_bytes(pickle.dumps(Evil(), 2)),
+        "checkpoint_best.pt is not read: it has exec",
+    ),
+    "not torch": (
+        "fairseq/checkpoint_best.pt",
+        lambda path: path.write_bytes(b"text"),
+        "cannot be read: it is damaged, or no file of torch.save",
+    ),
+    "no dict": ("fairseq/dict.de.txt", lambda path: path.unlink(), "dict.de.txt cannot be read"),
+    "a dict of another size": (
+        "fairseq/dict.de.txt",
+        lambda path: path.write_text(path.read_text() + "more 1\n"),
+        "dict.de.txt is not .*dict.en.txt, as share_all_embeddings = True needs",
+    ),
+    "a piece twice": (
+        "fairseq/dict.en.txt",
+        lambda path: path.write_text("a 1\nb 1\na 1\n"),
+        "dict.en.txt: line 3 has 'a' a second time",
+    ),
+    "a special piece": (
+        "fairseq/dict.en.txt",
+        lambda path: path.write_text("<unk> 1 #fairseq:overwrite\n"),
+        "dict.en.txt: line 1 is not a piece and its count",
+    ),
+    "no count": (
+        "fairseq/dict.en.txt",
+        lambda path: path.write_text("a 1\nb\n"),
+        "line 2 is not a piece and its count",
+    ),
+    "not UTF-8": ("fairseq/dict.en.txt", lambda path: path.write_bytes(b"\xff 1\n"), "dict.en.txt cannot be read"),
+    "codes": (
+        "fairseq/sentencepiece.bpe.model",
+        lambda path: path.rename(path.with_name("bpecodes")),
+        "no sentencepiece model .* beside its dict: subwords of subword-nmt or fastBPE",
+    ),
+    "another vocabulary": (
+        "fairseq/dict.en.txt",
+        lambda path: path.write_text("other 1\nwords 1\n"),
+        "is not the sentencepiece model of .*dict.en.txt",
+    ),
+    "two sentencepiece models": (
+        "fairseq/sentencepiece.bpe.model",
+        lambda path: shutil.copy(path, path.with_name("spm.en.model")),
+        "sentencepiece.bpe.model, spm.en.model: keep one",
+    ),
+    "no sentencepiece model": (
+        "joeynmt/sentencepiece.bpe.model",
+        lambda path: path.write_bytes(b"text"),
+        "this is not a sentencepiece model",
+    ),
+    "no config": (
+        "joeynmt/config.yaml",
+        lambda path: path.write_text("- 1"),
+        "config.yaml cannot be read: it is not",
+    ),
+    "not YAML": ("joeynmt/config.yaml", lambda path: path.write_text("a: [1\nb: {"), "config.yaml cannot be read: "),
+    "code in YAML": (
+        "joeynmt/config.yaml",
+        lambda path: path.write_text("a: !!python/object/apply:os.system ['false']"),
+        "config.yaml cannot be read: could not determine a constructor",
+    ),
+    "no vocabulary": ("joeynmt/trg_vocab.txt", lambda path: path.unlink(), "trg_vocab.txt cannot be read"),
+    "a piece of JoeyNMT twice": (
+        "joeynmt/src_vocab.txt",
+        lambda path: path.write_text(path.read_text() + "<pad>\n"),
+        "src_vocab.txt: line .* has '<pad>' a second time",
+    ),
+    "another vocabulary of the target": (
+        "joeynmt/trg_vocab.txt",
+        lambda path: path.write_text(path.read_text() + "more\n"),
+        "tied_embeddings = True needs one vocabulary",
+    ),
+    "no model of JoeyNMT": ("joeynmt/300.ckpt", lambda path: torch.save({}, path), "it has no model_state"),
+    "other positions": (
+        "joeynmt/300.ckpt",
+        lambda path: change(path, lambda content: content["model_state"]["decoder.pe.pe"].add_(0.1)),
+        "its (encoder|decoder).pe.pe are not the sinusoids",
+    ),
+    "other names": (
+        "joeynmt/300.ckpt",
+        lambda path: change(path, lambda content: content["model_state"].pop("decoder.layers.0.dec_layer_norm.bias")),
+        "has no decoder.layers.0.dec_layer_norm.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_folder_is_refused(name, folders):
+    where, act, message = DAMAGE[name]
+    act(folders / where)
+    refused((folders / where).parent, message)
+
+
+YAML = {
+    "model.encoder.type": "recurrent",
+    "model.encoder.num_heads": 2,
+    "model.encoder.hidden_size": 0,
+    "model.encoder.ff_size": 48,
+    "model.encoder.alpha": 1.5,
+    "model.decoder.layer_norm": None,
+    "model.encoder.layer_norm": "pre",
+    "model.decoder.activation": "tanh",
+    "model.initializer": "xavier_normal",
+    "model.encoder.embeddings.embedding_dim": 8,
+    "model.encoder": [1],
+    "data.src.level": "word",
+    "data.trg.tokenizer_type": "subword-nmt",
+    "data.src.lowercase": True,
+    "data.src.normalize": True,
+    "data.src.tokenizer_cfg.pretokenizer": "moses",
+    "data.src.tokenizer_cfg.model_file": None,
+    "data.special_symbols": {"pad_id": 0},
+    "data.special_symbols.sep_token": "<sep>",
+    "data.special_symbols.lang_tags": ["<de>"],
+    "testing.repetition_penalty": 1.2,
+    "testing.no_repeat_ngram_size": 3,
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_a_setting_of_joeynmt_is_refused_by_name(name, folders):
+    change_yaml(folders / "joeynmt/config.yaml", name, YAML[name])
+    refused(folders / "joeynmt", rf"config.yaml: .*{name.split('.')[-1]}")
+
+
+def change_yaml(path, name, value):
+    import yaml
+
+    config = yaml.safe_load(path.read_text())
+    *sections, last = name.split(".")
+    section = config
+    for each in sections:
+        section = section.setdefault(each, {})
+    section[last] = value
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_scales_that_differ_are_refused(folders):
+    change_yaml(folders / "joeynmt/config.yaml", "model.decoder.embeddings.scale", False)
+    read_joeynmt(folders / "joeynmt", quiet)  # the one matrix is the encoder's
+    change_yaml(folders / "joeynmt/config.yaml", "model.tied_embeddings", False)
+    refused(folders / "joeynmt", "embeddings.scale of encoder and decoder differ")
+
+
+def test_another_function_fails_the_check_and_leaves_nothing(folders, monkeypatch):
+    monkeypatch.setattr(fairseq, "EPSILON", 0.1)
+    model, peer = read_fairseq(folders / "fairseq", quiet)
+    peer.function = peer.function._replace(epsilon=1e-5)
+    with pytest.raises(UserError, match=r"fairseq gives other scores, by up to .*, above 0.0001"):
+        compare(model, peer, SENTENCES[:1], quiet)
+
+
+def test_a_file_that_is_no_folder_of_a_program_is_refused(tmp_path):
+    (tmp_path / "a.pt").write_text("")
+    refused(tmp_path / "a.pt", "beside it there is no config.yaml or dict")
+    refused(tmp_path / "nothing", "is not a folder with a model")
