@@ -3,7 +3,7 @@
 import pickle
 import shutil
 from argparse import Namespace
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from tests.experiments.exchange.torch_folders import (
     write_fairseq_folder,
     write_joey_folder,
 )
-from transformer.config import BOS, UNK, DecodeConfig, UserError
+from transformer.config import BOS, EOS, UNK, DecodeConfig, UserError
 from transformer.parameters import named
 
 torch = pytest.importorskip("torch")
@@ -40,31 +40,36 @@ JOEY = {
     "untied": {"tied_softmax": False, "scale": False, "activation": "swish"},
     "three matrices": {"tied_softmax": False, "tied_embeddings": False},
 }
-SENTENCES = ["A queen may arrive.", "Every beautiful man calls every baker up, although he waited.", "Ω queen"]
+SENTENCES = ["A queen may arrive.", "The Ω waited."]
 
 
 def quiet(line):
     pass
 
 
-def same_function(model, peer, logits):
-    """Greedy outputs and log-probabilities are those of another implementation."""
-    sentences = SENTENCES + examples(model, 8)
-    assert compare(model, peer, sentences, quiet).equal == len(sentences)
-    sources = model.tokenizer.source.encode(sentences)
-    outputs = [model.tokenizer.ids(best[0].pieces) for best in greedy(model).n_best(sentences, 1)]
-    for source, output, mine in zip(sources, outputs, model.forced(sources, outputs), strict=True):
-        ids = peer.ids.target[[BOS, *output]].tolist()
-        found = logits(peer.ids.source[source].tolist(), ids[:-1])
+def same_function(model, peer, logits, symbols):
+    """The model here computes the same as that of the check, and this as another implementation, from their ids."""
+    assert compare(model, peer, SENTENCES, quiet).equal == len(SENTENCES)
+    back, end = peer.ids.back(0), peer.ids.target[EOS]
+
+    def checked(source, before):
+        return peer.logits(peer.memory([back[i] for i in source]), before)
+
+    def other(source, before):
+        found = logits(source, before)
         found[:, peer.ids.never] = -float("inf")
-        assert found.argmax(1).tolist() == ids[1:]
-        likely = torch.log_softmax(found, 1)[range(len(output)), ids[1:]]
-        np.testing.assert_allclose(mine, likely, atol=1e-4)
+        return found
+
+    alike(checked, other, symbols)
+    assert back[end] == EOS and peer.ids.target[BOS] == (end if peer.name == "fairseq" else end - 1)
 
 
-def greedy(model):
-    settings = replace(model.experiment, decode=DecodeConfig(beam=1, alpha=0.0, extra_length=4))
-    return Translator(model.params, settings, model.tokenizer, quiet)
+def alike(logits, program, symbols):
+    """Two functions give the same logits for random ids of a source and a target."""
+    rng = np.random.default_rng(0)
+    for length in (1, 7, 30):
+        source, before = (rng.integers(4, len(each), length).tolist() for each in symbols)
+        np.testing.assert_allclose(logits(source, before), program(source, before), atol=1e-5)
 
 
 def slow_but(first, variants):
@@ -73,14 +78,54 @@ def slow_but(first, variants):
 
 @pytest.mark.parametrize("variant", slow_but("shared", FAIRSEQ))
 def test_a_model_of_fairseq_computes_the_same(variant, tmp_path):
-    args, state, _ = write_fairseq_folder(tmp_path, **FAIRSEQ[variant])
-    same_function(*read_fairseq(tmp_path, quiet), fairseq_logits(args, state))
+    args, state, symbols = write_fairseq_folder(tmp_path, **FAIRSEQ[variant])
+    same_function(*read_fairseq(tmp_path, quiet), fairseq_logits(args, state), symbols)
 
 
 @pytest.mark.parametrize("variant", slow_but("pre", JOEY))
 def test_a_model_of_joeynmt_computes_the_same(variant, tmp_path):
-    config, state, _ = write_joey_folder(tmp_path, **JOEY[variant])
-    same_function(*read_joeynmt(tmp_path, quiet), joey_logits(config, state))
+    config, state, symbols = write_joey_folder(tmp_path, **JOEY[variant])
+    same_function(*read_joeynmt(tmp_path, quiet), joey_logits(config, state), symbols)
+
+
+@pytest.mark.parametrize("variant", FAIRSEQ)
+def test_fairseq_itself_has_these_parameters_and_this_function(variant, tmp_path):
+    models = pytest.importorskip("fairseq.models.transformer")
+    dictionary = pytest.importorskip("fairseq.data").Dictionary
+    args, state, symbols = write_fairseq_folder(tmp_path, **FAIRSEQ[variant])
+    sides = [dictionary.load(str(tmp_path / f"dict.{language}.txt")) for language in ("en", "de")]
+    assert [side.symbols for side in sides] == symbols
+    task = SimpleNamespace(source_dictionary=sides[0], target_dictionary=sides[1])
+    model = models.TransformerModel.build_model(Namespace(**args), task).eval()
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+    for layer in model.encoder.layers:
+        layer.load_to_BT = False  # a kernel that newer versions of torch have no more
+
+    def program(source, before):
+        with torch.no_grad():
+            return model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([before]))[0][0]
+
+    alike(fairseq_logits(args, state), program, symbols)
+
+
+@pytest.mark.parametrize("variant", JOEY)
+def test_joeynmt_itself_has_these_parameters_and_this_function(variant, tmp_path):
+    build, vocabulary = pytest.importorskip("joeynmt.model").build_model, pytest.importorskip("joeynmt.vocabulary")
+    special = pytest.importorskip("joeynmt.config")._check_special_symbols({})
+    config, state, symbols = write_joey_folder(tmp_path, **JOEY[variant])
+    data = config["data"] | {"special_symbols": SimpleNamespace(**special)}
+    sides = vocabulary.build_vocab(data, model_dir=tmp_path)
+    assert [side._itos for side in sides] == symbols
+    model = build(config["model"], *sides).eval()
+    model.load_state_dict(state)
+
+    def program(source, before):
+        given = {"src": torch.tensor([source]), "src_length": torch.tensor([len(source)]), "src_mask": None}
+        given["trg_input"], given["trg_mask"] = torch.tensor([before]), torch.ones(1, 1, len(before), dtype=torch.bool)
+        with torch.no_grad():
+            return model._encode_decode(**given)[0][0]
+
+    alike(joey_logits(config, state), program, symbols)
 
 
 @pytest.fixture(scope="module")
