@@ -1,6 +1,7 @@
 """`import` of folders of fairseq and of JoeyNMT: the run computes the same, and what it cannot is refused."""
 
 import pickle
+import re
 import shutil
 from argparse import Namespace
 from types import SimpleNamespace
@@ -203,7 +204,7 @@ def test_texts_are_read_and_spelled_as_there(program, kind, tmp_path):
     model, peer = read(tmp_path, quiet)
     texts = [*SENTENCES, *examples(model, 50), "a  a ", "<s> <pad> </s> <unk>", "▁"]
     found = model.tokenizer.source.encode(texts)
-    assert found == peer.encode(texts)
+    assert found == peer.encode(texts) == model.tokenizer.encode(texts)  # both sides have one vocabulary
     assert any(UNK in ids for ids in found)
     pieces = [[i] for i in range(UNK + 1, model.tokenizer.size)]
     spelled = [peer.texts.spell([int(peer.ids.target[i])]) for [i] in pieces]
@@ -270,6 +271,26 @@ def rename_to_lightconv(content):
     for name in list(content["model"]):
         content["model"][name.replace("self_attn.", "conv.")] = content["model"].pop(name)
     content["cfg"]["model"].arch = "lightconv_wmt_en_de"
+
+
+def test_parameters_of_older_versions_have_newer_names(theirs):
+    """One matrix for queries, keys and values, numbered norms, and no output matrix if it is that of the target."""
+    state = torch.load(theirs / "fairseq/checkpoint_best.pt", weights_only=False)["model"]
+    new = {name: tensor for name, tensor in state.items() if not re.fullmatch(fairseq.WITHOUT, name)}
+    old = {name: tensor for name, tensor in new.items() if "layers" not in name and "output" not in name}
+    for name, tensor in new.items():
+        layer, _, part = name.rpartition("_attn.q_proj.")
+        if layer:
+            each = [new[f"{layer}_attn.{one}_proj.{part}"] for one in "qkv"]
+            old[f"{layer}_attn.in_proj_{part}"] = torch.cat(each)
+        elif found := re.fullmatch(r"(.*)\.(self_attn|encoder_attn|final)_layer_norm\.(\w+)", name):
+            number = {"self_attn": 0, "encoder_attn": 1, "final": 1 if "encoder.layers" in name else 2}[found[2]]
+            old[f"{found[1]}.layer_norms.{number}.{found[3]}"] = tensor
+        elif "layers" in name and "k_proj" not in name and "v_proj" not in name:
+            old[name] = tensor
+    upgraded = fairseq.upgraded(old)
+    assert upgraded.keys() == new.keys() and len(old) < len(new)
+    assert all(tensor.equal(new[name]) for name, tensor in upgraded.items())
 
 
 class Evil:
