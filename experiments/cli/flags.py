@@ -197,7 +197,7 @@ class Importing:
     """Flags of `import`."""
 
     sentences: Path | None = None
-    """A folder of transformers: translate the lines of this file with both programs. Default: random texts."""
+    """A model of another program: translate the lines of this file there and here. Default: random texts."""
     output: Path | None = None
     """Work directory of the new run. Default: DIR-imported, next to DIR."""
 

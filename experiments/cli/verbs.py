@@ -300,10 +300,11 @@ def sentences_of(path: Path | None) -> list[str]:
 
 
 def run_import(arguments: Arguments) -> None:
-    """import DIR: write a model of `export` or of transformers as a run, which translates and can be fine-tuned"""
+    """import DIR: write a model of `export`, transformers, fairseq or JoeyNMT as a run, which can be fine-tuned"""
     name, flags = run_of("import", arguments, "DIR")
     given = read_flags(run_import, Importing(), flags, name)
     path = Path(name).resolve()
+    path = path.parent if path.is_file() else path  # one of several checkpoints
     output = given.output or path.with_name(f"{path.name}-imported")
     print(import_folder(Path(name), output, print, sentences_of(given.sentences)))
 

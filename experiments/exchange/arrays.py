@@ -16,12 +16,12 @@ META = "meta"
 """Key in the metadata of the file: the `meta` of the checkpoint, as JSON."""
 
 
-def library(name: str) -> Any:
-    """Imports a library of the extra `exchange`. UserError with the command that installs it."""
+def library(name: str, package: str = "") -> Any:
+    """Imports a library of the extra `exchange`. UserError with the command that installs its package."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        package = name.partition(".")[0]
+        package = package or name.partition(".")[0]
         raise UserError(f"this needs {package}: python -m pip install {package} (or the extra `exchange`)") from error
 
 

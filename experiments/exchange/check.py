@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,6 +66,10 @@ def compare(translator: Translator, peer: Peer, sentences: list[str], log: Log) 
     # Silent: that outputs are cut off does not matter here.
     ours = Translator(translator.params, settings, translator.tokenizer, lambda line: None)
     tokenizer = translator.tokenizer
+    # A sentence that is normalized to nothing is not translated at all.
+    sentences = [sentence for sentence in sentences if len(tokenizer.source.encode([sentence])[0]) > 1]
+    if not sentences:
+        raise UserError("there is no sentence to check with: give others (--sentences FILE)")
     sources = tokenizer.source.encode(sentences)
     longest = max(map(len, sources)) + greedy.extra_length
     if peer.longest and longest > peer.longest:
@@ -121,6 +125,12 @@ class Mapping(NamedTuple):
     never: list[int]
     """Their ids to which our searches and scores give no probability."""
 
+    def back(self, side: Literal[0, 1]) -> dict[int, int]:
+        """Returns our id for each of theirs, of the source (0) or the target (1)."""
+        each = self[side]
+        # BOS may be a copy of another token, and never occurs in a text.
+        return {int(each[BOS]): BOS} | {int(theirs): i for i, theirs in enumerate(each) if i != BOS}
+
 
 class Transformers:
     """MarianMTModel and MarianTokenizer of Hugging Face transformers."""
@@ -131,10 +141,7 @@ class Transformers:
         self.torch, self.model, self.tokenizer, self.ids = library("torch"), model.eval(), tokenizer, ids
         self.longest: int = model.config.max_position_embeddings
         self.start: int = model.config.decoder_start_token_id
-        # BOS may be a copy of another token, and never occurs in a text.
-        self.back = [
-            {int(each[BOS]): BOS} | {int(theirs): i for i, theirs in enumerate(each) if i != BOS} for each in ids[:2]
-        ]
+        self.back = [ids.back(0), ids.back(1)]
 
     @classmethod
     def load(cls, folder: Path, config: ModelConfig) -> "Transformers":

@@ -1,18 +1,27 @@
 """`export RUN` and `import DIR`: a model in the format of another program, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.held_out import held_out
 from experiments.exchange.check import Log, Peer, Transformers, compare
 from experiments.exchange.ctranslate import CTranslate2, Quantization, write_ctranslate2
+from experiments.exchange.fairseq import read_fairseq
 from experiments.exchange.folder import read_folder, write_folder
+from experiments.exchange.imported import examples
+from experiments.exchange.joeynmt import read_joeynmt
 from experiments.exchange.marian import write_marian
-from experiments.exchange.marian_import import examples, read_marian
+from experiments.exchange.marian_import import read_marian
 from experiments.translator import Translator
 from experiments.workdir import new_folder, write_run
 from transformer.checkpoint import Checkpoint, read_json
 from transformer.config import UserError
+
+FOREIGN: dict[str, Callable[[Path, Log], tuple[Translator, Peer]]] = {
+    "config.yaml": read_joeynmt,
+    "dict.*.txt": read_fairseq,
+}
+"""What reads the model of another program, by a file that only its folders have."""
 
 SENTENCES = 32
 """Number of sentences that the check of an exchange translates, if none are given."""
@@ -61,20 +70,27 @@ def validation_sentences(translator: Translator) -> list[str]:
 
 
 def import_folder(source: Path, output: Path, log: Log, sentences: Sequence[str] = ()) -> Path:
-    """Writes an exported model, or one of transformers, as a new run, and returns its path.
+    """Writes an exported model, or one of another program, as a new run, and returns its path.
 
     Args:
+        source: a folder, or one of the checkpoints in a folder of fairseq or JoeyNMT.
         sentences: what the check of another program's format translates; none: texts of random pieces.
 
     Raises:
         UserError: `output` exists and is not empty, `source` is not such a folder or is damaged, the model cannot be
             one of ours, or the check failed.
     """
-    if not source.is_dir():
+    folder_of_it = source if source.is_dir() else source.parent
+    if not source.exists():
         raise UserError(f"{source} is not a folder with a model")
+    read = next((read for pattern, read in FOREIGN.items() if any(folder_of_it.glob(pattern))), None)
+    if read is None and not source.is_dir():
+        raise UserError(f"{source}: beside it there is no {' or '.join(FOREIGN)}")
     with new_folder(output) as folder:
-        if "model_type" in read_json(source / "config.json"):
-            model, peer = read_marian(source, log)
+        if read is None and "model_type" in read_json(source / "config.json"):
+            read = read_marian
+        if read:
+            model, peer = read(source, log)
             compare(model, peer, list(sentences) or examples(model, SENTENCES), log)
         else:
             model = read_folder(source)

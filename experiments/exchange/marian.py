@@ -4,7 +4,7 @@ MarianMTModel is the paper's model, with three differences in the parameters:
 
 - Its position vectors have the sines in the first half and the cosines in the second; ours interleave them. So the D
   axis of every parameter is permuted. The model computes the same: a norm does not depend on the order of its inputs.
-- Its matrices are [outputs, inputs], with the heads in one axis.
+- Its matrices are [outputs, inputs], with the heads in one axis. Its names are those of fairseq, after "model.".
 - Its ids are those of vocab.json. An export keeps ours, with BOS as the token that the decoder starts from.
 """
 
@@ -34,7 +34,7 @@ Axis = Literal["in", "out", "none"]
 
 
 class Pair(NamedTuple):
-    """A parameter under our name and under that of MarianMTModel."""
+    """A parameter of a layer, or of a norm after a stack, under our name and under that of fairseq."""
 
     ours: str
     theirs: str
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
 
 def pairs(config: ModelConfig) -> Iterator[Pair]:
-    """Yields all parameters of the layers."""
+    """Yields all parameters but the embedding matrices."""
     D, F = config.d_model, config.d_ff
     for stack, depth in (("encoder", config.num_layers), ("decoder", config.decoder_depth)):
         attentions = {"self_attention": "self_attn", "cross_attention": "encoder_attn"}
@@ -53,7 +53,7 @@ def pairs(config: ModelConfig) -> Iterator[Pair]:
         if stack == "encoder":
             del attentions["cross_attention"], norms[1]
         for layer in range(depth):
-            ours, theirs = f"{stack}.{layer}", f"model.{stack}.layers.{layer}"
+            ours, theirs = f"{stack}.{layer}", f"{stack}.layers.{layer}"
             for mine, other in attentions.items():
                 for name, short in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "out")):
                     a, b = f"{ours}.{mine}.{name}", f"{theirs}.{other}.{short}_proj"
@@ -69,6 +69,9 @@ def pairs(config: ModelConfig) -> Iterator[Pair]:
                 a, b = f"{ours}.residuals.{number}.norm", f"{theirs}.{norm}"
                 yield Pair(f"{a}.scale", f"{b}.weight", (D,), "out")
                 yield Pair(f"{a}.bias", f"{b}.bias", (D,), "out")
+        if config.norm == "pre":
+            yield Pair(f"{stack}_norm.scale", f"{stack}.layer_norm.weight", (D,), "out")
+            yield Pair(f"{stack}_norm.bias", f"{stack}.layer_norm.bias", (D,), "out")
 
 
 def halves(d_model: int) -> np.ndarray:
@@ -84,7 +87,7 @@ def to_marian(config: ModelConfig, arrays: dict[str, np.ndarray]) -> dict[str, n
         array = arrays[pair.ours].reshape(pair.shape)
         if pair.width != "none":
             array = array.take(order, axis=0 if pair.width == "in" else -1)
-        found[pair.theirs] = array.T
+        found[f"model.{pair.theirs}"] = array.T
     target = arrays["embedding"][:, order]
     source = arrays["source_embedding"][:, order] if config.tied != "all" else target
     output = arrays["output_embedding"][:, order] if config.tied == "none" else target
@@ -103,7 +106,7 @@ def from_marian(config: ModelConfig, arrays: dict[str, np.ndarray]) -> dict[str,
     order = np.argsort(halves(config.d_model))
     found = {}
     for pair in pairs(config):
-        array = arrays[pair.theirs].T
+        array = arrays[f"model.{pair.theirs}"].T
         if pair.width != "none":
             array = array.take(order, axis=0 if pair.width == "in" else -1)
         found[pair.ours] = array

@@ -1,47 +1,25 @@
-"""Reads a Marian folder of Hugging Face transformers, such as one of OPUS-MT, as a model of ours.
+"""Reads a Marian folder of Hugging Face transformers, such as one of OPUS-MT, as a model of ours."""
 
-- Ids 0 to 3 are PAD, BOS, EOS and UNK here, so the rows of all matrices are permuted. In most of these models decoding
-  starts from the padding token; our BOS is then a copy of it.
-- source.spm and target.spm split a text into pieces, vocab.json gives them ids. For each side both become one
-  sentencepiece model, whose piece i is that of id i. Pieces that a .spm does not have are never chosen for a text;
-  those that only a .spm has are chosen and read as <unk>, as there (data.tokenizer.END_PIECE).
-"""
-
-import hashlib
 import os
-import re
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import jax
-import numpy as np
-
-from data.languages import Languages
-from data.tokenizer import END_PIECE, Tokenizer
-from experiments.evaluation.records import commit
+from data.tokenizer import Tokenizer
 from experiments.exchange.arrays import library
 from experiments.exchange.check import Log, Mapping, Transformers
-from experiments.exchange.folder import shapes_of
+from experiments.exchange.imported import (
+    SPECIAL,
+    Origin,
+    Special,
+    Vocabulary,
+    sentencepiece_of,
+    translator_of,
+    vocabulary_of,
+)
 from experiments.exchange.marian import ACTIVATIONS, from_marian
 from experiments.translator import Translator
 from transformer.checkpoint import brief, read_json
-from transformer.config import (
-    BOS,
-    EOS,
-    PAD,
-    UNK,
-    DataConfig,
-    DecodeConfig,
-    Experiment,
-    ModelConfig,
-    UserError,
-    counted,
-)
-from transformer.parameters import named
-
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
-"""Our names of ids 0 to 3."""
+from transformer.config import BOS, EOS, PAD, DecodeConfig, ModelConfig, UserError
 
 EPSILON = 1e-5
 """What MarianMTModel adds to the variance in its norms; its config.json has no setting for it."""
@@ -56,9 +34,6 @@ NEEDED: dict[str, Any] = {
     "decoder_layerdrop": 0.0,
 }
 """Settings of config.json that we have no other value for; one that is missing has this one."""
-
-LONGEST = 1024
-"""Most tokens of a sentence in training, whatever the tokenizer of a model says."""
 
 SIZES = (
     *(f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "ffn_dim")),
@@ -82,19 +57,6 @@ NEUTRAL: dict[str, Any] = {
 """Settings of generation that change outputs, and their values without effect: we have no others."""
 
 
-KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
-"""Algorithms of sentencepiece, by their number in a model."""
-
-
-class Vocabulary(NamedTuple):
-    """A vocabulary of theirs: one side's, or both sides'."""
-
-    pieces: list[str]
-    """Ours, by id."""
-    rows: np.ndarray
-    """For each row of our matrices, theirs, [at least as many as pieces]."""
-
-
 def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
     """Reads a folder of MarianMTModel and MarianTokenizer, and returns the model here and there.
 
@@ -115,8 +77,8 @@ def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
     source_rows = model.get_encoder().embed_tokens.weight.shape[0]
     target_rows = model.get_decoder().embed_tokens.weight.shape[0]
     target_file = folder / ("target_vocab.json" if separate else "vocab.json")
-    target = vocabulary_of(target_file, theirs, target_rows, model.config, log)
-    source = vocabulary_of(folder / "vocab.json", theirs, source_rows, None, log) if separate else target
+    target = read_vocabulary(target_file, theirs, target_rows, model.config)
+    source = read_vocabulary(folder / "vocab.json", theirs, source_rows, None) if separate else target
     if not separate and source_rows != target_rows:
         raise UserError(
             f"{folder}: vocab_size = {source_rows} and decoder_vocab_size = {target_rows} differ, but "
@@ -127,16 +89,20 @@ def read_marian(folder: Path, log: Log) -> tuple[Translator, Transformers]:
         Tokenizer(sentencepiece_of(folder / "source.spm", source.pieces, log)),
     )
     arrays = {name: array.detach().float().numpy() for name, array in model.state_dict().items()}
-    found = permuted(from_marian(model_of(model.config, 1, 1, False), arrays), source.rows, target.rows)
-    biased = bool(found["output_bias"].any())
+    found = from_marian(model_of(model.config, 1, 1, False), arrays)
+    biased = bool(found["output_bias"][target.rows[EOS:]].any())  # PAD and BOS have no probability here
     config_here = model_of(model.config, len(target.rows), len(source.rows), biased)
-    experiment = experiment_of(folder, config_here, tokenizer, theirs, model.generation_config)
-    template = shapes_of(experiment)
-    shapes = named(template)
-    leaves = [jax.numpy.asarray(found[name].reshape(shape.shape), np.float32) for name, shape in shapes.items()]
-    translator = Translator(jax.tree.unflatten(jax.tree.structure(template), leaves), experiment, tokenizer, log)
-    translator.meta, translator.steps, translator.selection = provenance(folder, experiment, tokenizer), [0], "import"
-    never = sorted({int(target.rows[PAD])} | ({int(target.rows[BOS])} if own_start(target) else set()))
+    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") and path.is_file())
+    languages = f"{theirs.source_lang}-{theirs.target_lang}"
+    origin = Origin(folder, "Marian", weights, languages, theirs.model_max_length)
+    generation_config = model.generation_config
+    decode = DecodeConfig(
+        beam=generation_config.num_beams or 1,
+        no_repeat_ngram=generation_config.no_repeat_ngram_size or 0,
+        min_length=generation_config.min_length or 0,
+    )
+    translator = translator_of(origin, config_here, found, tokenizer, (source, target), decode, log)
+    never = sorted({int(target.rows[PAD])} | ({int(target.rows[BOS])} if target.own_start else set()))
     return translator, Transformers(model, theirs, Mapping(source.rows, target.rows, never))
 
 
@@ -243,49 +209,7 @@ def model_of(config: Any, rows: int, source_rows: int, biased: bool) -> ModelCon
     )
 
 
-def experiment_of(folder: Path, model: ModelConfig, tokenizer: Tokenizer, theirs: Any, generation: Any) -> Experiment:
-    """Returns the settings of a run with this model."""
-    separate = not tokenizer.one_vocabulary
-    longest = max(2, min(theirs.model_max_length, LONGEST))
-    try:
-        languages = str(Languages.parse(f"{theirs.source_lang}-{theirs.target_lang}"))
-    except UserError:  # multilingual, or not given
-        languages = None
-    data = DataConfig(
-        corpus="files",
-        languages=languages,
-        vocab_type=KINDS[proto_of(tokenizer.to_bytes()).trainer_spec.model_type],
-        vocab_size=tokenizer.size,
-        vocabularies="separate" if separate else "shared",
-        source_vocab_size=tokenizer.source.size if separate else None,
-        max_length=longest,
-    )
-    decode = DecodeConfig(
-        beam=generation.num_beams or 1,
-        no_repeat_ngram=generation.no_repeat_ngram_size or 0,
-        min_length=generation.min_length or 0,
-    )
-    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "marian"
-    return Experiment(name, model=model, data=data, decode=decode, note=f"imported from the Marian folder {name}")
-
-
-def provenance(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns the metadata of the checkpoint: that of a model whose training is not known."""
-    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights_of(folder)}
-    return {
-        "experiment": asdict(experiment),
-        "vocabulary": tokenizer.sha256,
-        "data": {"corpus": "unknown", "hash": "", "sources": {}, "splits": {}},
-        "commit": commit(),
-        "lineage": [{"how": "import", "run": folder.resolve().name, "format": "marian", "sha256": sha256}],
-        "step": 0,
-        "dev_loss": None,
-        "seconds": 0.0,
-        "target_tokens": 0,
-    }
-
-
-def vocabulary_of(path: Path, theirs: Any, rows: int, config: Any, log: Log) -> Vocabulary:
+def read_vocabulary(path: Path, theirs: Any, rows: int, config: Any) -> Vocabulary:
     """Reads vocab.json, or target_vocab.json.
 
     Args:
@@ -313,76 +237,4 @@ def vocabulary_of(path: Path, theirs: Any, rows: int, config: Any, log: Log) -> 
     start = ids.get(SPECIAL[BOS], pad) if config is None else config.decoder_start_token_id
     if not 0 <= start < rows:
         raise UserError(f"config.json: decoder_start_token_id = {start}, which is not below {rows}")
-    moved = {pad, eos, unk} | ({start} if by_id.get(start) == SPECIAL[BOS] else set())
-    others = [i for i in range(rows) if i not in moved]
-    named_rows = max(by_id) + 1
-    pieces = [*SPECIAL, *(by_id.get(i, f"<unused {i}>") for i in others if i < named_rows)]
-    # A piece with one of our names for the special ids, such as <s> where decoding starts from another token.
-    pieces = [f"<not {piece}>" if i > UNK and piece in SPECIAL else piece for i, piece in enumerate(pieces)]
-    return Vocabulary(pieces, np.array([pad, start, eos, unk, *others]))
-
-
-def own_start(vocabulary: Vocabulary) -> bool:
-    """Whether decoding starts from a token with no other use, such as <s>."""
-    return int((vocabulary.rows == vocabulary.rows[BOS]).sum()) == 1
-
-
-def sentencepiece_of(path: Path, pieces: list[str], log: Log) -> bytes:
-    """Returns a sentencepiece model that splits a text like that in `path`, and has these pieces, by id."""
-    try:
-        proto = proto_of(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # of protobuf
-        raise UserError(f"{path}: this is not a sentencepiece model") from error
-    if proto.trainer_spec.model_type not in KINDS:
-        raise UserError(f"{path}: its model_type is neither unigram nor bpe")
-    kind = type(proto).SentencePiece
-    used = {piece.piece: piece for piece in proto.pieces if piece.type not in (kind.CONTROL, kind.UNKNOWN)}
-    used.pop(END_PIECE, None)  # of an export of an imported model
-    if not used:
-        raise UserError(f"{path}: this is not a sentencepiece model")
-    lowest = min(piece.score for piece in used.values()) - 1
-    types = {0: kind.CONTROL, 1: kind.CONTROL, 2: kind.CONTROL, 3: kind.UNKNOWN}
-    made = [
-        used[piece]
-        if piece in used and i > UNK
-        else kind(piece=piece, score=0.0 if i <= UNK else lowest, type=types.get(i, kind.UNUSED))
-        for i, piece in enumerate(pieces)
-    ]
-    if outside := [piece for name, piece in used.items() if name not in set(pieces)]:
-        log(f"{path.name}: {counted(len(outside), 'piece')} that the vocabulary does not have: read as <unk>, as there")
-        made += [kind(piece=END_PIECE, score=lowest, type=kind.UNUSED), *outside]
-    # A new message, without the sentences with which sentencepiece tests the original pieces when it loads them.
-    new = type(proto)(normalizer_spec=proto.normalizer_spec, trainer_spec=proto.trainer_spec, pieces=made)
-    if proto.HasField("denormalizer_spec"):
-        new.denormalizer_spec.CopyFrom(proto.denormalizer_spec)
-    trainer = new.trainer_spec
-    trainer.pad_id, trainer.bos_id, trainer.eos_id, trainer.unk_id = PAD, BOS, EOS, UNK
-    trainer.pad_piece, trainer.bos_piece, trainer.eos_piece, trainer.unk_piece = SPECIAL
-    trainer.vocab_size = len(made)
-    serialized: bytes = new.SerializeToString()
-    return serialized
-
-
-def proto_of(model: bytes) -> Any:
-    """Returns a sentencepiece model as a message of protobuf."""
-    return library("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
-
-
-def permuted(arrays: dict[str, np.ndarray], source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the parameters with the rows of our vocabularies."""
-    rows = {"embedding": target, "output_embedding": target, "output_bias": target, "source_embedding": source}
-    found = arrays | {name: arrays[name][each] for name, each in rows.items()}
-    found["output_bias"][[PAD, BOS]] = 0.0  # they have no probability here
-    return found
-
-
-def examples(translator: Translator, count: int) -> list[str]:
-    """Returns texts of random pieces of the source, with its language codes in turn, if it has any."""
-    tokenizer, chance = translator.tokenizer.source, np.random.default_rng(0)
-    pieces = tokenizer.pieces(range(tokenizer.size))
-    codes = [piece for piece in pieces if re.fullmatch(r">>.+<<", piece)]
-    kept = [i for i in range(UNK + 1, tokenizer.size) if tokenizer.ids([pieces[i]]) == [i] and pieces[i] not in codes]
-    texts = tokenizer.decode(chance.choice(kept, length).tolist() for length in chance.integers(1, 24, count))
-    return [f"{codes[i % len(codes)]} {text}" if codes else text for i, text in enumerate(texts) if text.strip()]
+    return vocabulary_of(by_id, rows, Special(pad, start, eos, unk))

@@ -13,8 +13,9 @@ from experiments.cli.main import main
 from experiments.exchange import marian_import
 from experiments.exchange.check import compare
 from experiments.exchange.exchange import import_folder
+from experiments.exchange.imported import examples
 from experiments.exchange.marian import write_marian
-from experiments.exchange.marian_import import SIZES, examples, read_marian
+from experiments.exchange.marian_import import SIZES, read_marian
 from experiments.translator import Translator
 from tests.experiments.exchange.marian_folders import write_marian_folder
 from transformer.config import BOS, EOS, PAD, UNK, UserError
