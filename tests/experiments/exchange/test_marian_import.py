@@ -299,7 +299,9 @@ def test_a_pickle_with_code_is_not_executed(opus, tmp_path):
 
     change(opus[0], tmp_path / "theirs", "config.json", {})
     (tmp_path / "theirs" / "model.safetensors").unlink()
-    (tmp_path / "theirs" / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
+    (tmp_path / "theirs" / "pytorch_model.bin").write_bytes(
+        pickle.dumps(Evil(), protocol=2) + bytes(1 << 20)  # as large as weights would be
+    )
     refused(tmp_path / "theirs", "cannot be loaded by transformers")
     assert not (tmp_path / "executed").exists()
 
