@@ -1,5 +1,6 @@
 """Shared by all tests: exact float32 matmuls, and a model that compiles in a second."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -54,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(compiled.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spares the garbage collector the modules that stay loaded, for a tenth of the time of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

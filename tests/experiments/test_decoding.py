@@ -166,6 +166,7 @@ def test_an_unknown_piece_is_the_source_word_that_attention_points_at():
     assert copied(["<unk>", "<unk>"], surfaces, source, [7, 5]) == ["Łód", "Łód"]
 
 
+@pytest.mark.slow
 def test_replaced_unknown_pieces_are_copied_from_the_source(run, sentences):
     said: list[str] = []
     translator = experiments.load(run.path, log=lambda line: None)

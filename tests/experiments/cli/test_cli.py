@@ -472,7 +472,7 @@ def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
         assert f"standard input is {kind}" in refused(program("translate", run.path, stdin=content))
 
 
-@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".xz", lzma)])
+@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), pytest.param(".xz", lzma, marks=pytest.mark.slow)])
 def test_archives_are_read_and_written(program, run, tmp_path, suffix, module):
     plain, packed, out = tmp_path / "a.txt", tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
     plain.write_bytes(b"A dog.\nA house.\n")

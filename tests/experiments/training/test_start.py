@@ -45,6 +45,7 @@ def test_init_starts_from_the_parameters_of_a_checkpoint(checkpoint, micro, run,
     assert new.meta["step"] == 1 and new.meta["target_tokens"] < 512
 
 
+@pytest.mark.slow
 def test_the_rows_of_shared_pieces_are_carried_over_to_another_vocabulary(micro, run, tmp_path):
     lines: list[str] = []
     other = replace(micro, data=replace(micro.data, vocab_type="unigram", vocab_size=150), init=f"{run.path}:last")
@@ -177,6 +178,7 @@ def test_only_one_way_to_start(micro, run):
         replace(micro, init_layers="encoder=0")
 
 
+@pytest.mark.slow
 def test_checkpoints_and_records_have_the_lineage(micro, run, tmp_path, monkeypatch):
     parent = shutil.copytree(run.path, tmp_path / "runs" / "parent")
     shutil.rmtree(parent / "evaluation", ignore_errors=True)  # of other tests
