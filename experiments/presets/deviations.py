@@ -62,6 +62,7 @@ _SECTIONS = {
     "model.vocab_size": "5.1",
     "model.source_vocab_size": "5.1",
     "data": "5.1",
+    "data.task": "6.3",
     "model.dtype": "5.2",
     "train": "5.2",
     "optimizer": "5.3",
@@ -71,6 +72,7 @@ _SECTIONS = {
     "train.loss": "5.4",
     "train.label_smoothing": "5.4",
     "decode": "6.1",
+    "decode.only_trees": "6.3",
     "train.keep": "6.1",
     **dict.fromkeys(("init", "branch", "freeze", "lora"), "5"),
 }
