@@ -56,7 +56,10 @@ class Task(Protocol):
         return None
 
     def warning(self, references: list[str], language: str | None) -> str | None:
-        """Returns why references in this language would be scored wrongly; None if they would not."""
+        """Returns why references in this language would be scored wrongly; None if they would not.
+
+        UserError if they cannot be scored at all.
+        """
         return None
 
     def validate(self, outputs: list[str], references: list[str], language: str | None) -> float:

@@ -46,11 +46,11 @@ class Parsing(Task):
         return {"F1": F1()}
 
     def warning(self, references: list[str], language: str | None) -> str | None:
-        """References that are no trees."""
+        """None. UserError for references that are no trees."""
         try:
             F1().corpus_score(references, [references])
         except UserError as error:
-            return f"the references are not bracketed trees, one per line: {error}"
+            raise UserError(f"the references are not bracketed trees, one per line: {error}") from error
         return None
 
     def score(self, text: Translated) -> tuple[list[Score], list[str]]:

@@ -10,6 +10,7 @@ from data.treebanks.trees import read_trees, words_in, words_of
 from experiments import find
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.risk import MinimumRisk
+from experiments.evaluation.test_sets import read_files
 from experiments.exchange.exchange import export_run
 from experiments.history import read_metrics
 from experiments.planning.explain import explain
@@ -119,6 +120,18 @@ def test_a_target_may_be_a_tree_or_its_sequence(parser):
     assert one == pytest.approx(other)
     begun = [best.pieces[:3] for (best,) in translator.n_best([sentence] * 2, 1, prefixes=["(S (VP", ")S"])]
     assert begun[0][:2] == ("▁(S", "▁(VP") and begun[1][:1] == ("▁)S",)
+
+
+@pytest.mark.slow
+def test_references_that_are_no_trees_are_refused_before_anything_is_translated(parser, tmp_path):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    for name, text in (("source", "the dog"), ("target", "(S (NP XX XX )NP )S")):
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    test_set = read_files(tmp_path / "source", tmp_path / "target", translator.tokenizer, None)
+    lines: list[str] = []
+    with pytest.raises(UserError, match="the references are not bracketed trees, one per line: reference, line 1"):
+        evaluate(parser, translator, test_set, lines.append)
+    assert not lines
 
 
 @pytest.mark.slow
