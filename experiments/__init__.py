@@ -8,8 +8,8 @@
     tables      the paper's tables: trained, scored and rendered
     cli         `python -m experiments VERB`
 
-The modules at this level are shared by all of them: loading custom components, work directories, and a trained model
-as a `Translator`. A subpackage imports only from subpackages above it in this list.
+The modules at this level are shared by all of them: loading custom components, what a task is, work directories, and a
+trained model as a `Translator`. A subpackage imports only from subpackages above it in this list.
 """
 
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ for name in ("data", "transformer"):  # `python -m` searches the current folder 
         theirs = folders[0] if folders else found and found.origin
         raise ImportError(f"{theirs} shadows this project's package {name!r}: use the command `aiayn`", name=__name__)
 
+import experiments.evaluation.task  # noqa: E402, F401 - registers the tasks
 from experiments.presets import EXPERIMENTS, find  # noqa: E402
 from experiments.translator import Translator  # noqa: E402
 

@@ -19,6 +19,7 @@ from typing import Any
 from flax import nnx
 
 from data.corpora import CORPORA
+from experiments.task import TASKS
 from experiments.workdir import value_of
 from transformer.attention import ATTENTIONS
 from transformer.checkpoint import brief
@@ -44,6 +45,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     OPTIMIZERS,
     LOSSES,
     CORPORA,
+    TASKS,
 )
 """The registries that the settings of an experiment select from."""
 

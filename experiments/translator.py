@@ -316,6 +316,8 @@ class Translator(Reader):
         best = count if decode.sample or count == 1 else decode.beam
         if decode.only_trees and not self.tokenizer.of_trees:
             raise UserError("decode.only_trees is for parsing, and the outputs of this run are no trees (data.task)")
+        if decode.replace_unk and self.tokenizer.of_trees:
+            raise UserError("decode.replace_unk is for texts, and the outputs of this run are trees (data.task)")
         codes = self.tokenizer.tree_codes if decode.only_trees else ()
         return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs, codes)
 
@@ -370,9 +372,12 @@ class Translator(Reader):
         over the pieces of both (experiments.words.aligned).
 
         Args:
-            head: whose attention; see transformer.variants.alignment. UserError if the model has no such head.
+            head: whose attention; see transformer.variants.alignment.
+
+        Raises:
+            UserError: the model has no such head, or the outputs are trees.
         """
-        self.check_head(head)
+        self.check_alignable(head)
         texts = self.source_texts(sentences)
         counted_alike(texts, translations, "translation", "translations")
         targets = [self.tokenizer.ids(one.pieces) for one in translations]
@@ -387,8 +392,10 @@ class Translator(Reader):
             links.append(aligned(weights, source, words_of_pieces(self.tokenizer, pieces, one.text)))
         return links
 
-    def check_head(self, head: Head | None) -> None:
-        """Raises UserError if the model, or a model of an ensemble, does not have this head."""
+    def check_alignable(self, head: Head | None = None) -> None:
+        """Raises UserError for trees, and if the model, or a model of an ensemble, does not have this head."""
+        if self.tokenizer.of_trees:
+            raise UserError("the words of a tree are those of its sentence, one by one: there is nothing to align")
         if head is None:
             return
         model = merged(self.graph, self.params)

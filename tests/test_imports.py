@@ -17,7 +17,7 @@ ORDER = [
     "variants.constraints", "variants.trees", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
-SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "translator", "words", "workdir"}
+SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words", "workdir"}
 ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli"]
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 

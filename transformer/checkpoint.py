@@ -206,9 +206,9 @@ def load(directory: Path, which: str, keep: int, template: Params) -> Checkpoint
     """Loads the parameters of one checkpoint, or the average of several (section 6.1).
 
     Args:
-        which: "last", "best" (lowest validation loss, or highest BLEU with train.best = "bleu"), "average" (the newest
-            `keep` validated checkpoints), "ema" (the moving average of parameters in the last one), a step number, or
-            several step numbers separated by commas, which are averaged.
+        which: "last", "best" (lowest validation loss, or highest score with train.best = "score"), "average" (the
+            newest `keep` validated checkpoints), "ema" (the moving average of parameters in the last one), a step
+            number, or several step numbers separated by commas, which are averaged.
         template: parameters, or their shapes and dtypes, with the structure that the model expects.
 
     Raises:

@@ -141,7 +141,7 @@ class DataConfig:
     """Task, corpus, vocabulary and batch size (section 5.1)."""
 
     task: str = "translation"
-    """What a target is, and how it is scored: a name in experiments.evaluation.task.TASKS. Targets of "parsing" and
+    """What a target is, and how it is scored: a name in experiments.task.TASKS. Targets of "parsing" and
     "tagged-parsing" are bracketed trees, predicted without and with part-of-speech tags (section 6.3)."""
     corpus: str = "grammar"
     """Corpus: a name in data.corpora.CORPORA, or "files" for your own text, given by the next seven settings."""
@@ -281,7 +281,7 @@ class TrainConfig:
     eval_every: int = 1000
     """Number of steps between validations. Each validation saves a checkpoint."""
     eval_sentences: int = 64
-    """At each validation, translate the first N sentences by greedy search, for a BLEU score and two samples."""
+    """At each validation, translate the first N sentences by greedy search, for a score (BLEU) and two samples."""
     keep: int = 5
     """Number of newest checkpoints to keep, in addition to the one with the lowest validation loss."""
     max_bad_steps: int = 20
@@ -289,9 +289,9 @@ class TrainConfig:
     ema: float = 0.0
     """Decay of an exponential moving average of the parameters, such as 0.999: what `--checkpoint ema` loads.
     0: none. The paper averages checkpoints instead."""
-    best: Literal["loss", "bleu"] = "loss"
-    """What makes a checkpoint the best one: its validation loss, or the BLEU of greedy translations.
-    With bleu, each validation translates the whole validation text."""
+    best: Literal["loss", "score"] = "loss"
+    """What makes a checkpoint the best one: its validation loss, or the score of greedy outputs by the metric of the
+    task, such as BLEU. With score, each validation translates the whole validation text."""
     patience: int = 0
     """Early stopping: stop after this many validations in a row without a new best one. 0: train all steps."""
 

@@ -12,7 +12,7 @@ Each registry is defined next to the components it contains:
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
     train.loss           transformer/train.py       LOSSES
     data.corpus          data/corpora.py            CORPORA
-    data.task            experiments/evaluation/task.py        TASKS
+    data.task            experiments/task.py        TASKS
     metric               experiments/evaluation/metrics.py     METRICS
 
 After `POSITIONS["rotary"] = Rotary`, the setting `model.positions = "rotary"` selects it. No other code changes.
@@ -39,6 +39,11 @@ class Registry(dict[str, T]):
         self.built_in = frozenset(parts)
         self.origins: dict[str, dict[str, str]] = {}
         """For each custom component, the file that registered it and its SHA-256 at that time; empty for a notebook."""
+
+    def build_in(self, parts: Mapping[str, T]) -> None:
+        """Adds built-in components that are defined in another file than their registry."""
+        super().update(parts)
+        self.built_in |= frozenset(parts)
 
     def __setitem__(self, name: str, part: T) -> None:
         """Registers a custom component. UserError if the name is that of a built-in one, as presets must not change."""

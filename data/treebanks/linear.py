@@ -105,7 +105,8 @@ def sequence_of(line: str, tags: bool) -> str:
 
     UserError if the line is neither.
     """
-    if "(" not in line or re.search(r"\)[^\s()]", line):  # a closing symbol has a label, a closing bracket has none
+    # A closing symbol has a label, a closing bracket has none. What closes nothing is the beginning of a sequence.
+    if "(" not in line or ")" not in line or re.search(r"\)[^\s()]", line):
         return line
     trees = list(read_trees([line], "target"))
     if len(trees) != 1:

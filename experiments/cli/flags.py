@@ -89,7 +89,7 @@ class Loading:
     checkpoint: str = "average"
     """Which checkpoint: "average", "best", "last", "ema", a step, or a comma-separated list of steps to average.
     "average" is of the newest train.keep checkpoints (section 6.1); "best" has the lowest validation loss, or the
-    highest BLEU with train.best = bleu; "ema" is the moving average of parameters in the last one (train.ema)."""
+    highest score with train.best = score; "ema" is the moving average of parameters in the last one (train.ema)."""
     alpha: float | None = None
     """Exponent of the length penalty. Default: the run's setting."""
     tag: str | None = None
@@ -119,6 +119,8 @@ class Decoding(Searching):
     """No <unk> in an output."""
     replace_unk: OnOrOff = None
     """Write the source word that attention points at (last decoder layer, mean of its heads) in place of each <unk>."""
+    only_trees: OnOrOff = None
+    """Of a parser: only outputs that are a tree over the words of the sentence."""
     sample: OnOrOff = None
     """Draw translations at random from the model's distribution instead of searching, with a beam of 1.
     They depend only on --seed and the line number."""

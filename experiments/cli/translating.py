@@ -83,8 +83,11 @@ def translate(name: str, given: Translating) -> None:
         check_seen(done, count, given)
     translator = loaded(name, given)
     translator.check_count(samples := risk.samples if risk else given.n_best)
+    if risk:
+        risk.check(translator.tokenizer)
     choose = risk.choose(target_language(translator.experiment.data)) if risk else None
-    translator.check_head(head)
+    if given.alignments:
+        translator.check_alignable(head)
     with (
         opened(given.input) as file,
         resumed(given, done) if given.resume else written(given.output, kept=True) as output,

@@ -41,7 +41,6 @@ from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.metrics import scores_told, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
-from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
 from experiments.exchange.exchange import export_run, import_folder
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
@@ -54,6 +53,7 @@ from experiments.streams import check_output, written
 from experiments.tables.complexity import fill_table1
 from experiments.tables.render import render_table, render_table1
 from experiments.tables.runner import Number, experiments_of, fill
+from experiments.task import task_of
 from experiments.training.average import average_run
 from experiments.training.loop import train
 from experiments.training.screen import Screen, has_screen, watch
@@ -91,7 +91,7 @@ def run_prepare(arguments: Arguments) -> None:
     if given.from_dir:
         adopt(given.experiment.data, given.from_dir)
     task = task_of(given.experiment.data)
-    missing = task.missing(given.experiment.data)
+    missing = task.missing(target_language(given.experiment.data))
     if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data, known=named.run.text() if named.run else None)
@@ -225,7 +225,7 @@ def run_attention(arguments: Arguments) -> None:
 
 
 def run_evaluate(arguments: Arguments) -> None:
-    """evaluate RUN: translate the test set and score it with sacreBLEU and chrF (of an ensemble: RUN1,RUN2)"""
+    """evaluate RUN: translate the test set and score it, say by BLEU and chrF (of an ensemble: RUN1,RUN2)"""
     name, flags = run_of("evaluate", arguments)
     given = read_flags(run_evaluate, Evaluating(), flags, name)
     if given.record:

@@ -11,17 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest, Result
 
 from data.fetch import sha256_of
 from data.text import read_lines
 from experiments.evaluation.intervals import interval
-from experiments.evaluation.metrics import bleu, tokens_of
+from experiments.evaluation.metrics import tokens_of
 from experiments.evaluation.records import language_of, read_evaluation, runs_in
 from experiments.evaluation.risk import MinimumRisk
+from experiments.task import Task, task_of
 from experiments.workdir import PATHS, ROUNDING, WorkDir, changed_parts, differences, find_evaluated, is_run
-from transformer.config import DecodeConfig, UserError, counted
+from transformer.config import DecodeConfig, Experiment, UserError, counted
 
 
 class Scored(NamedTuple):
@@ -52,8 +53,12 @@ class Scored(NamedTuple):
             "parts": sorted({name for run in runs for name in run.get("parts", {}).get("evaluate", {})}),
         }
 
+    def task(self) -> Task:
+        """Returns the task of the run. UserError for one that is not registered."""
+        return task_of(Experiment.from_dict(runs_in(self.record)[0]["settings"]).data)
+
     def tokens(self) -> str:
-        """Returns the name of BLEU's tokenizer."""
+        """Returns the name of BLEU's tokenizer; "" if there is no BLEU."""
         signatures = {score["name"]: score["signature"] for score in self.record["scores"]}
         return tokens_of(signatures.get("BLEU", ""))
 
@@ -89,7 +94,8 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
     An ensemble that was evaluated is one system: the folder RUN1+RUN2 that has its record.
 
     Raises:
-        UserError: a run is not scored, was scored on another text, or has BLEU of another tokenizer.
+        UserError: a run is not scored, was scored on another text or by other metrics, or has BLEU of another
+            tokenizer.
     """
     if len(first) != len(second):
         runs = counted(len(first), "run")
@@ -103,6 +109,8 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
     for member in (member for pair in pairs for member in pair):
         if member.references != references:
             raise UserError(f"{member.run.path} and {base.run.path} were not scored on the same text")
+        if (by := member.record["scores"][0]["name"]) != (first_by := base.record["scores"][0]["name"]):
+            raise UserError(f"{member.run.path} is scored by {by} and {base.run.path} by {first_by}: no comparison")
         if (other := member.tokens()) != tokens:
             raise UserError(
                 f"{member.run.path} and {base.run.path} have BLEU of different tokenizers ({other} and {tokens}), "
@@ -110,6 +118,7 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
             )
     for system in ([a for a, _ in pairs], [b for _, b in pairs]):
         check_seeds(system)
+    metrics = base.task().metrics(language_of(base.record))
     results: dict[str, list[Paired]] = {}
     for a, b in pairs:
         yield f"{a.run.path} and {b.run.path}, {test_set} set, {counted(len(references), 'line')}"
@@ -117,7 +126,7 @@ def compare(first: list[str], second: list[str], test_set: str) -> Iterator[str]
         if differing := [name for name in left if left[name] != right[name]]:
             how = "; ".join(f"{name}: {left[name]} and {right[name]}" for name in differing)
             yield f"  warning: not scored the same way, which contributes to the difference ({how})"
-        for metric, found in paired(a.outputs, b.outputs, references, language_of(a.record)).items():
+        for metric, found in paired(a.outputs, b.outputs, references, metrics).items():
             results.setdefault(metric, []).append(found)
             yield f"  {metric:6} {found}"
     seeds = "n = 1: no interval" if len(pairs) == 1 else f"n = {len(pairs)} seeds, 95% interval"
@@ -174,18 +183,15 @@ class Paired(NamedTuple):
         )
 
 
-def paired(
-    first: list[str], second: list[str], references: list[str], language: str | None = None
-) -> dict[str, Paired]:
-    """Runs both significance tests for each metric; BLEU uses the tokenizer of the target language."""
+def paired(first: list[str], second: list[str], references: list[str], metrics: dict[str, Metric]) -> dict[str, Paired]:
+    """Runs both significance tests for each metric."""
 
-    def results(test: str, metric: str) -> list[Result]:
-        metrics = {metric: bleu(language) if metric == "BLEU" else CHRF()}
-        found = PairedTest([("A", first), ("B", second)], metrics, [references], test_type=test)()[1][metric]
-        return [result for result in found if isinstance(result, Result)]
+    def results(test: str, name: str) -> list[Result]:
+        found = PairedTest([("A", first), ("B", second)], {name: metrics[name]}, [references], test_type=test)()[1]
+        return [result for result in found[name] if isinstance(result, Result)]
 
     both = {}
-    for metric in ("BLEU", "chrF2"):
+    for metric in metrics:
         (a, b), (_, randomised) = results("bs", metric), results("ar", metric)
         assert b.p_value is not None and randomised.p_value is not None
         both[metric] = Paired(a.score, b.score, b.p_value, randomised.p_value)

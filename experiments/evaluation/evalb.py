@@ -161,7 +161,7 @@ class F1(Metric):
     """Labelled bracketing F1 as a metric of sacreBLEU, whose significance tests apply to it.
 
     Hypotheses and references are bracketed trees, one per line, over the same words. Punctuation is deleted by the tags
-    of the reference.
+    of the reference. A hypothesis that is empty, of a sentence that was not parsed, is skipped.
     """
 
     class _Signature(Signature):
@@ -179,6 +179,8 @@ class F1(Metric):
         return {"gold": _tree(line, "reference")}
 
     def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[int]:
+        if not hypothesis:
+            return list(Bracketing(skipped=1))
         gold, predicted = ref_kwargs["gold"], _tree(hypothesis, "output")
         if [word.text for word in words_of(gold)] != [word.text for word in words_of(predicted)]:
             raise UserError(f"a tree is not over the words of its reference: {hypothesis[:100]}")

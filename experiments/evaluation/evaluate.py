@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from data.corpora import SplitName
 from data.dataset import check_unknown
-from experiments.evaluation.metrics import Score, Translated
 from experiments.evaluation.records import ensemble_record, make_record, outputs_of, write_record
 from experiments.evaluation.risk import MinimumRisk
-from experiments.evaluation.task import task_of
 from experiments.evaluation.test_sets import TestSet, own_split
 from experiments.evaluation.validation import warn_if_worse
 from experiments.sentences import SKIPPED
+from experiments.task import Score, Translated, task_of
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError, counted
@@ -49,8 +48,10 @@ def evaluate(
         risk: scores the choice among this many samples; None: the best translation, or the first sample.
 
     Raises:
-        UserError: too many unknown tokens in the text, or a custom metric that fails.
+        UserError: too many unknown tokens in the text, a custom metric that fails, or a choice among trees.
     """
+    if risk:
+        risk.check(translator.tokenizer)
     test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None

@@ -13,38 +13,17 @@ import math
 import unicodedata
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
 from data.corpora import languages_of
 from data.languages import primary
 from experiments.evaluation.moses import hypothesis_tokens, reference_tokens
+from experiments.task import Score, Translated
 from transformer.checkpoint import brief
 from transformer.config import DataConfig, UserError
 from transformer.registry import Registry
-
-
-class Score(NamedTuple):
-    """A corpus score, in percent, and the signature that states how it was computed."""
-
-    name: str
-    value: float
-    signature: str
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value:.2f}   {self.signature}"
-
-
-class Translated(NamedTuple):
-    """The input of a metric, line by line: sources, their translations, and references."""
-
-    sources: list[str]
-    outputs: list[str]
-    references: list[str]
-    language: str | None = None
-    """The target language, such as "de" or "zh-Hans"; None if it is unknown."""
-
 
 Measured = tuple[float, str]
 """A score, in percent if that is the metric's convention, and its signature."""

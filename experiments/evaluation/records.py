@@ -15,12 +15,13 @@ from typing import Any
 import jax
 
 from data.corpora import is_own_text
-from experiments.evaluation.metrics import Score, custom_metrics, target_language
+from experiments.evaluation.metrics import custom_metrics, target_language
 from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.test_sets import TestSet
 from experiments.history import perplexity
 from experiments.presets.deviations import deviations
 from experiments.registry import custom_origins, custom_parts, relative_path, with_relative_paths
+from experiments.task import Score
 from experiments.workdir import PATHS, write_whole
 from transformer.checkpoint import read_json
 from transformer.config import Experiment, UserError, counted
@@ -241,14 +242,21 @@ def ppl_of(run: dict[str, Any]) -> str:
     return f"{run['dev_ppl']:.2f}" if run["dev_ppl"] else "not validated"
 
 
+def published_scores(record: dict[str, Any]) -> list[str]:
+    """Returns the names of the scores that a table shows of a record: BLEU with chrF, and of other tasks the first."""
+    names = [str(score["name"]) for score in record["scores"]]
+    return [name for name in ("BLEU", "chrF2") if name in names] or names[:1]
+
+
 def results_table(*folders: Path) -> str:
     """Returns a Markdown table of all records in the folders; by default of the published records."""
-    rows = [
-        "| experiment | test set | BLEU | chrF | dev PPL, last | steps | hours | hardware |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for path in (path for folder in folders or (RESULTS,) for path in sorted(folder.glob("*.json"))):
-        record = read_evaluation(path)
+    paths = [path for folder in folders or (RESULTS,) for path in sorted(folder.glob("*.json"))]
+    records = [read_evaluation(path) for path in paths]
+    # Of a task other than translation, the score to publish: there is no column for what no record has.
+    scores = list(dict.fromkeys(name for record in records for name in published_scores(record)))
+    head = ["experiment", "test set", *scores, "dev PPL, last", "steps", "hours", "hardware"]
+    rows = [f"| {' | '.join(head)} |".replace("chrF2", "chrF"), "|---" * len(head) + "|"]
+    for path, record in zip(paths, records, strict=True):
         runs = runs_in(record)
         name = f"ensemble of {' + '.join(run['run'] for run in runs)}" if "members" in record else record["experiment"]
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
@@ -257,8 +265,7 @@ def results_table(*folders: Path) -> str:
         cells = [
             f"[{name}]({link})",
             test_set(record),
-            values["BLEU"],
-            values["chrF2"],
+            *(values[name] if name in published_scores(record) else "" for name in scores),
             " + ".join(map(ppl_of, runs)),
             " + ".join(map(steps_of, runs)),
             f"{sum(run['train_hours'] for run in runs):.2f}",

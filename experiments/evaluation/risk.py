@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 
 from sacrebleu.metrics import CHRF
 
+from data.tokenizer import Tokenizer
 from experiments.evaluation.metrics import bleu
 from experiments.sentences import Translation
-from transformer.config import counted
+from transformer.config import UserError, counted
 
 Utility = Callable[[str, str], float]
 """How good a translation is if another one is the reference."""
@@ -50,6 +51,11 @@ class MinimumRisk(NamedTuple):
     samples: int
     """Number of samples of each sentence."""
     metric: MetricName = "chrf"
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Raises UserError if the outputs are no texts, which the metrics compare."""
+        if tokenizer.of_trees:
+            raise UserError("minimum Bayes risk (--mbr) compares texts, and the outputs of this run are trees")
 
     def choose(self, language: str | None = None) -> Callable[[list[Translation]], Translation]:
         """Returns the choice, for `Translator.n_best`. UserError if BLEU has no tokenizer for the language here."""

@@ -50,6 +50,8 @@ def export_run(
         if kind == "safetensors":
             write_folder(translator, folder, log)
             return output
+        if translator.tokenizer.of_trees:
+            raise UserError(f"the {kind} format is for texts, the outputs of this run are trees: --format safetensors")
         peer: Peer
         if kind == "marian":
             write_marian(translator, folder)

@@ -18,6 +18,7 @@ from matplotlib.colors import PowerNorm
 from experiments.history import Row, read_metrics
 from experiments.inspection.attention import AXES, pieces_of
 from experiments.streams import written
+from experiments.task import score_in
 from experiments.translator import Attention
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
@@ -44,13 +45,14 @@ def draw_curves(run: WorkDir) -> Path:
 
 
 def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
-    """Plots training loss, validation loss, BLEU of some validation sentences, and speed over the steps.
+    """Plots training loss, validation loss, the score of some validation sentences, and speed over the steps.
 
     The losses have separate axes, since they are not comparable: the training loss is label-smoothed, so that even a
     perfect model has a positive loss. The experiment gives this minimum (None: it is not shown).
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
-    of_training, of_validation, bleu, speed = axes.flat
+    of_training, of_validation, of_score, speed = axes.flat
+    score, metric = score_in(rows, experiment.data if experiment else None)
     smoothing = experiment.train.label_smoothing if experiment and experiment.train.loss == "cross_entropy" else 0.0
     of_training.set(title="Training loss" + (f", label-smoothed by {smoothing}" if smoothing else ""))
     if experiment and smoothing and any("loss" in row for row in rows):
@@ -58,12 +60,12 @@ def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
         of_training.axhline(at_best, color="gray", linestyle="--", label=f"no model is below {at_best:.2f}")
         of_training.legend()
     of_validation.set(title="Validation loss, not smoothed")
-    bleu.set(title="BLEU of some validation sentences, greedy", xlabel="step")
+    of_score.set(title=f"{metric} of some validation sentences, greedy", xlabel="step")
     speed.set(title="Speed", xlabel="step")
     for axis, name, style, colour, unit in (
         (of_training, "loss", "-", "tab:blue", "nats per target token"),
         (of_validation, "dev_loss", "o-", "tab:orange", "nats per target token"),
-        (bleu, "dev_bleu", "o-", "tab:purple", "BLEU"),
+        (of_score, score, "o-", "tab:purple", metric),
         (speed, "tokens_per_second", "-", "tab:green", "target tokens per second"),
     ):
         found = [row for row in rows if row.get(name) is not None]
@@ -73,8 +75,8 @@ def curves(rows: list[Row], experiment: Experiment | None = None) -> plt.Figure:
         if not found:
             axis.set(xticks=[], yticks=[])
             axis.text(0.5, 0.5, "none yet", transform=axis.transAxes, ha="center", color="gray")
-        elif axis in (bleu, speed):
-            axis.set_ylim(0, 1.08 * max(values) or None)
+        elif axis in (of_score, speed):
+            axis.set_ylim(min(0, *values), 1.08 * max(values) or None)
     return figure
 
 

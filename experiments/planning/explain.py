@@ -11,8 +11,10 @@ from typing import Any
 import jax
 
 from data.corpora import CORPORA
+from data.treebanks.linear import TAGS
 from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
+from experiments.task import TASKS
 from experiments.workdir import WorkDir, title_of, value_of
 from transformer.config import DecodeConfig, Experiment, ModelConfig, counted
 from transformer.model import count_parameters
@@ -50,10 +52,11 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
 
     yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
-    yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} subword pieces"
+    pieces = "symbols of trees at most" if corpus.task in TAGS else "subword pieces"
+    yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} {pieces}"
     if corpus.vocabularies == "separate":
-        rows, pieces = m.source_rows, corpus.source_pieces
-        yield f"    {rows:,} rows of that of the source, for {pieces:,} pieces of its own vocabulary"
+        rows, of_source = m.source_rows, corpus.source_pieces
+        yield f"    {rows:,} rows of that of the source, for {of_source:,} pieces of its own vocabulary"
     yield ""
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
@@ -105,6 +108,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"total  {count_parameters(m):,} parameters; matrix products in {m.dtype}"
     yield ""
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
+    if corpus.task != "translation":
+        yield from component(experiment, "data.task")
     if corpus.subword_sampling:
         meaning = "BPE-dropout" if corpus.vocab_type == "bpe" else "segmentations sampled with exponent"
         yield f"       training text encoded anew in each epoch: {meaning} {corpus.subword_sampling:g}"
@@ -167,7 +172,7 @@ def component(experiment: Experiment, setting: str, section: str = "") -> Iterat
 
 def docstring_of(registry: Registry[Any], name: str) -> str:
     """Returns the docstring of a component, or else of the file that registered it; never that of a base class."""
-    part = registry[name]
+    part = type(registry[name]) if registry is TASKS else registry[name]
     own = part.__dict__.get("__doc__") if isinstance(part, type) else getattr(part, "__doc__", "")
     if isinstance(part, type | FunctionType) and own:
         return cleandoc(own)
@@ -183,6 +188,7 @@ def rules(decode: DecodeConfig) -> Iterator[str]:
         (decode.min_length, f"at least {counted(decode.min_length, 'piece')}"),
         (decode.no_repeat_ngram, f"no {decode.no_repeat_ngram}-gram twice"),
         (decode.forbid_unk, "no <unk>"),
+        (decode.only_trees, "only trees over the words of the sentence (6.3)"),
         (decode.replace_unk, "<unk> replaced by the source word that attention points at"),
     )
     if any(applies for applies, _ in told):

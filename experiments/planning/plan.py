@@ -14,11 +14,11 @@ from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from data.sampling import training_plan
 from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
-from experiments.evaluation.task import task_of
 from experiments.planning.accelerators import MACHINES, find_target
 from experiments.planning.advice import advice
 from experiments.planning.on_target import on_target
 from experiments.presets.deviations import PAIRS, deviations
+from experiments.task import task_of
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
 from experiments.workdir import WorkDir, title_of
@@ -73,7 +73,7 @@ def plan(
     yield f"experiment    {title_of(experiment, run)}" + (f": {experiment.note}" if experiment.note else "")
     yield f"parameters    {total:,}, including {embedding:,} of {which}; matmuls in {model.dtype}"
     task = task_of(experiment.data)
-    missing = task.missing(experiment.data)
+    missing = task.missing(target_language(experiment.data))
     if missing:
         yield f"warning: {missing}"
     text = text_of(experiment.data, experiment.train.seed, log, run.text() if run else None)

@@ -80,6 +80,7 @@ _SECTIONS = {
     "train.loss": "5.4",
     "train.label_smoothing": "5.4",
     "decode": "6.1",
+    "decode.only_trees": "6.3",
     "train.keep": "6.1",
     **dict.fromkeys(("init", "branch", "freeze", "lora"), "5"),
 }

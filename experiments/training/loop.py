@@ -18,11 +18,11 @@ from data.sampling import training_plan
 from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
-from experiments.evaluation.task import task_of
 from experiments.evaluation.validation import Validation
 from experiments.history import minutes, perplexity
 from experiments.presets.deviations import head_widths
 from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
+from experiments.task import task_of
 from experiments.training.memory import check_disk_space, compile_step
 from experiments.training.preflight import preflight
 from experiments.training.progress import Meter, Progress, View
@@ -91,7 +91,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     mesh = make_mesh(experiment.mesh, experiment.model)
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
-    # Check before the first step: a missing tokenizer of BLEU would end the run at its first validation.
+    # Check before the first step: a missing tokenizer of BLEU, say, would end the run at its first validation.
     if wrong := task_of(experiment.data).warning(data.text("dev", "target"), target_language(experiment.data)):
         log(f"warning: {wrong}")
 
@@ -167,7 +167,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                     with meter.paused("translation"):
                         params = replicated_params(mesh, experiment, state.params)
                         value = sample_translations(translator, data, params, step, progress) if is_first() else 0.0
-                    best = best.after(-of_first_process(value) if experiment.train.best == "bleu" else dev_loss)
+                    best = best.after(-of_first_process(value) if experiment.train.best == "score" else dev_loss)
                     with meter.paused("checkpoints"):
                         checkpoints.save(state, about(best, step, dev_loss, meter))
                     if best.is_over(experiment):

@@ -12,7 +12,8 @@ from flax import nnx
 
 from experiments.inspection.invariants import measure_invariants
 from experiments.registry import custom_parts, describe_error
-from transformer.config import Experiment, ModelConfig, UserError
+from experiments.task import TASKS, Task, task_of
+from transformer.config import DataConfig, Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
 from transformer.model import Transformer
 from transformer.optimizer import learning_rate, make_optimizer
@@ -27,8 +28,10 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
 
     UserError names the components that cannot be used, and the reason.
     """
+    try_task(experiment.data)
     own = custom_parts(experiment)
-    own.pop("data.corpus", None)  # preparing the corpus checks that one
+    for setting in ("data.corpus", "data.task"):  # preparing the corpus checks the one, `try_task` the other
+        own.pop(setting, None)
     if not own:
         return
     log(f"preflight checks of {', '.join(own)}: this takes some seconds")
@@ -54,6 +57,19 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
         files = [part.get("file", "") for part in own.values()]
         why = str(error) if isinstance(error, UserError) else describe_error(error, files)
         raise UserError(f"{names} cannot be used: {why}") from error
+
+
+def try_task(config: DataConfig) -> None:
+    """Checks that the task is known, and has what the loop asks of it at its first validation."""
+    task, what = task_of(config), f"data.task {config.task!r}"
+    if isinstance(task, type):
+        raise UserError(f"{what} is a class: register an instance of it in TASKS")
+    if missing := [member for member in ("metric", *vars(Task)) if member[0] != "_" and not hasattr(task, member)]:
+        raise UserError(f"{what} has no `{missing[0]}`: make it a subclass of experiments.task.Task")
+    if config.task not in TASKS.built_in and task.metric not in (there := task.metrics(None) or {}):
+        raise UserError(
+            f"{what} has the score {task.metric!r}, which is not in its metrics ({', '.join(there) or None})"
+        )
 
 
 def try_rates(experiment: Experiment) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from data.dataset import PreparedData
-from experiments.evaluation.task import task_of
+from experiments.evaluation.metrics import target_language
 from experiments.streams import visible
+from experiments.task import task_of
 from experiments.training.progress import Progress
 from experiments.translator import Translator
 from transformer.config import Experiment, counted
@@ -24,19 +25,19 @@ def greedy_translator(experiment: Experiment, data: PreparedData, params: Params
 
 def sampled(experiment: Experiment, data: PreparedData) -> int:
     """Number of validation sentences that each validation translates."""
-    return len(data.dev) if experiment.train.best == "bleu" else experiment.train.eval_sentences
+    return len(data.dev) if experiment.train.best == "score" else experiment.train.eval_sentences
 
 
 def sample_translations(
     translator: Translator, data: PreparedData, params: Params, step: int, progress: Progress
 ) -> float:
-    """Translates validation sentences greedily, logs their BLEU and some samples, and returns it."""
+    """Translates validation sentences greedily, logs their score and some samples, and returns it."""
     translator.params, experiment = params, translator.experiment
     count = sampled(experiment, data)
     sources, references = data.text("dev", "source")[:count], data.text("dev", "target")[:count]
     outputs = translator.translate(sources, bad_lines="skip")  # a long line should not end the run
     task = task_of(experiment.data)
-    value = task.validate(outputs, references, experiment.data)
+    value = task.validate(outputs, references, target_language(experiment.data))
     progress.log(f"step {step}: {task.metric} {value:.2f} on {counted(len(sources), 'validation sentence')}, greedy")
     progress.write(step, **{f"dev_{task.metric.lower()}": value})
     for texts in list(zip(sources, outputs, references, strict=True))[:SAMPLES]:

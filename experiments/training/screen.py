@@ -1,4 +1,4 @@
-"""Shows a run on one terminal screen: curves of loss and BLEU, speed, remaining time, the latest sample."""
+"""Shows a run on one terminal screen: curves of loss and score, speed, remaining time, the latest sample."""
 
 import math
 import sys
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from experiments.history import SAMPLE, Row, minutes, read_metrics
 from experiments.streams import visible
+from experiments.task import score_in
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
 from transformer.loss import least_loss
@@ -32,6 +33,10 @@ WORDS = 8
 
 CURVES = 5
 """Minimum height, in rows, of a panel with a curve: its frame, an axis, and two rows for the curve."""
+
+
+LOSSES = ("loss", "dev_loss")
+"""Metrics whose curve does not begin at 0."""
 
 
 def has_screen() -> bool:
@@ -70,7 +75,7 @@ class Screen:
             words = self.words(rows, max(2, min(WORDS, height // 4 - 2)))
         except UserError as error:
             words = [Text(str(error))]
-        numbers = numbers_of(rows or [], self.experiment.train.steps, width - 4)
+        numbers = numbers_of(rows or [], self.experiment, width - 4)
         top, below = 2 + 2 * len(numbers.renderables), 2 + len(words)
         tall = height - top - below if rows is not None else 0  # metrics that cannot be read have no curves
         parts = Layout()
@@ -106,11 +111,17 @@ class Screen:
                 *loss,
             )
         dev = ("validation loss, not smoothed, nats per target token", "validation loss, not smoothed")
-        bleu = ("BLEU of some validation sentences, greedy", "validation BLEU, greedy", "BLEU, greedy", "BLEU")
+        name, metric = score_in(rows, self.experiment.data)
+        of_score = (
+            f"{metric} of some validation sentences, greedy",
+            f"validation {metric}, greedy",
+            f"{metric}, greedy",
+            metric,
+        )
         return [
             (loss, plot(rows, "loss", train.steps, first, width, height)),
             ((*dev, "validation loss", "validation"), plot(rows, "dev_loss", train.steps, valid, width, height)),
-            (bleu, plot(rows, "dev_bleu", train.steps, valid, width, height)),
+            (of_score, plot(rows, name, train.steps, valid, width, height)),
         ]
 
     def words(self, rows: list[Row], most: int) -> list[Text]:
@@ -131,19 +142,20 @@ def fitting(titles: Titles, width: int) -> str:
     return next((title for title in titles if cell_len(title) <= width - 6), "")
 
 
-def numbers_of(rows: list[Row], steps: int, width: int) -> Group:
+def numbers_of(rows: list[Row], experiment: Experiment, width: int) -> Group:
     """Returns the progress, speed and quality of a run, in as many rows as the width requires."""
-    train, dev, bleu = (newest(rows, name) for name in ("loss", "dev_loss", "dev_bleu"))
+    of_score, metric = score_in(rows, experiment.data)
+    train, dev, scored = (newest(rows, name) for name in ("loss", "dev_loss", of_score))
     skipped = sum(row.get("skipped") or 0 for row in rows)
     cells = [
-        ("step", f"{train.get('step', 0):,} of {steps:,}"),
+        ("step", f"{train.get('step', 0):,} of {experiment.train.steps:,}"),
         ("tokens/s", shown(train.get("tokens_per_second"), ",.0f")),
         ("left", minutes(train["seconds_left"]) if train.get("seconds_left") is not None else "-"),
         ("skipped steps", f"{skipped:.0f}"),
         ("training loss", shown(train.get("loss"), ".4f")),
         ("validation loss", shown(dev.get("dev_loss"), ".4f")),
         ("perplexity", shown(dev.get("dev_ppl"), ".2f")),
-        ("BLEU", shown(bleu.get("dev_bleu"), ".2f")),
+        (metric, shown(scored.get(of_score), ".2f")),
     ]
     tables = []
     for row in broken(cells, width):
@@ -185,7 +197,7 @@ def plot(rows: list[Row], name: str, steps: int, first: int, width: int, height:
     # An earlier process may have trained beyond the current number of steps.
     end = max(steps, *(row["step"] for row in rows))
     values = [value for _, value in found]
-    low, high, marks = ticks(0.0 if name == "dev_bleu" else min(values), max(values), height - 2)
+    low, high, marks = ticks(min(values if name in LOSSES else [0.0, *values]), max(values), height - 2)
     across = round_step(end / max(2, width // 10))
     while across % 1:
         across = round_step(across * 1.01)
@@ -242,7 +254,7 @@ def watch(run: WorkDir) -> None:
     """
     screen = Screen(run, run.experiment())
     if not has_screen():
-        screen.console.print(numbers_of(read_metrics(run.metrics), screen.experiment.train.steps, screen.console.width))
+        screen.console.print(numbers_of(read_metrics(run.metrics), screen.experiment, screen.console.width))
         return
     with screen:
         try:

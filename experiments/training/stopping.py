@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
+from experiments.task import task_of
 from transformer.config import Experiment, counted
 
 EXIT_CODE = 128 + signal.SIGTERM
@@ -80,5 +81,5 @@ class Best(NamedTuple):
 
     def reason(self, experiment: Experiment) -> str:
         """Why training has stopped."""
-        what = "BLEU" if experiment.train.best == "bleu" else "validation loss"
+        what = task_of(experiment.data).metric if experiment.train.best == "score" else "validation loss"
         return f"no better {what} in {counted(self.since, 'validation')} (--train.patience)"

@@ -7,10 +7,16 @@ import pytest
 
 from data.treebanks.linear import is_tree_over
 from data.treebanks.trees import read_trees, words_in, words_of
+from experiments import find
 from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.task import TASKS, task_of
+from experiments.evaluation.risk import MinimumRisk
+from experiments.evaluation.test_sets import read_files
+from experiments.exchange.exchange import export_run
 from experiments.history import read_metrics
+from experiments.planning.explain import explain
+from experiments.task import TASKS, task_of
 from experiments.training.loop import train
+from experiments.training.stopping import Best
 from experiments.translator import Translator
 from transformer.config import DataConfig, UserError
 
@@ -86,6 +92,49 @@ def test_with_only_trees_no_sequence_has_to_be_repaired(parser, beam):
 
 
 @pytest.mark.slow
+def test_what_is_for_texts_is_refused_for_trees(parser, tmp_path):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    with pytest.raises(UserError, match="compares texts, and the outputs of this run are trees"):
+        evaluate(parser, translator, "test", lambda line: None, MinimumRisk(2))
+    for kind in ("marian", "ctranslate2"):
+        with pytest.raises(UserError, match=f"the {kind} format is for texts"):
+            export_run(translator, tmp_path / kind, print, kind)
+    (best,) = translator.n_best(["the dog finds the cat ."], 1)
+    with pytest.raises(UserError, match="nothing to align"):
+        translator.align(["the dog finds the cat ."], best)
+    decode = replace(translator.experiment.decode, replace_unk=True)
+    translator.experiment = replace(translator.experiment, decode=decode)
+    with pytest.raises(UserError, match="replace_unk is for texts"):
+        translator.translate(["the dog"])
+
+
+@pytest.mark.slow
+def test_a_target_may_be_a_tree_or_its_sequence(parser):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    sentence = "the dog finds the cat ."
+    tree, sequence = (
+        "(TOP (S (NP (DT the) (NN dog)) (VP (VBZ finds) (NP (DT the) (NN cat))) (. .)))",
+        "(S (NP XX XX )NP (VP XX (NP XX XX )NP )VP XX )S",
+    )
+    one, other = translator.score([sentence] * 2, [tree, sequence])
+    assert one == pytest.approx(other)
+    begun = [best.pieces[:3] for (best,) in translator.n_best([sentence] * 2, 1, prefixes=["(S (VP", ")S"])]
+    assert begun[0][:2] == ("▁(S", "▁(VP") and begun[1][:1] == ("▁)S",)
+
+
+@pytest.mark.slow
+def test_references_that_are_no_trees_are_refused_before_anything_is_translated(parser, tmp_path):
+    translator = Translator.load(parser.path, log=lambda line: None)
+    for name, text in (("source", "the dog"), ("target", "(S (NP XX XX )NP )S")):
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    test_set = read_files(tmp_path / "source", tmp_path / "target", translator.tokenizer, None)
+    lines: list[str] = []
+    with pytest.raises(UserError, match="the references are not bracketed trees, one per line: reference, line 1"):
+        evaluate(parser, translator, test_set, lines.append)
+    assert not lines
+
+
+@pytest.mark.slow
 def test_only_trees_is_refused_for_translation(run):
     translator = Translator.load(run.path, log=lambda line: None)
     translator.experiment = replace(
@@ -99,3 +148,22 @@ def test_tasks_are_found_by_name():
     assert {task_of(DataConfig(task=name)).metric for name in TASKS} == {"BLEU", "F1"}
     with pytest.raises(UserError, match=r"unknown data.task 'parsin'; there are: parsing"):
         task_of(DataConfig(task="parsin"))
+
+
+def test_explain_says_what_a_target_is():
+    experiment = find("demo")
+    trees = replace(experiment, data=replace(experiment.data, task="tagged-parsing"))
+    said, of_texts = ("\n".join(explain(each)) for each in (trees, experiment))
+    assert "data.task = 'tagged-parsing': A sentence into its constituency tree" in said
+    assert "symbols of trees" in said and "trees" not in of_texts and "data.task" not in of_texts
+
+
+def test_a_run_without_a_better_score_stops_for_the_score_of_its_task():
+    experiment = find("demo")
+    trees = replace(
+        experiment,
+        data=replace(experiment.data, task="parsing"),
+        train=replace(experiment.train, best="score", patience=1),
+    )
+    assert "no better F1 in" in Best(1.0, 1, 1.0).reason(trees)
+    assert "no better BLEU in" in Best(1.0, 1, 1.0).reason(replace(trees, data=experiment.data))

@@ -4,6 +4,7 @@ import shutil
 import types
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,10 +16,13 @@ from data.corpora import CORPORA, find_corpus, languages_of
 from data.fetch import sha256_of
 from experiments.cli.arguments import load_parts_files
 from experiments.cli.main import main
+from experiments.evaluation.compare import compare
 from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.metrics import METRICS, Translated, score
+from experiments.evaluation.metrics import METRICS, score
 from experiments.evaluation.records import read_evaluation
+from experiments.history import read_metrics
 from experiments.registry import REGISTRIES, check_origins, custom_parts, origins_of, run_file
+from experiments.task import TASKS, Translated
 from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -341,6 +345,45 @@ def test_a_corpus_that_is_none_is_refused_before_it_is_read(change, said):
     for asked in (find_corpus, languages_of):
         with pytest.raises(UserError, match=said):
             asked(DataConfig(corpus="mine"))
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_trained_scored_compared_and_needs_its_file(micro, tmp_path):
+    run_file(EXAMPLES / "number_words.py")
+    data = DataConfig(corpus="number-words", task="number-words", vocab_size=80, train_pairs=200, batch_tokens=512)
+    few = replace(micro.train, steps=4, eval_every=2, best="score")
+    experiment = replace(micro, data=data, train=few, decode=replace(micro.decode, beam=1))
+    lines: list[str] = []
+    runs = [
+        train(replace(experiment, train=replace(few, seed=seed)), tmp_path / f"run{seed}", lines.append)
+        for seed in (0, 1)
+    ]
+    assert any(line.startswith("step 4: accuracy 0.00 on") for line in lines)
+    assert "dev_accuracy" in {name for row in read_metrics(runs[0].metrics) for name in row}
+    for run in runs:
+        assert [score.name for score in evaluate(run, Translator.load(run.path), "dev", lines.append).scores] == [
+            "accuracy"
+        ]
+    assert any("accuracy" in line for line in compare(*([str(run.path)] for run in runs), "dev"))
+    record = read_evaluation(runs[0].evaluation / "dev.json")
+    assert Path(record["parts"]["train"]["data.task"]["file"]).name == "number_words.py"
+    forget(("number-words",))
+    run_file(EXAMPLES / "tabbed_corpus.py")
+    CORPORA["number-words"] = CORPORA["tabbed"]  # the task alone is missing
+    with pytest.raises(UserError, match=r"data\.task = 'number-words'.*--parts .*number_words\.py"):
+        Translator.load(runs[0].path)
+
+
+def test_the_example_of_a_task_writes_numbers_in_words(tmp_path):
+    run_file(EXAMPLES / "number_words.py")
+    corpus = CORPORA.find("number-words")
+    pairs = {split: dict(corpus.pairs(split, None, tmp_path, print)) for split in ("train", "dev", "test")}
+    words = {digits: text for each in pairs.values() for text, digits in each.items()}
+    assert len(words) == sum(map(len, pairs.values())) == 9999
+    assert min(map(len, pairs.values())) > 450 and not set(pairs["train"]) & set(pairs["test"])
+    assert words["105"] == "one hundred and five" and words["9999"] == "nine thousand nine hundred and ninety nine"
+    metric = TASKS.find("number-words").metrics(None)["accuracy"]
+    assert metric.corpus_score(["1", "2 ", "3"], [["1", "2", "4"]]).score == pytest.approx(200 / 3)
 
 
 def test_a_metric_of_ones_own_is_scored_beside_the_others():

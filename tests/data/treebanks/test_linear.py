@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.treebanks.linear import XX, is_tree_over, linearised, tree_of
+from data.treebanks.linear import XX, is_tree_over, linearised, sequence_of, tree_of
 from data.treebanks.trees import ROOT, Tree, Word, bracketed, read_trees, words_of
 
 LABELS, TAGS = st.sampled_from(["S", "NP", "VP", "ADVP|PRT", "X"]), st.sampled_from(["NN", ",", "-LRB-", "X", "VBZ"])
@@ -55,3 +55,12 @@ def test_how_a_sequence_is_repaired():
     assert repaired("a b", "(S (NP XX (VP XX") == "(TOP (S (NP (XX a) (VP (XX b)))))"
     assert repaired("a b", "(S XX )S XX (NP )NP ( )") == "(TOP (S (XX a)) (XX b))"
     assert repaired("a b", "") == "(TOP (XX a) (XX b))"
+
+
+def test_what_is_a_sequence_already_or_begins_one_is_left_alone():
+    tree = "(TOP (S (NP (PRP It)) (VP (VBZ works)) (. .)))"
+    sequence = sequence_of(tree, tags=False)
+    assert sequence == "(S (NP XX )NP (VP XX )VP XX )S"
+    for end in range(len(sequence.split()) + 1):
+        begun = " ".join(sequence.split()[:end])
+        assert sequence_of(begun, tags=False) == begun

@@ -10,6 +10,7 @@ from data.text import read_lines
 from experiments.evaluation.compare import compare, paired, runs_of
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.records import write_record
+from experiments.task import TASKS
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import UserError
@@ -106,11 +107,20 @@ def test_chance_and_a_difference_are_told_apart():
         return [" ".join(w if choose.random() > part else "x" for w in line.split()) for line in references]
 
     a, b, worse = spoilt(0.2), spoilt(0.2), spoilt(0.3)
+    metrics = TASKS["translation"].metrics("de")
     for metric in ("BLEU", "chrF2"):
-        same, different = paired(a, b, references)[metric], paired(a, worse, references)[metric]
+        same, different = paired(a, b, references, metrics)[metric], paired(a, worse, references, metrics)[metric]
         assert min(same.bootstrap, same.randomisation) > 0.05
         assert max(different.bootstrap, different.randomisation) < 0.01
         assert different.second < different.first
+
+
+def test_parsers_are_compared_by_f1_and_what_one_of_them_skipped_is_no_error():
+    right, wrong = "(TOP (S (NP (XX a)) (VP (XX b))))", "(TOP (S (VP (XX a)) (NP (XX b))))"
+    metrics = TASKS["parsing"].metrics(None)
+    found = paired([right] * 40, [wrong] * 20 + [right] * 19 + [""], [right] * 40, metrics)
+    assert list(found) == ["F1"] and found["F1"].first == 100.0 and found["F1"].second < 80
+    assert max(found["F1"].bootstrap, found["F1"].randomisation) < 0.01
 
 
 def test_a_text_that_is_not_what_was_scored_is_refused(evaluated, tmp_path):

@@ -84,7 +84,7 @@ def test_f1_is_over_all_brackets_and_has_the_significance_tests_of_sacrebleu():
 
 
 def test_outputs_that_are_no_trees_over_the_words_are_refused():
-    for output in ("(TOP (S (NP (DT The))))", "(TOP (S (NN The", f"{GOLD} {GOLD}", ""):
+    for output in ("(TOP (S (NP (DT The))))", "(TOP (S (NN The", f"{GOLD} {GOLD}"):
         with pytest.raises(UserError, match=r"over the words|never closed|must be one tree"):
             F1().corpus_score([output], [[GOLD]])
 
@@ -95,3 +95,8 @@ def test_words_are_kept_where_punctuation_is_exchanged():
     other = with_punctuation_of(gold, tree(GOLD.replace("NN", ",")))
     assert [word.text for word in words_of(other)] == [word.text for word in words_of(gold)]
     assert "(XX cat)" in bracketed(other)
+
+
+def test_a_sentence_without_output_is_skipped():
+    found = F1().corpus_score([GOLD, ""], [[GOLD, GOLD]])
+    assert found.score == 100.0 and (found.counts.sentences, found.counts.skipped) == (1, 1)

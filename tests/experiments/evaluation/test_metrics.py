@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.metrics import Translated, bleu, check_language, score, scores_told
+from experiments.evaluation.metrics import bleu, check_language, score, scores_told
 from experiments.evaluation.records import results_table
+from experiments.task import Translated
 from experiments.translator import Translator
 from transformer.config import UserError
 

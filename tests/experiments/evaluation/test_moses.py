@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU
 
-from experiments.evaluation.metrics import Translated, score
+from experiments.evaluation.metrics import score
 from experiments.evaluation.moses import hypothesis_tokens, reference_tokens, split_compounds
+from experiments.task import Translated
 
 MADE_BY_THE_PROGRAMS = Path(__file__).parents[3].parent / "shared" / "bleu-split" / "german.tsv"
 

@@ -9,7 +9,14 @@ import pytest
 
 from experiments.evaluation import records
 from experiments.evaluation.evaluate import evaluate, publish
-from experiments.evaluation.records import RESULTS, outputs_of, read_evaluation, read_record, write_record
+from experiments.evaluation.records import (
+    RESULTS,
+    outputs_of,
+    read_evaluation,
+    read_record,
+    results_table,
+    write_record,
+)
 from experiments.translator import Translator
 from transformer.config import UserError
 
@@ -52,6 +59,16 @@ def test_a_published_record_has_its_outputs_beside_it(run, tmp_path):
     assert not [field for field in FIELDS if field not in record]
     assert outputs_of(tmp_path / "new" / "mine.json").read_text() == "".join(line + "\n" for line in result.outputs)
     assert record["selection"] == "average" and record["checkpoints"] == [20, 30, 40]
+
+
+def test_the_table_of_results_has_a_column_for_the_score_of_each_task(tmp_path):
+    record = read_evaluation(RESULTS / "multi30k.json")
+    write_record(tmp_path / "a.json", record)
+    scores = [{"name": "F1", "value": 91.3, "signature": ""}, {"name": "recall", "value": 90.1, "signature": ""}]
+    write_record(tmp_path / "b.json", record | {"scores": scores})
+    head, _, translation, parsing = (line.split(" | ") for line in results_table(tmp_path).splitlines())
+    assert head[2:5] == ["BLEU", "chrF", "F1"]
+    assert translation[2:5] == ["38.2", "61.8", ""] and parsing[2:5] == ["", "", "91.3"]
 
 
 def test_what_is_no_evaluation_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Preflight checks refuse broken custom components before the first step, with a reason."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from experiments.inspection.invariants import measure_invariants
 from experiments.registry import run_file
+from experiments.task import TASKS, Task
 from experiments.training.preflight import preflight
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
@@ -111,6 +113,30 @@ def test_the_line_of_the_users_file_is_said(micro, tmp_path):
 def test_what_goes_downhill_is_taken(micro, scale):
     OPTIMIZERS["mine"] = lambda experiment: scale()
     preflight(replace(micro, optimizer=replace(micro.optimizer, name="mine")))
+
+
+class Unfinished(Task):
+    metric = "accuracy"
+
+    def metrics(self, language):
+        return {"exactness": None}
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (None, "unknown data.task 'mine'"),
+        (Unfinished, "is a class"),
+        (SimpleNamespace(metric="accuracy"), "has no `metrics`"),
+        (Unfinished(), r"'accuracy', which is not in its metrics \(exactness\)"),
+    ],
+    ids=["unknown", "class", "no task", "other score"],
+)
+def test_a_task_that_is_none_is_refused_by_name(micro, task, said):
+    if task:
+        TASKS["mine"] = task
+    with pytest.raises(UserError, match=said):
+        preflight(replace(micro, data=replace(micro.data, task="mine")), lambda line: None)
 
 
 def test_the_examples_pass(micro):

@@ -75,7 +75,7 @@ def test_a_run_that_improves_is_not_stopped(run, micro, tmp_path):
 
 @pytest.mark.slow
 def test_the_best_checkpoint_by_bleu_is_that_of_the_whole_validation_text(micro, tmp_path):
-    by_bleu = replace(micro, train=replace(micro.train, best="bleu", keep=1))
+    by_bleu = replace(micro, train=replace(micro.train, best="score", keep=1))
     run = train(by_bleu, tmp_path / "run", quiet)
     scores = {row["step"]: row["dev_bleu"] for row in read_metrics(run.metrics) if "dev_bleu" in row}
     (best,) = choose(run.checkpoints, "best", 1)

@@ -121,6 +121,20 @@ def test_numbers_stand_apart(tmp_path, width):
         assert expected in words
 
 
+def test_the_score_of_another_task_has_its_name(tmp_path):
+    dev = {"step": 20, "dev_loss": 1.5, "dev_ppl": 4.48}
+    for row, metric in (({"dev_f1": 91.25}, "F1"), ({"dev_accuracy": 91.25}, "accuracy")):
+        rows = [dev, {"step": 20} | row]
+        text = printed(of_rows(tmp_path, *rows), 200, 30)
+        assert "91.25" in text and f"{metric} of some validation" in text and "BLEU" not in text
+        figure = curves(rows, FORTY)
+        (axis,) = (axis for axis in figure.axes if axis.get_ylabel() == metric)
+        assert axis.lines[0].get_ydata().tolist() == [91.25]
+        plt.close(figure)
+    parsing = replace(FORTY, data=replace(FORTY.data, task="parsing"))
+    assert [axis.get_ylabel() for axis in curves([], parsing).axes].count("F1") == 1
+
+
 def test_a_sample_gives_the_terminal_no_orders(tmp_path):
     sample = {"step": 1, "source": "a\x1b[31mred\x1b[2J", "output": "one\ntwo", "reference": "\u202eturned"}
     text = printed(of_rows(tmp_path, sample), 100, 30)
