@@ -139,6 +139,10 @@ class TreebankFiles(FilesCorpus):
 
     name: str = "treebank"
 
+    def paths(self) -> dict[str, Path]:
+        """Returns the treebanks by role, such as "train.target": the sentences are those of the trees."""
+        return {f"{split}.target": path for split, (_, path) in self.files.items()}
+
     def source(self, role: str) -> Source:
         path = self.paths()[role]
         return Source(str(path.absolute()), digest_of(path))

@@ -85,6 +85,8 @@ def test_a_treebank_of_the_user_needs_no_sentences_beside_it(folder, tmp_path):
     data = prepare(config, tmp_path / "prepared", log=lambda line: None)
     assert [len(split) for split in (data.train, data.dev, data.test)] == [4, 1, 1]
     assert data.text("dev", "source") == ["c works ."]
+    with pytest.raises(UserError, match=r"nowhere: no such file.*give the file with --data\.train-tgt"):
+        prepare(settings(train_tgt=str(tmp_path / "nowhere"), dev_tgt=str(folder)), tmp_path / "other", print)
     with pytest.raises(UserError, match=r"--data\.dev-tgt is missing: your own treebank needs train and dev"):
         find_corpus(settings(train_tgt=str(folder)))
 
