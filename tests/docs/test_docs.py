@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.evaluation.records import RESULTS, read_evaluation
 from tests.documents import (
     PAGES,
     ROOT,
@@ -105,3 +106,17 @@ def test_the_files_of_the_map_exist():
         for name in words:
             if name.endswith((".py", "/")):
                 assert (ROOT / folder / name).exists(), name
+
+
+def test_the_example_of_fine_tuning_has_the_scores_of_its_records():
+    page = (ROOT / "docs/fine-tuning.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `\w+` \|.*", page, re.MULTILINE)
+    assert len(rows) == 5
+    for line in rows:
+        name, _, *told = (cell.strip().strip("`") for cell in line.strip("|").split("|"))
+        measured = []
+        for text in ("help", "tatoeba"):
+            record = read_evaluation(RESULTS / "fine-tuning" / f"{name}-{text}.json")
+            scores = {score["name"]: score["value"] for score in record["scores"]}
+            measured += [f"{scores['BLEU']:.1f}", f"{scores['chrF2']:.1f}"]
+        assert told == measured, name
