@@ -100,6 +100,7 @@ def test_flags_switch_off_every_setting_of_the_run(plain, monkeypatch):
     searching = plain.experiment.decode
     sampling = {"sample": True, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "seed": 3}
     other = {"tag": "<2de>", "min_length": 2, "no_repeat_ngram": 3, "forbid_unk": True, "replace_unk": True}
+    other |= {"only_trees": True}
     assert {"beam", "alpha", "batch_size", *sampling, *other} == vars(DecodeConfig()).keys() & vars(Decoding()).keys()
     own = replace(plain.experiment, decode=replace(searching, **sampling, **other))
     monkeypatch.setattr(translating, "runs_of", lambda name: [])
@@ -112,6 +113,7 @@ def test_flags_switch_off_every_setting_of_the_run(plain, monkeypatch):
 
     assert decode_of(Translating) == own.decode
     off = ["--tag", "", "--min-length", "0", "--no-repeat-ngram", "0", "--no-forbid-unk", "--no-replace-unk"]
+    off += ["--no-only-trees"]
     assert decode_of(Translating, *off, "--no-sample") == searching
     assert decode_of(Translating, *off, "--no-sample", "--beam", "3") == replace(searching, beam=3)
     assert decode_of(Evaluating, *off) == replace(searching, **sampling)
