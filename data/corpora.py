@@ -151,6 +151,16 @@ class TreebankFiles(FilesCorpus):
         return islice(pairs_in(self.files[split][1]), count)
 
 
+def _built(folder: TextFolder, endings: tuple[str, str]) -> dict[str, Source]:
+    """The sources of a corpus whose text was built into a folder: `endings` are those of the files of its sides."""
+    origin, hashes = folder.origin()
+    return {
+        f"{split}.{side}": Source(f"{split}.{ending}, {origin}", hashes[f"{split}.{ending}"])
+        for split in SPLITS
+        for side, ending in zip(("source", "target"), endings, strict=True)
+    }
+
+
 @dataclass(frozen=True)
 class WSJ:
     """The Wall Street Journal part of the Penn Treebank (data/treebanks/wsj.py), from the user's own copy.
@@ -174,12 +184,7 @@ class WSJ:
                 f"{self.name} is licensed by the Linguistic Data Consortium (LDC99T42) and cannot be downloaded: "
                 f"prepare {self.name} --from-dir FOLDER, with your copy of it"
             )
-        origin, hashes = folder.origin()
-        return {
-            f"{split}.{side}": Source(f"{split}.trees, {origin}", hashes[f"{split}.trees"])
-            for split in SPLITS
-            for side in ("source", "target")
-        }
+        return _built(folder, ("trees", "trees"))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         return islice(pairs_in(self._folder(downloads).path / f"{split}.trees"), count)
@@ -206,12 +211,7 @@ class WMT14:
         return f"en-{self.language}"
 
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        origin, hashes = text_folder(self.language, self.archives, downloads, log).origin()
-        return {
-            f"{split}.{side}": Source(f"{split}.{language}, {origin}", hashes[f"{split}.{language}"])
-            for split in SPLITS
-            for side, language in (("source", "en"), ("target", self.language))
-        }
+        return _built(text_folder(self.language, self.archives, downloads, log), ("en", self.language))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         folder = text_folder(self.language, self.archives, downloads, log).path

@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, Self
 import sentencepiece
 
 from data.text import is_blank_line
-from data.treebanks.linear import MARK, XX, codes_of, output_of, sequence_of
+from data.treebanks.linear import MARK, XX, output_of, sequence_of
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
 # Byte fallback: 256 byte pieces encode characters without a piece of their own, so that no text is lost. In a
@@ -202,11 +202,6 @@ class Tokenizer:
         # sentencepiece would interpret [] as one empty sequence, and return a string
         lines: list[str] = self._processor.decode(sequences) if sequences else []
         return lines
-
-    @cached_property
-    def tree_codes(self) -> tuple[int, ...]:
-        """Of a vocabulary of trees, the code of each piece (transformer/variants/trees.py)."""
-        return codes_of([piece.removeprefix("▁") for piece in self._pieces])
 
     def output(self, source: str, text: str) -> str:
         """Returns the line that a decoded text stands for, given its source: the text itself, or the tree."""

@@ -54,6 +54,7 @@ from transformer.variants.alignment import Head
 from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
 from transformer.variants.sampling import line_keys
+from transformer.variants.trees import codes_of
 from transformer.variants.ways import Given
 
 
@@ -318,7 +319,7 @@ class Translator(Reader):
             raise UserError("decode.only_trees is for parsing, and the outputs of this run are no trees (data.task)")
         if decode.replace_unk and self.tokenizer.of_trees:
             raise UserError("decode.replace_unk is for texts, and the outputs of this run are trees (data.task)")
-        codes = self.tokenizer.tree_codes if decode.only_trees else ()
+        codes = codes_of(self.tokenizer.pieces(range(self.tokenizer.size))) if decode.only_trees else ()
         return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs, codes)
 
     def word_counts(self, texts: list[str], height: int) -> jax.Array | None:

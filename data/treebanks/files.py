@@ -54,8 +54,8 @@ def has_trees(name: str) -> bool:
 def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, BinaryIO]]:
     """Yields the name and the unpacked content of each file."""
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and wanted(str(file.relative_to(path))):
+        for name, file in _listed(path):
+            if wanted(name):
                 with open_unpacked(file) as content:
                     yield str(file), content
         return
@@ -80,6 +80,13 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Bin
             yield str(path), stack.enter_context(open_unpacked(path))
 
 
+def _listed(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yields the files of a folder and its subfolders in order, with their paths in it."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            yield str(file.relative_to(folder)), file
+
+
 def _unpacked(name: str, content: bytes) -> BinaryIO:
     """Opens a member of an archive, which may be compressed by itself."""
     suffix = PurePath(name).suffix.lower()
@@ -92,8 +99,8 @@ def digest_of(path: Path) -> str:
         check_file(path)
         return sha256_of(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and has_trees(name := str(file.relative_to(path))):
+    for name, file in _listed(path):
+        if has_trees(name):
             digest.update(f"{name}\0{sha256_of(file)}\n".encode())
     return digest.hexdigest()
 

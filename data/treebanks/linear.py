@@ -11,8 +11,7 @@ themselves are not in the sequence, since they are in the sentence. Neither is t
 import re
 from collections.abc import Iterable, Sequence
 
-from data.treebanks.trees import ROOT, Node, Tree, Word, bracketed, read_trees, words_in
-from transformer.config import UserError
+from data.treebanks.trees import ROOT, Node, Tree, Word, bracketed, tree_in, words_in
 
 TAGS = {"parsing": False, "tagged-parsing": True}
 """Tasks (data.task) whose targets are trees, and whether their sequences have tags."""
@@ -108,37 +107,12 @@ def sequence_of(line: str, tags: bool) -> str:
     # A closing symbol has a label, a closing bracket has none. What closes nothing is the beginning of a sequence.
     if "(" not in line or ")" not in line or re.search(r"\)[^\s()]", line):
         return line
-    trees = list(read_trees([line], "target"))
-    if len(trees) != 1:
-        raise UserError(f"a target must be one tree, not {len(trees)}: {line[:100]}")
-    return " ".join(linearised(trees[0], tags))
+    return " ".join(linearised(tree_in(line, "target"), tags))
 
 
 def output_of(source: str, sequence: str) -> str:
     """Returns the bracketed tree over the words of a source that a predicted sequence describes; see `tree_of`."""
     return bracketed(tree_of(words_in(source), sequence.split()))
-
-
-def codes_of(symbols: Sequence[str]) -> tuple[int, ...]:
-    """Returns the code of each symbol for constrained decoding (transformer/variants/trees.py).
-
-    Opening and closing the constituent number n are n and -n, counted from 1; 0 stands for a word; and 2^20 is a piece
-    of the vocabulary that is no symbol, or that opens what nothing closes.
-    """
-    pairs = [symbol[1:] for symbol in symbols if opening(symbol[1:]) == symbol and closing(symbol[1:]) in symbols]
-    number = {label: n for n, label in enumerate(pairs, start=1)}
-    special = {"<pad>", "<s>", "</s>", "<unk>", MARK, ""}
-
-    def code(symbol: str) -> int:
-        if symbol.startswith(("(", ")")):
-            n = number.get(symbol[1:], _NEITHER)
-            return -n if symbol.startswith(")") and n != _NEITHER else n
-        return _NEITHER if symbol in special else 0
-
-    return tuple(map(code, symbols))
-
-
-_NEITHER = 1 << 20
 
 
 def is_tree_over(words: Sequence[str], symbols: Sequence[str]) -> bool:

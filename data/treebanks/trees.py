@@ -18,7 +18,8 @@ DEEPEST = 200
 _ROOTS = {"", "TOP", "ROOT", "S1"}
 
 # Only ASCII has spaces between tokens: a word may contain a no-break space.
-_TOKEN = re.compile(r"[()]|[^() \t\r\n\f\v]+")
+_SPACES = r" \t\r\n\f\v"
+_TOKEN = re.compile(rf"[()]|[^(){_SPACES}]+")
 
 
 class Word(NamedTuple):
@@ -102,6 +103,14 @@ def _closed(bracket: _Open, where: str) -> Node:
     raise UserError(f"{where}: ({' '.join(texts)}) is more than a tag and a word")
 
 
+def tree_in(line: str, what: str) -> Tree:
+    """Returns the tree in a line. UserError unless there is exactly one; messages name the line by `what`."""
+    trees = list(read_trees([line], what))
+    if len(trees) != 1:
+        raise UserError(f"the {what} must be one tree, not {len(trees)}: {line[:100]}")
+    return trees[0]
+
+
 def bracketed(node: Node) -> str:
     """Returns a tree in one line, which `read_trees` reads back."""
     if isinstance(node, Word):
@@ -111,7 +120,7 @@ def bracketed(node: Node) -> str:
 
 def words_in(sentence: str) -> list[str]:
     """Splits a sentence at its spaces into the words of a tree. Brackets are written as in the Penn Treebank, -LRB-."""
-    return re.findall(r"[^ \t\r\n\f\v]+", sentence.replace("(", "-LRB-").replace(")", "-RRB-"))
+    return re.findall(rf"[^{_SPACES}]+", sentence.replace("(", "-LRB-").replace(")", "-RRB-"))
 
 
 def words_of(node: Node) -> Iterator[Word]:

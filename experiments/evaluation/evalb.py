@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sacrebleu.metrics.base import Metric, Score, Signature
 
 from data.treebanks.linear import XX
-from data.treebanks.trees import EMPTY, ROOT, Node, Tree, Word, bare, read_trees, words_of
+from data.treebanks.trees import EMPTY, ROOT, Node, Tree, Word, bare, tree_in, words_of
 from transformer.config import UserError
 
 DELETED = frozenset({ROOT, EMPTY, ",", ":", "``", "''", "."})
@@ -176,12 +176,12 @@ class F1(Metric):
 
     def _extract_reference_info(self, refs: Sequence[str]) -> dict[str, Any]:
         (line,) = refs
-        return {"gold": _tree(line, "reference")}
+        return {"gold": tree_in(line, "reference")}
 
     def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[int]:
         if not hypothesis:
             return list(Bracketing(skipped=1))
-        gold, predicted = ref_kwargs["gold"], _tree(hypothesis, "output")
+        gold, predicted = ref_kwargs["gold"], tree_in(hypothesis, "output")
         if [word.text for word in words_of(gold)] != [word.text for word in words_of(predicted)]:
             raise UserError(f"a tree is not over the words of its reference: {hypothesis[:100]}")
         return list(bracketing(gold, with_punctuation_of(gold, predicted)))
@@ -191,11 +191,3 @@ class F1(Metric):
 
     def _compute_score_from_stats(self, stats: list[int]) -> F1Score:
         return F1Score(Bracketing(*map(int, stats)))
-
-
-def _tree(line: str, what: str) -> Tree:
-    """Returns the tree in a line."""
-    trees = list(read_trees([line], what))
-    if len(trees) != 1:
-        raise UserError(f"the {what} must be one tree, not {len(trees)}: {line[:100]}")
-    return trees[0]

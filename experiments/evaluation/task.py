@@ -4,6 +4,7 @@ from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.base import Metric
 
 from data.treebanks.linear import TAGS
+from data.treebanks.trees import tree_in
 from experiments.evaluation.evalb import F1
 from experiments.evaluation.metrics import bleu, check_language, check_tokenizer, score
 from experiments.task import TASKS, Score, Task, Translated
@@ -48,7 +49,8 @@ class Parsing(Task):
     def warning(self, references: list[str], language: str | None) -> str | None:
         """None. UserError for references that are no trees."""
         try:
-            F1().corpus_score(references, [references])
+            for line in references:
+                tree_in(line, "reference")
         except UserError as error:
             raise UserError(f"the references are not bracketed trees, one per line: {error}") from error
         return None

@@ -7,7 +7,7 @@ import pytest
 
 from data.treebanks.linear import is_tree_over
 from transformer.config import EOS
-from transformer.variants.trees import DEEPEST, NEITHER, WORD, only_trees
+from transformer.variants.trees import DEEPEST, NEITHER, WORD, codes_of, only_trees
 
 PIECES = ["<pad>", "<s>", "</s>", "<unk>", "XX", "(S", ")S", "(NP", ")NP", "NN"]
 CODES = [NEITHER] * 4 + [WORD, 1, -1, 2, -2, WORD]
@@ -64,3 +64,9 @@ def test_constituents_are_not_opened_without_an_end():
 def test_a_row_of_padding_ends_at_once():
     allowed = only_trees(CODES, jnp.array([0]))(jnp.zeros((1, 1, ROWS)), jnp.zeros((1, 1, 5), int), jnp.array(0))
     assert np.flatnonzero(np.isfinite(allowed[0, 0])).tolist() == [EOS]
+
+
+def test_the_codes_are_those_of_the_symbols():
+    symbols = ["▁XX", "▁(S", "▁)S", "▁(NP", "▁)NP", "▁NN"]
+    assert list(codes_of([*PIECES[:4], *symbols])) == CODES
+    assert codes_of(["<trees>", "▁(ONLY", "▁)OTHER", "▁-LRB-"]) == (NEITHER, NEITHER, NEITHER, WORD)

@@ -8,20 +8,30 @@
 A `Rule` (transformer/decode.py) treats each hypothesis by itself: results remain independent of the batch.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import Array
 
 from transformer.config import EOS, PAD, UNK, DecodeConfig
 from transformer.decode import Rule
+from transformer.variants.trees import only_trees
 
 
-def rule_of(decode: DecodeConfig, pieces: int, prefixes: Array | None = None) -> Rule | None:
+def rule_of(
+    decode: DecodeConfig,
+    pieces: int,
+    prefixes: Array | None = None,
+    codes: Sequence[int] = (),
+    words: Array | None = None,
+) -> Rule | None:
     """Returns all rules that the settings and the prefixes ask for, as one; None if there are none.
 
     Args:
         pieces: size of the vocabulary. The embedding may have more rows: sampling never draws their ids, and
             `forbid_unk` excludes them, since they have no text.
         prefixes: [B, P] ids that the outputs begin with, padded; see `prefixed`.
+        codes: of each piece of a vocabulary of trees, and `words` [B] of each sentence; see `only_trees`.
     """
     rules: list[Rule] = []
     if decode.min_length:
@@ -30,6 +40,9 @@ def rule_of(decode: DecodeConfig, pieces: int, prefixes: Array | None = None) ->
         rules.append(no_repeated_ngram(decode.no_repeat_ngram))
     if decode.forbid_unk or decode.sample:
         rules.append(only_pieces(pieces, unknown=not decode.forbid_unk))
+    if decode.only_trees:
+        assert words is not None
+        rules.append(only_trees(codes, words))
     rule = all_of(rules) if rules else None
     return rule if prefixes is None else prefixed(prefixes, rule)
 

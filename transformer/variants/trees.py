@@ -20,6 +20,24 @@ DEEPEST = 100
 """The most constituents inside of each other."""
 
 
+def codes_of(pieces: Sequence[str]) -> tuple[int, ...]:
+    """Returns the code of each piece of a vocabulary of trees. Its symbols begin with "▁", and no other piece does.
+
+    A symbol that opens what nothing closes, or the other way round, has the code NEITHER: it is not used.
+    """
+    symbols = [piece[1:] if piece.startswith("▁") else "" for piece in pieces]
+    closed = [symbol[1:] for symbol in symbols if symbol.startswith("(") and f"){symbol[1:]}" in symbols]
+    number = {label: n for n, label in enumerate(closed, start=1)}
+
+    def code(symbol: str) -> int:
+        if symbol.startswith(("(", ")")):
+            n = number.get(symbol[1:], NEITHER)
+            return -n if symbol.startswith(")") and n != NEITHER else n
+        return WORD if symbol else NEITHER
+
+    return tuple(map(code, symbols))
+
+
 def only_trees(codes: Sequence[int], words: Array) -> Rule:
     """An output is a tree over the words of its sentence, unless it is cut off at its length limit.
 

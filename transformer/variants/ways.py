@@ -7,9 +7,8 @@ from jax import Array
 from transformer.config import DecodeConfig
 from transformer.decode import Decodable, Hypotheses, beam_search, greedy_search
 from transformer.variants.constraints import constrained_beam_search
-from transformer.variants.rules import all_of, rule_of
+from transformer.variants.rules import rule_of
 from transformer.variants.sampling import sample
-from transformer.variants.trees import only_trees
 
 
 class Given(NamedTuple):
@@ -46,11 +45,7 @@ def decode(
         codes: of each piece of a vocabulary of trees, for decode.only_trees (transformer.variants.trees).
     """
     alpha, extra_length = settings.alpha, settings.extra_length
-    rule = rule_of(settings, pieces, given.prefixes)
-    if settings.only_trees:
-        assert given.words is not None
-        trees = only_trees(codes, given.words)
-        rule = all_of([rule, trees]) if rule else trees
+    rule = rule_of(settings, pieces, given.prefixes, codes, given.words)
     if settings.sample:
         assert given.keys is not None and given.phrases is None
         return sample(
