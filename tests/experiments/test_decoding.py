@@ -295,7 +295,7 @@ def test_the_command_line_decodes_as_python_does(run, capsys, tmp_path, sentence
         (("--constraints", short), f"the input has 8 lines but {short} has 1"),
         (("--constraints", phrases, "--sample"), "constraints need beam search"),
         (("--prefix", prefix, "--interactive"), "without --i"),
-        (("--sample=yes",), "--sample expects no value, not 'yes': type --sample, or leave it out"),
+        (("--sample=yes",), "--sample expects no value, not 'yes': type --sample for True or --no-sample for False"),
     ):
         code, out, err = said(*flags)
         assert code == 2 and message in err.splitlines()[-1] and not out, flags
