@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpora import SPLITS, WMT14, WSJ, Corpus, FilesCorpus, Log, Source, SplitName, find_corpus
+from data.corpora import find_corpus
+from data.corpora.corpus import SPLITS, Built, Corpus, Log, Source, SplitName
+from data.corpora.own import FilesCorpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
@@ -167,7 +169,7 @@ def find_prepared(
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if isinstance(corpus, WMT14 | WSJ):  # the hash of its text is known only where the text was built
+    if isinstance(corpus, Built):  # the hash of its text is known only where the text was built
         return next(_prepared_before(config, corpus, data_dir, lambda role, source: True), None)
     if not (isinstance(corpus, FilesCorpus) and (gone := _gone(corpus))):
         path = _folder(config, corpus, corpus.sources(data_dir / "downloads", log), data_dir)
@@ -226,9 +228,9 @@ def adopt(config: DataConfig, given: Path, data_dir: Path | None = None, log: Lo
     """Imports a named corpus from a local folder, so that `prepare` needs no network. UserError if it cannot."""
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     corpus = find_corpus(config)
-    if not isinstance(corpus, WMT14 | WSJ):
+    if not isinstance(corpus, Built):
         raise UserError(
-            f"{corpus.name} is not made from a folder, only WMT14 and WSJ are: use --data.train-src etc. for other text"
+            f"{corpus.name} is not made from a folder, as WMT14 and WSJ are: use --data.train-src etc. for other text"
         )
     with os_errors_explained(data_dir):
         corpus.adopt(given, data_dir / "downloads", log)

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.corpora import FilesCorpus, Log, SplitName, find_corpus
+from data.corpora import find_corpus
+from data.corpora.corpus import Log, SplitName
+from data.corpora.own import FilesCorpus
 from data.dataset import SIDES, checked_pairs, default_data_dir, open_prepared, os_errors_explained, prepared_of_hash
 from data.encoding import Chunk, Counts, encode_pairs
 from data.text import Pair, is_blank

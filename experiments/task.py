@@ -1,7 +1,7 @@
 """What a task is: how the outputs of a model are scored, and what a sample of them shows.
 
 The boundary between a task and the rest of the code. The model, the batches, the search and the work directory know
-nothing about it: a corpus supplies pairs of lines (`data/corpora.py`), and the vocabulary turns lines into ids and ids
+nothing about it: a corpus supplies pairs of lines (`data/corpora/`), and the vocabulary turns lines into ids and ids
 into lines (`data/tokenizer.py`). Everything that asks what a good output is goes through `task_of`.
 
 After `TASKS["digits"] = Digits()`, the setting `data.task = "digits"` selects it.

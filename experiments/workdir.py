@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
-from data.corpora import SPLITS, is_own_text
+from data.corpora import is_own_text
+from data.corpora.corpus import SPLITS
 from data.folders import atomic_folder, remove_abandoned
 from data.tokenizer import SOURCE_VOCABULARY, VOCABULARY, Tokenizer
 from transformer.checkpoint import Checkpoint, read_json, read_meta, save_averaged, saved_steps

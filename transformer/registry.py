@@ -11,7 +11,7 @@ Each registry is defined next to the components it contains:
     optimizer.schedule   transformer/optimizer.py   SCHEDULES
     optimizer.name       transformer/optimizer.py   OPTIMIZERS
     train.loss           transformer/train.py       LOSSES
-    data.corpus          data/corpora.py            CORPORA
+    data.corpus          data/corpora/              CORPORA
     data.task            experiments/task.py        TASKS
     metric               experiments/evaluation/metrics.py     METRICS
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from data.fetch import sha256_of
 from data.text import DAMAGED, Pair, check_file, decode_line, open_unpacked, raw_lines
-from data.treebanks.trees import Tree, bracketed, read_trees, standard, words_of
+from data.treebanks.trees import Tree, pair_of, read_trees, standard
 from transformer.config import UserError
 
 ENDINGS = (".mrg", ".prd", ".tree", ".trees", ".parse", ".ptb", ".bracket", ".brackets")
@@ -105,14 +105,11 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def pair_of(tree: Tree) -> Pair | None:
-    """Returns the sentence and the bracketed tree of a standard tree; None if no word is left."""
-    bare = standard(tree)
-    return (" ".join(word.text for word in words_of(bare)), bracketed(bare)) if bare else None
+def pairs_in(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Pair]:
+    """Yields the sentences and the bracketed trees of a file, a folder or an archive, in standard form.
 
-
-def pairs_in(path: Path) -> Iterator[Pair]:
-    """Yields the sentence and the bracketed tree of each standard tree of a file, a folder or an archive."""
-    for tree in trees_in(path):
-        if pair := pair_of(tree):
-            yield pair
+    See `trees_in` and `data.treebanks.trees.standard`. A tree without words is left out.
+    """
+    for tree in trees_in(path, wanted):
+        if bare := standard(tree):
+            yield pair_of(bare)

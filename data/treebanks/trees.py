@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from data.text import Pair
 from transformer.config import UserError
 
 ROOT = "TOP"
@@ -116,6 +117,11 @@ def bracketed(node: Node) -> str:
     if isinstance(node, Word):
         return f"({node.tag} {node.text})"
     return f"({node.label} {' '.join(map(bracketed, node.children))})"
+
+
+def pair_of(tree: Tree) -> Pair:
+    """Returns the sentence of a tree, and the tree in one line."""
+    return " ".join(word.text for word in words_of(tree)), bracketed(tree)
 
 
 def words_in(sentence: str) -> list[str]:

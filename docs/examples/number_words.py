@@ -9,7 +9,8 @@ from itertools import islice
 
 from sacrebleu.metrics.base import Metric, Score, Signature
 
-from data.corpora import CORPORA, Source
+from data.corpora import CORPORA
+from data.corpora.corpus import Source
 from experiments.task import TASKS, Task
 
 NUMBERS = range(1, 10_000)

@@ -6,7 +6,8 @@ Of every hundred lines, the second to last is used for validation and the last f
 from itertools import islice
 from pathlib import Path
 
-from data.corpora import CORPORA, Source
+from data.corpora import CORPORA
+from data.corpora.corpus import Source
 from data.fetch import sha256_of
 from data.text import read_lines
 

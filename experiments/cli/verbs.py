@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from data.corpora import SplitName, languages_of
+from data.corpora import languages_of
+from data.corpora.corpus import SplitName
 from data.dataset import adopt, prepare
 from data.folders import remove_empty
 from data.languages import Languages

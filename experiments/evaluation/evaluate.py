@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpora import SplitName
+from data.corpora.corpus import SplitName
 from data.dataset import check_unknown
 from experiments.evaluation.records import ensemble_record, make_record, outputs_of, write_record
 from experiments.evaluation.risk import MinimumRisk

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from sacrebleu.utils import get_reference_files, get_source_file
 
-from data.corpora import HostedCorpus, SplitName, find_corpus, languages_of
+from data.corpora import find_corpus, languages_of
+from data.corpora.corpus import SplitName, WithTestSets
 from data.dataset import default_data_dir
 from data.encoding import Counts, encode_pairs
-from data.fetch import fetch, sha256_of
+from data.fetch import sha256_of
 from data.held_out import held_out
 from data.languages import Languages, primary
-from data.text import read_pairs
+from data.text import Pair, read_pairs
 from data.tokenizer import Tokenizer
 from experiments.translator import Translator
 from transformer.checkpoint import brief
@@ -60,11 +61,11 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
     UserError if there is no such test set in these languages, or if it cannot be downloaded.
     """
     corpus = find_corpus(translator.experiment.data)
-    further = corpus.test_sets if isinstance(corpus, HostedCorpus) else {}
-    if name in further:
-        source, target = (fetch(file, default_data_dir() / "downloads", log) for file in further[name])
-        found = read_files(source, target, translator.tokenizer, languages, name, f"{corpus.name} {name}")
-        return renamed(found, [file.address for file in further[name]])
+    further = corpus.test_sets if isinstance(corpus, WithTestSets) else ()
+    if isinstance(corpus, WithTestSets) and name in further:
+        pairs, sources = corpus.test_set(name, default_data_dir() / "downloads", log)
+        files = {f"{name}.{side}": source._asdict() for side, source in sources.items()}
+        return of_pairs(name, f"{corpus.name} {name}", pairs, files, translator.tokenizer, languages)
     if languages is None:
         raise UserError(f"the languages of test set {name!r} are not known: give them with --data.languages")
     try:
@@ -103,19 +104,25 @@ def read_files(
     pairs = list(read_pairs(source, target))
     hashes = sha256_of(source), sha256_of(target)
     name = name or f"{source.name.split('.')[0]}-{sha256(''.join(hashes).encode()).hexdigest()[:8]}"
+    sides = zip(("source", "target"), (source, target), hashes, strict=True)
+    files = {f"{name}.{side}": {"name": str(path), "sha256": digest} for side, path, digest in sides}
+    return of_pairs(name, label or label_of(source, languages), pairs, files, tokenizer, languages)
+
+
+def of_pairs(
+    name: str,
+    label: str,
+    pairs: list[Pair],
+    files: dict[str, dict[str, str]],
+    tokenizer: Tokenizer,
+    languages: Languages | None,
+) -> TestSet:
+    """Returns a test set of sentence pairs, after counting their tokens."""
     counts = Counts(read=len(pairs))
     for chunk in encode_pairs(iter(pairs), tokenizer, None):
         counts.add(chunk)
-    sides = zip(("source", "target"), (source, target), hashes, strict=True)
-    return TestSet(
-        name,
-        label or label_of(source, languages),
-        [a for a, _ in pairs],
-        [b for _, b in pairs],
-        {f"{name}.{side}": {"name": str(path), "sha256": digest} for side, path, digest in sides},
-        counts.facts(),
-        languages,
-    )
+    sources, references = [a for a, _ in pairs], [b for _, b in pairs]
+    return TestSet(name, label, sources, references, files, counts.facts(), languages)
 
 
 def label_of(file: Path, languages: Languages | None) -> str:

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
-from data.corpora import WMT14, find_corpus
+from data.corpora import find_corpus
+from data.corpora.wmt14 import WMT14
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from data.sampling import training_plan
 from data.tokenizer import described

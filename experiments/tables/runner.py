@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data.corpora import SplitName
+from data.corpora.corpus import SplitName
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_evaluation
 from experiments.presets.paper import TABLE2, TABLE3, Change

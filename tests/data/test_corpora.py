@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from data import corpora
-from data.corpora import CORPORA, HostedCorpus, find_corpus
+from data.corpora import CORPORA, find_corpus
+from data.corpora.corpus import SPLITS
+from data.corpora.hosted import HostedCorpus
 from data.encoding import Counts
 from data.fetch import RemoteFile, fetch
 from data.text import is_blank, is_blank_line, read_lines, read_pairs
@@ -331,7 +332,7 @@ def test_the_mirror_comes_before_any_download(tmp_path: Path, monkeypatch: pytes
 
 def test_hosted_corpus_reads_what_it_fetched(server: str, tmp_path: Path) -> None:
     file = RemoteFile("corpus", f"{server}/whole.gz", SHA256)
-    corpus = HostedCorpus("x", "free", "de", dict.fromkeys(corpora.SPLITS, (file, file)))
+    corpus = HostedCorpus("x", "free", "de", dict.fromkeys(SPLITS, (file, file)))
     assert list(corpus.pairs("dev", None, tmp_path, print)) == [("a man", "a man"), ("a dog", "a dog")]
     assert list(corpus.pairs("train", 1, tmp_path, print)) == [("a man", "a man")]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data import corpora, grammar
-from data.corpora import WMT14
+from data.corpora.wmt14 import WMT14
 from data.dataset import adopt, prepare
 from data.fetch import sha256_of
 from transformer.config import DataConfig, UserError

@@ -7,9 +7,8 @@ import zipfile
 
 import pytest
 
-from data.corpora import find_corpus
+from data.corpora import find_corpus, wsj
 from data.dataset import adopt, prepare
-from data.treebanks import wsj
 from data.treebanks.files import digest_of, pairs_in, trees_in
 from data.treebanks.trees import words_of
 from transformer.config import DataConfig, UserError

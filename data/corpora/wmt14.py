@@ -1,29 +1,72 @@
-"""WMT14 English-German and English-French as plain text, extracted by the builder of tensorflow-datasets.
+"""WMT14 English-German and English-French, as the builder of tensorflow-datasets extracts it, in six text files."""
 
-TensorFlow is imported only in the process `python -m data.wmt14`, which `build_text` starts: it is needed once to
-prepare the data, and never for training. The result is six text files, which are processed like any other text. The
-builder shuffles each split deterministically, by the hash of its keys.
-"""
-
-import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from data.corpora.corpus import Log, Source, SplitName
+from data.corpora.text_folder import TextFolder, created_text
+from data.corpora.wmt14_builder import PAIRS_AT_A_TIME, SPLITS, build_text, line_of
 from data.fetch import RemoteFile, check_disk_space, fetch
-from data.text import read_pairs
-from data.text_folder import TextFolder, created_text
+from data.text import Pair, read_pairs
 from transformer.config import UserError
 
-Log = Callable[[str], object]
 Archives = tuple[RemoteFile, ...]
 
-SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # tensorflow-datasets' name: ours
-PAIRS_AT_A_TIME = 10_000
+
+# URLs and hashes as registered by tensorflow-datasets.
+_BOTH = (
+    ("http://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz",
+     "0224c7c710c8a063dfd893b0cc0830202d61f4c75c17eb8e31836103d27d96e7"),
+    ("http://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz",
+     "c7a74e2ea01ac6c920123108627e35278d4ccb5701e15428ffa34de86fa3a9e5"),
+    ("http://www.statmt.org/wmt14/training-parallel-nc-v9.tgz",
+     "cb8953f292298e6877ae433c98912b927cb0766b303f4540512ddd286c748485"),
+    ("http://data.statmt.org/wmt19/translation-task/dev.tgz",
+     "7a7deccf82ebb05ba508dba5eb21356492224e8f630ec4f992132b029b4b25e7"),
+)  # fmt: skip
+_FRENCH = (
+    ("http://www.statmt.org/wmt13/training-parallel-un.tgz",
+     "29141b5c1eba149a94f7a59d3b1a834b2e47fe0f8758d68dcd77a3d3f497ee47"),
+    ("http://www.statmt.org/wmt10/training-giga-fren.tar",
+     "3ff8319f6919393520559bfbc7ad6a747ec81b3abc7be9993b338d4b017b4d9a"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WMT14:
+    """WMT14 from English, as built by tensorflow-datasets."""
+
+    language: str
+    archives: tuple[RemoteFile, ...]
+    licence: str = "free for research; statmt.org/wmt14"
+
+    @property
+    def name(self) -> str:
+        return f"wmt14-{self.languages}"
+
+    @property
+    def languages(self) -> str:
+        return f"en-{self.language}"
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        return text_folder(self.language, self.archives, downloads, log).sources(("en", self.language))
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        folder = text_folder(self.language, self.archives, downloads, log).path
+        return islice(read_pairs(folder / f"{split}.en", folder / f"{split}.{self.language}"), count)
+
+    def adopt(self, given: Path, downloads: Path, log: Log) -> None:
+        """Imports the text from a local folder instead of downloading it."""
+        adopt(self.language, self.archives, given, downloads, log)
+
+
+def wmt14(language: str) -> WMT14:
+    """The pairs of English and another language: "de" or "fr"."""
+    archives = _BOTH + (_FRENCH if language == "fr" else ())
+    return WMT14(language, tuple(RemoteFile("wmt14", address, sha256) for address, sha256 in archives))
 
 
 def text_folder(language: str, archives: Archives, downloads: Path, log: Log) -> TextFolder:
@@ -94,69 +137,7 @@ def _from_parquet(files: list[Path], language: str, new: Path, split: str, given
             try:
                 for batch in parquet.ParquetFile(path).iter_batches(PAIRS_AT_A_TIME, columns=["translation"]):
                     for row in batch.column("translation").to_pylist():
-                        english.write(_line(row["en"].encode()))
-                        other.write(_line(row[language].encode()))
+                        english.write(line_of(row["en"].encode()))
+                        other.write(line_of(row[language].encode()))
             except (pyarrow.ArrowException, KeyError, OSError) as error:
                 raise UserError(f"{path} cannot be read as parquet of en and {language}: {error}") from error
-
-
-def build_text(language: str, archives: dict[str, Path], folder: Path) -> None:
-    """Writes {train,dev,test}.{en,LANGUAGE} into a folder.
-
-    Args:
-        archives: local path of each archive that the builder would download, by its URL.
-
-    Raises:
-        UserError: the builder failed; the message contains the last line of its output.
-    """
-    request = json.dumps({address: str(path.absolute()) for address, path in archives.items()})
-    command = [sys.executable, "-m", "data.wmt14", language, str(folder.absolute())]
-    result = subprocess.run(
-        command, cwd=Path(__file__).parents[1], input=request, capture_output=True, encoding="utf-8", errors="replace"
-    )
-    if result.returncode:
-        said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        raise UserError(f"tensorflow-datasets could not build wmt14_translate/{language}-en: {said[-1]}")
-
-
-def _main(language: str, folder: Path, archives: dict[str, str]) -> None:
-    try:
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.core.download import checksums, resource
-        from tensorflow_datasets.translate import wmt14
-    except ImportError as error:
-        sys.exit(f"{error}: install the extra, pip install -e '.[wmt14]'")
-
-    # The builder does not download a file that already exists under the name that it would use.
-    downloads = folder / "downloads" / "wmt14_translate"
-    downloads.mkdir(parents=True)
-    registered = checksums.get_all_url_infos()
-    for address, path in archives.items():
-        info = registered[address]
-        place = downloads / resource.get_dl_fname(address, info.checksum)
-        place.symlink_to(path)
-        resource.write_info_file(
-            url=address, path=place, dataset_name="wmt14_translate", original_fname=Path(path).name, url_info=info
-        )
-    builder = wmt14.Wmt14Translate(config=f"{language}-en", data_dir=str(folder), file_format="array_record")
-    builder.download_and_prepare(
-        download_dir=str(folder / "downloads"),
-        download_config=tfds.download.DownloadConfig(manual_dir=str(folder), extract_dir=str(folder / "extracted")),
-    )
-    for split, ours in SPLITS.items():
-        rows = builder.as_data_source(split)
-        with (folder / f"{ours}.en").open("wb") as english, (folder / f"{ours}.{language}").open("wb") as other:
-            for start in range(0, len(rows), PAIRS_AT_A_TIME):
-                for row in rows.__getitems__(range(start, min(start + PAIRS_AT_A_TIME, len(rows)))):
-                    english.write(_line(row["en"]))
-                    other.write(_line(row[language]))
-
-
-def _line(text: Any) -> bytes:
-    """Encodes a sentence as one line. The few line breaks inside sentences are replaced by spaces."""
-    return b" ".join(bytes(text).split(b"\n")).replace(b"\r", b" ") + b"\n"
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _main(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin))

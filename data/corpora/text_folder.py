@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.corpora.corpus import SPLITS, Source
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created
 from transformer.config import UserError
@@ -25,6 +26,15 @@ class TextFolder:
             return str(facts["origin"]), dict(facts["sha256"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path / 'sources.json'} is damaged: remove {self.path} and prepare again") from error
+
+    def sources(self, endings: tuple[str, str]) -> dict[str, Source]:
+        """Returns the sources of a corpus by role. `endings` are those of the files of its two sides."""
+        origin, hashes = self.origin()
+        return {
+            f"{split}.{side}": Source(f"{split}.{ending}, {origin}", hashes[f"{split}.{ending}"])
+            for split in SPLITS
+            for side, ending in zip(("source", "target"), endings, strict=True)
+        }
 
 
 @contextmanager

@@ -5,10 +5,16 @@ the user's own copy, wherever in the folder the files wsj_0001.mrg to wsj_2454.m
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 
-from data.text_folder import TextFolder, created_text
-from data.treebanks.files import pair_of, pairs_in, trees_in
+from data.corpora.corpus import Log, Source, SplitName
+from data.corpora.text_folder import TextFolder, created_text
+from data.text import Pair
+from data.treebanks.files import pairs_in, trees_in
+from data.treebanks.trees import bracketed, standard
 from transformer.config import UserError
 
 SECTIONS = {"train": range(2, 22), "dev": range(22, 23), "test": range(23, 24)}
@@ -19,6 +25,39 @@ TREES = {"train": 39_832, "dev": 1_700, "test": 2_416}
 
 SILVER = "silver"
 """Folder of automatically parsed sentences, in the user's folder."""
+
+
+@dataclass(frozen=True)
+class WSJ:
+    """The Wall Street Journal part of the Penn Treebank, from the user's own copy.
+
+    Args:
+        silver: whether the training text also has automatically parsed sentences, those of the user's choice.
+    """
+
+    name: str
+    silver: bool
+    licence: str = "Linguistic Data Consortium, LDC99T42"
+    languages: str | None = None
+
+    def _folder(self, downloads: Path) -> TextFolder:
+        return TextFolder(downloads / self.name)
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        folder = self._folder(downloads)
+        if not folder.path.exists():
+            raise UserError(
+                f"{self.name} is licensed by the Linguistic Data Consortium (LDC99T42) and cannot be downloaded: "
+                f"prepare {self.name} --from-dir FOLDER, with your copy of it"
+            )
+        return folder.sources(("trees", "trees"))
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(pairs_in(self._folder(downloads).path / f"{split}.trees"), count)
+
+    def adopt(self, given: Path, downloads: Path, log: Log) -> None:
+        """Reads the sections from a local folder."""
+        adopt(given, self._folder(downloads), self.silver)
 
 
 def adopt(given: Path, folder: TextFolder, silver: bool) -> None:
@@ -42,8 +81,8 @@ def adopt(given: Path, folder: TextFolder, silver: bool) -> None:
             with (new / f"{split}.trees").open("w", encoding="utf-8") as file:
                 for tree in trees_in(given, lambda name, wanted=sections: section_of(name) in wanted):  # type: ignore[misc]
                     count += 1
-                    if pair := pair_of(tree):
-                        file.write(pair[1] + "\n")
+                    if bare := standard(tree):
+                        file.write(bracketed(bare) + "\n")
                 if count != TREES[split]:
                     names = f"{sections[0]:02} to {sections[-1]:02}" if len(sections) > 1 else f"{sections[0]:02}"
                     raise UserError(

@@ -1,0 +1,95 @@
+"""Corpora by name: the sources of each text, its licence, and the hashes that identify it.
+
+A corpus is any object with the members of the protocol `Corpus` (data/corpora/corpus.py). To add one (for example, a
+tensorflow-datasets builder), write a class and register an instance: CORPORA["mine"] = MyCorpus().
+"""
+
+import re
+
+from data.corpora.corpus import Corpus
+from data.corpora.generated import GeneratedTreebank, GrammarCorpus
+from data.corpora.multi30k import multi30k
+from data.corpora.open_treebanks import wsj_craft, wsj_sample
+from data.corpora.own import FilesCorpus, TreebankFiles, own_files, own_trees
+from data.corpora.wmt14 import wmt14
+from data.corpora.wsj import WSJ
+from data.languages import Languages
+from data.treebanks.linear import TAGS
+from transformer.config import DataConfig, UserError
+from transformer.registry import Registry
+
+CORPORA: Registry[Corpus] = Registry(
+    "data.corpus",
+    {
+        corpus.name: corpus
+        for corpus in (
+            GrammarCorpus(),
+            multi30k("de"),
+            multi30k("fr"),
+            wmt14("de"),
+            wmt14("fr"),
+            GeneratedTreebank(),
+            wsj_sample(),
+            wsj_craft(),
+            WSJ("wsj", silver=False),
+            WSJ("wsj-semi", silver=True),
+        )
+    },
+)
+"""Corpora by name: instances of classes with the members of `Corpus`."""
+
+
+def find_corpus(config: DataConfig) -> Corpus:
+    """Returns the corpus of a configuration: user-defined files if any are given, else the corpus with that name.
+
+    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, or data.languages combined with a
+    named corpus.
+    """
+    if config.train_pairs is not None and config.train_pairs < 1:
+        raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
+    if config.task in TAGS and (own := own_trees(config)):
+        return TreebankFiles(own)
+    if (own := own_files(config)) or config.corpus == "files":
+        languages_of(config)
+        return FilesCorpus(own, languages=config.languages)
+    corpus = CORPORA.find(config.corpus)
+    check_corpus(config.corpus, corpus)
+    if config.languages is not None:
+        raise UserError(
+            f"data.languages is for your own text only, {config.corpus} has its own languages: --data.languages None"
+        )
+    return corpus
+
+
+def check_corpus(name: str, corpus: Corpus) -> None:
+    """UserError if a user-defined corpus does not satisfy the protocol `Corpus`."""
+    if isinstance(corpus, type):
+        raise UserError(f"data.corpus {name!r} is a class: register an instance of it in CORPORA")
+    for member in ("name", "licence", "languages", "sources", "pairs"):
+        if not hasattr(corpus, member):
+            raise UserError(f"data.corpus {name!r} has no `{member}`, which data.corpora.corpus.Corpus requires")
+    if corpus.name != name or not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(
+            f"data.corpus {name!r} has the name {corpus.name!r}: use the same single word as name and as key of CORPORA"
+        )
+    if corpus.languages is not None:
+        Languages.parse(corpus.languages)
+
+
+def is_own_text(config: DataConfig) -> bool:
+    """Whether the corpus consists of user-defined files, which may no longer exist."""
+    return config.corpus == "files" or config.train_src is not None or config.train_tgt is not None
+
+
+def languages_of(config: DataConfig) -> Languages | None:
+    """Returns the languages of the corpus, or None if unknown. User-defined files need not exist.
+
+    UserError for invalid language codes, and, as in `find_corpus`, for an invalid corpus.
+    """
+    if is_own_text(config):
+        said = config.languages
+    else:
+        corpus = CORPORA.find(config.corpus)
+        check_corpus(config.corpus, corpus)
+        said = corpus.languages
+    return None if said is None else Languages.parse(said)

@@ -1,0 +1,90 @@
+"""The user's own text: parallel files, or treebanks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from data.corpora.corpus import SPLITS, Log, Source, SplitName
+from data.fetch import sha256_of
+from data.text import Pair, check_file, read_pairs
+from data.treebanks.files import digest_of, pairs_in
+from transformer.config import DataConfig, UserError
+
+
+@dataclass(frozen=True)
+class FilesCorpus:
+    """A user-defined corpus: two parallel files per split."""
+
+    files: dict[SplitName, tuple[Path, Path]]
+    name: str = "files"
+    licence: str = "the user's own text"
+    languages: str | None = None
+
+    def paths(self) -> dict[str, Path]:
+        """Returns the files by role, such as "train.source"."""
+        return {
+            f"{split}.{side}": path
+            for split, files in self.files.items()
+            for side, path in zip(("source", "target"), files, strict=True)
+        }
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        return {role: self.source(role) for role in self.paths()}
+
+    def source(self, role: str) -> Source:
+        """Returns the absolute path and the SHA-256 of a file. UserError if it cannot be read."""
+        path = self.paths()[role]
+        check_file(path)
+        return Source(str(path.absolute()), sha256_of(path))
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(read_pairs(*self.files[split]), count)
+
+
+@dataclass(frozen=True)
+class TreebankFiles(FilesCorpus):
+    """A user-defined treebank: for each split a file, a folder or an archive of bracketed trees (its two sides)."""
+
+    name: str = "treebank"
+
+    def paths(self) -> dict[str, Path]:
+        """Returns the treebanks by role, such as "train.target": the sentences are those of the trees."""
+        return {f"{split}.target": path for split, (_, path) in self.files.items()}
+
+    def source(self, role: str) -> Source:
+        path = self.paths()[role]
+        return Source(str(path.absolute()), digest_of(path))
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        return islice(pairs_in(self.files[split][1]), count)
+
+
+def own_trees(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
+    """Treebanks by split, with dev as the default for test. Empty unless only targets are given: sentences are theirs.
+
+    UserError if one is missing.
+    """
+    given = {split: value for split in SPLITS if (value := getattr(config, f"{split}_tgt")) is not None}
+    if not given or any(getattr(config, f"{split}_src") is not None for split in SPLITS):
+        return {}
+    for split in ("train", "dev"):
+        if split not in given:
+            raise UserError(f"--data.{split}-tgt is missing: your own treebank needs train and dev")
+    given.setdefault("test", given["dev"])
+    return {split: (Path(given[split]), Path(given[split])) for split in SPLITS}
+
+
+def own_files(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
+    """User-defined files by split, with dev as the default for test. Empty if none are given."""
+    names = [f"{split}_{side}" for split in SPLITS for side in ("src", "tgt")]
+    given = {name: Path(value) for name in names if (value := getattr(config, name)) is not None}
+    if not given and config.corpus != "files":
+        return {}
+    if "test_src" not in given and "test_tgt" not in given and "dev_src" in given and "dev_tgt" in given:
+        given |= {"test_src": given["dev_src"], "test_tgt": given["dev_tgt"]}
+    for name in names:
+        if name not in given:
+            option = name.replace("_", "-")
+            raise UserError(f"--data.{option} is missing: your own text needs both sides of train and dev")
+    return {split: (given[f"{split}_src"], given[f"{split}_tgt"]) for split in SPLITS}
