@@ -65,6 +65,10 @@ class PreparedData:
         """Raw lines of one side of dev or test, in the same order as the tokens."""
         return list(read_lines(self.path / f"{split}.{side}.txt"))
 
+    def texts(self, split: SplitName) -> tuple[list[str], list[str]]:
+        """Raw lines of both sides of dev or test."""
+        return self.text(split, "source"), self.text(split, "target")
+
 
 def default_data_dir() -> Path:
     """$DATA_DIR, or ./prepared."""

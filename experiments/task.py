@@ -7,7 +7,7 @@ into lines (`data/tokenizer.py`). Everything that asks what a good output is goe
 After `TASKS["digits"] = Digits()`, the setting `data.task = "digits"` selects it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from sacrebleu.metrics.base import Metric
@@ -23,9 +23,12 @@ class Score(NamedTuple):
     name: str
     value: float
     signature: str
+    margin: float | None = None
+    """Half the width of its 95% interval over test sets like this one; None if it is not known."""
 
     def __str__(self) -> str:
-        return f"{self.name} = {self.value:.2f}   {self.signature}"
+        margin = "" if self.margin is None else f" ± {self.margin:.2f}"
+        return f"{self.name} = {self.value:.2f}{margin}   {self.signature}"
 
 
 class Translated(NamedTuple):
@@ -55,12 +58,16 @@ class Task(Protocol):
         """Returns what has to be installed before outputs can be scored; None if nothing is missing."""
         return None
 
-    def warning(self, references: list[str], language: str | None) -> str | None:
-        """Returns why references in this language would be scored wrongly; None if they would not.
+    def warning(self, sources: list[str], references: list[str], language: str | None) -> str | None:
+        """Returns why outputs would be scored wrongly with these references; None if they would not.
 
         UserError if they cannot be scored at all.
         """
         return None
+
+    def is_repaired(self, source: str, pieces: Sequence[str]) -> bool:
+        """Whether the vocabulary had to change what the model predicted, for the output to be one of this task."""
+        return False
 
     def validate(self, outputs: list[str], references: list[str], language: str | None) -> float:
         """Returns the score `metric` of some validation outputs."""

@@ -19,6 +19,9 @@ _CRAFT = "https://raw.githubusercontent.com/UCDenver-ccp/CRAFT/master/structural
 _CRAFT_LICENCE = "CC BY 3.0"
 _SAMPLE_LICENCE = "Linguistic Data Consortium; a sample for non-commercial use"
 
+CRAFT_HASHES = Path(__file__).with_name("craft.sha256")
+"""The articles of CRAFT, as `sha256sum` lists them."""
+
 _SAMPLE_FILES: dict[SplitName, range] = {"train": range(1, 140), "dev": range(140, 160), "test": range(160, 200)}
 _CRAFT_TEST = 4  # articles that are held out
 
@@ -30,7 +33,7 @@ def _sample(numbers: range) -> Part:
 
 def _craft(articles: slice) -> Part:
     """Some of the articles of CRAFT, in the order of their identifiers."""
-    lines = Path(__file__).with_name("craft.sha256").read_text(encoding="ascii").splitlines()
+    lines = CRAFT_HASHES.read_text(encoding="ascii").splitlines()
     return Part(
         tuple(RemoteFile("craft", f"{_CRAFT}/{name}", sha256) for sha256, name in map(str.split, lines[articles]))
     )

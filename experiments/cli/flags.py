@@ -301,7 +301,7 @@ class Table1:
 
 @dataclass(frozen=True)
 class Table:
-    """Flags of `table 2` and `table 3`."""
+    """Flags of `table 2`, `table 3` and `table 4`."""
 
     scale: Literal["smoke", "small", "paper"] = "paper"
     """Size of the runs (experiments/presets/scales.py)."""

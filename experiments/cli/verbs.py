@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from data.corpora import languages_of
 from data.corpora.corpus import SplitName
@@ -96,7 +96,7 @@ def run_prepare(arguments: Arguments) -> None:
     if missing:  # warn first, since preparing may take hours
         print(f"warning: {missing}", flush=True)
     data = prepare(given.experiment.data, known=named.run.text() if named.run else None)
-    if not missing and (wrong := task.warning(data.text("dev", "target"), target_language(given.experiment.data))):
+    if not missing and (wrong := task.warning(*data.texts("dev"), target_language(given.experiment.data))):
         print(f"warning: {wrong}")
     print(f"{counted(len(data.train), 'training pair')} in {data.path}")
 
@@ -364,12 +364,12 @@ def run_results(arguments: Arguments) -> None:
 
 
 def run_table(arguments: Arguments) -> None:
-    """table N: train and score the missing rows of the paper's table 1, 2 or 3, and render it from its records"""
+    """table N: train and score the missing rows of the paper's table 1, 2, 3 or 4, and render it from its records"""
     number, flags = run_of("table", arguments, "N")
-    if number not in ("1", "2", "3"):
+    if number not in ("1", "2", "3", "4"):
         if HELP & set(flags):
             read_flags(run_table, Table(), flags, "N")
-        raise UserError(f"unknown table {number!r}; the tables are: 1, 2, 3")
+        raise UserError(f"unknown table {number!r}; the tables are: 1, 2, 3, 4")
     if number == "1":
         only = read_flags(run_table, Table1(), flags, number)
         check_folders(only.results)
@@ -377,7 +377,7 @@ def run_table(arguments: Arguments) -> None:
             fill_table1(only.results, print)
         paths = render_table1(only.results)
     else:
-        table: Number = 2 if number == "2" else 3
+        table = cast(Number, int(number))
         given = read_flags(run_table, Table(), flags, number)
         check_folders(given.results, given.runs)
         there = experiments_of(table, given.scale)

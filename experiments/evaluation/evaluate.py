@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from data.corpora.corpus import SplitName
 from data.dataset import check_unknown
+from experiments.evaluation.intervals import margin_of
 from experiments.evaluation.records import ensemble_record, make_record, outputs_of, write_record
 from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.test_sets import TestSet, own_split
@@ -56,7 +57,7 @@ def evaluate(
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None
     task = task_of(translator.experiment.data)
-    if wrong := task.warning(references, language):
+    if wrong := task.warning(sources, references, language):
         log(f"warning: {wrong}")
     check_unknown({test_set.name: test_set.counts}, translator.experiment.data)
     models = [(Path(name).resolve().name, model) for name, model in translator.members or [(str(run.path), translator)]]
@@ -73,6 +74,13 @@ def evaluate(
     outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
     log(f"translated {counted(len(sources), 'sentence')} in {seconds:.1f} s")
+    repaired = sum(
+        task.is_repaired(source, best.pieces[:-1] if best.finished else best.pieces)
+        for source, best in zip(sources, found, strict=True)
+        if best is not SKIPPED
+    )
+    if repaired:
+        log(f"{counted(repaired, 'output')} had to be repaired")
 
     run.evaluation.mkdir(parents=True, exist_ok=True)
     path = run.evaluation / f"{test_set.name}.json"
@@ -83,13 +91,18 @@ def evaluate(
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
     scores, failed = task.score(Translated(sources, outputs, references, language))
+    metrics = task.metrics(language)
+    scores = [
+        score._replace(margin=margin_of(metrics[score.name], outputs, references)) if score.name in metrics else score
+        for score in scores
+    ]
     records = []
     for _, model in models:
         data = replace(model.experiment.data, max_unknown=translator.experiment.data.max_unknown)
         scored = replace(model.experiment, data=data, decode=translator.experiment.decode)
         records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
     record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
-    write_record(path, record | {"texts": texts, "skipped": skipped})
+    write_record(path, record | {"texts": texts, "skipped": skipped, "repaired": repaired})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
     return Evaluation(sources, outputs, references, scores, path)

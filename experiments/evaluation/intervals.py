@@ -1,7 +1,14 @@
-"""The mean over seeds and its 95% confidence interval."""
+"""95% confidence intervals: of the mean over seeds, and of a score over sentences."""
 
 import statistics
 from typing import NamedTuple
+
+from sacrebleu.metrics.base import Metric
+
+RESAMPLES = 1000
+
+MOST_LINES = 20_000
+"""The most lines of which a score is resampled: sacreBLEU holds the statistics of all samples in memory."""
 
 
 class Interval(NamedTuple):
@@ -22,3 +29,14 @@ def interval(values: list[float]) -> Interval:
     mean, n = statistics.fmean(values), len(values)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else None
     return Interval(mean, half, n)
+
+
+def margin_of(metric: Metric, outputs: list[str], references: list[str]) -> float | None:
+    """Returns half the width of the 95% interval of a corpus score, by sacreBLEU's bootstrap over its sentences.
+
+    It says how the score of this model would vary over test sets like this one, and nothing about other seeds. None
+    for a single line, or more than MOST_LINES.
+    """
+    if not 1 < len(outputs) <= MOST_LINES:
+        return None
+    return float(metric.corpus_score(outputs, [references], n_bootstrap=RESAMPLES)._ci)

@@ -1,10 +1,12 @@
 """The tasks: translation, and constituency parsing."""
 
+from collections.abc import Sequence
+
 from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.base import Metric
 
-from data.treebanks.linear import TAGS
-from data.treebanks.trees import tree_in
+from data.treebanks.linear import TAGS, is_tree_over
+from data.treebanks.trees import tree_in, words_in, words_of
 from experiments.evaluation.evalb import F1
 from experiments.evaluation.metrics import bleu, check_language, check_tokenizer, score
 from experiments.task import TASKS, Score, Task, Translated
@@ -24,7 +26,7 @@ class Translation(Task):
         """The tokenizer that sacreBLEU uses for the target language."""
         return check_tokenizer(language)
 
-    def warning(self, references: list[str], language: str | None) -> str | None:
+    def warning(self, sources: list[str], references: list[str], language: str | None) -> str | None:
         """References without spaces that BLEU would split at spaces."""
         return check_language(references, language)
 
@@ -46,14 +48,22 @@ class Parsing(Task):
         """F1."""
         return {"F1": F1()}
 
-    def warning(self, references: list[str], language: str | None) -> str | None:
-        """None. UserError for references that are no trees."""
-        try:
-            for line in references:
-                tree_in(line, "reference")
-        except UserError as error:
-            raise UserError(f"the references are not bracketed trees, one per line: {error}") from error
+    def warning(self, sources: list[str], references: list[str], language: str | None) -> str | None:
+        """None. UserError for references that are no trees over the words of their sentences."""
+        for number, (source, line) in enumerate(zip(sources, references, strict=True), start=1):
+            try:
+                words = [word.text for word in words_of(tree_in(line, "reference"))]
+            except UserError as error:
+                raise UserError(f"the references are not bracketed trees, one per line: {error}") from error
+            if words != words_in(source):
+                raise UserError(
+                    f"line {number}: the reference is not a tree over the words of its sentence: {line[:100]}"
+                )
         return None
+
+    def is_repaired(self, source: str, pieces: Sequence[str]) -> bool:
+        """Whether the symbols are no linearised tree with as many words as the sentence."""
+        return not is_tree_over(words_in(source), [piece.removeprefix("▁") for piece in pieces])
 
     def score(self, text: Translated) -> tuple[list[Score], list[str]]:
         """F1, and what else EVALB prints."""

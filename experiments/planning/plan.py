@@ -10,10 +10,11 @@ import numpy as np
 
 from data.batching import Batch, BatchPlan, Int64, Shape, make_shape
 from data.corpora import find_corpus
-from data.corpora.wmt14 import WMT14
+from data.corpora.corpus import Built
 from data.dataset import PreparedData, find_prepared, open_prepared, prepare
 from data.sampling import training_plan
 from data.tokenizer import described
+from data.treebanks.linear import TAGS
 from experiments.evaluation.metrics import target_language
 from experiments.planning.accelerators import MACHINES, find_target
 from experiments.planning.advice import advice
@@ -29,10 +30,23 @@ from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
 
-# Tokens per sentence of WMT14: 100,000 steps of about 25,000 tokens a side (section 5) are 19.6 epochs.
-MEAN_LENGTH = 28
-SPREAD = 0.6  # standard deviation of log(length); newstest2013 has 0.59
-RATIO = 0.18  # standard deviation of log(target length / source length), as of newstest2013
+
+class Lengths(NamedTuple):
+    """The distribution of lengths in tokens; lengths and their ratio are log-normal."""
+
+    source: float
+    """Mean."""
+    target: float
+    spread: float
+    """Standard deviation of log(source length)."""
+    ratio: float
+    """Standard deviation of log(target length / source length)."""
+
+
+# WMT14: 100,000 steps of about 25,000 tokens a side (section 5) are 19.6 epochs. The spreads are of newstest2013.
+SENTENCES = Lengths(28, 28, 0.6, 0.18)
+# The sample of the Penn Treebank has 24.1 words, or 28 pieces, and 61.8 symbols per sentence.
+TREES = Lengths(28, 63, 0.55, 0.12)
 MEASURED_STEPS = 3
 SHORT = 0.1  # hours; for a shorter run no table of times and prices is printed
 FULL_STEP_SECONDS = 10.0  # a step that would take longer is measured on some of its rows only
@@ -78,11 +92,7 @@ def plan(
     if missing:
         yield f"warning: {missing}"
     text = text_of(experiment.data, experiment.train.seed, log, run.text() if run else None)
-    if (
-        text.data
-        and not missing
-        and (wrong := task.warning(text.data.text("dev", "target"), target_language(experiment.data)))
-    ):
+    if text.data and not missing and (wrong := task.warning(*text.data.texts("dev"), target_language(experiment.data))):
         yield f"warning: {wrong}"
     yield f"text          {text.description}"
 
@@ -132,15 +142,20 @@ def estimates(flops: float) -> Iterator[str]:
 def text_of(
     config: DataConfig, seed: int, log: Callable[[str], None] = print, known: dict[str, Any] | None = None
 ) -> Text:
-    """Prepares a corpus and plans its batches. WMT14 is not downloaded for this: if it is not prepared, lengths are
-    assumed. `known` is that of `prepare`."""
+    """Prepares a corpus and plans its batches. `known` is that of `prepare`.
+
+    Text that has to be built first, WMT14 and the Penn Treebank, need not be there: lengths are assumed.
+    """
     corpus = find_corpus(config)
     path = find_prepared(config, log=log, known=known)
-    if path is None and isinstance(corpus, WMT14):
-        pairs = PAIRS[corpus.name]
-        lengths = assumed_lengths(pairs, config.max_length)
+    if path is None and isinstance(corpus, Built) and corpus.name in PAIRS:
+        pairs, mean = PAIRS[corpus.name], TREES if config.task in TAGS else SENTENCES
+        lengths = assumed_lengths(pairs, config.max_length, mean)
         shape = make_shape(*lengths, config.batch_tokens)
-        facts = f"{pairs:,} pairs of {MEAN_LENGTH} tokens a side on average, assumed since it is not prepared here"
+        tokens = (
+            f"{mean.source} tokens a side" if mean.source == mean.target else f"{mean.source} and {mean.target} tokens"
+        )
+        facts = f"{pairs:,} pairs of {tokens} on average, assumed since it is not prepared here"
         return Text(BatchPlan(*lengths, shape, seed), f"{corpus.name}, {facts}", None)
     data = open_prepared(path) if path else prepare(config, log=lambda line: None)
     counts = data.manifest["splits"]["train"]
@@ -151,15 +166,16 @@ def text_of(
     return Text(training_plan(data, config, seed), f"{data.path}: {facts}", data)
 
 
-def assumed_lengths(pairs: int, most: int) -> tuple[Int64, Int64]:
-    """Returns random lengths of sources and targets in tokens, int64 [pairs] each; they and their ratio are log-normal.
+def assumed_lengths(pairs: int, most: int, mean: Lengths = SENTENCES) -> tuple[Int64, Int64]:
+    """Returns random lengths of sources and targets in tokens, int64 [pairs] each.
 
     Args:
         most: the longest length.
+        mean: the distribution of the lengths.
     """
     chance = np.random.default_rng(0)
-    source = chance.normal(np.log(MEAN_LENGTH) - SPREAD**2 / 2, SPREAD, pairs)
-    target = source + chance.normal(0, RATIO, pairs)
+    source = chance.normal(np.log(mean.source) - mean.spread**2 / 2, mean.spread, pairs)
+    target = source + chance.normal(0, mean.ratio, pairs) + np.log(mean.target / mean.source)
 
     def tokens(logarithm: np.ndarray) -> Int64:
         return np.clip(np.exp(logarithm), 2, most).astype(np.int64)

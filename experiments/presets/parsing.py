@@ -24,6 +24,7 @@ It does not say dropout, learning rates or steps, nor what the targets are. Here
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from transformer.config import DataConfig, DecodeConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 
@@ -55,13 +56,38 @@ WSJ = Experiment(
     decode=DecodeConfig(beam=21, alpha=0.3, extra_length=300),
 )
 
-EXPERIMENTS = (
+WSJ_SEMI = replace(
     WSJ,
-    replace(
-        WSJ,
-        name="wsj-semi",
-        model=replace(WSJ.model, source_vocab_size=32_000, dropout=0.1, attention_dropout=0.0),
-        data=replace(WSJ.data, corpus="wsj-semi", source_vocab_size=32_000),
-        optimizer=OptimizerConfig(),
-    ),
+    name="wsj-semi",
+    model=replace(WSJ.model, source_vocab_size=32_000, dropout=0.1, attention_dropout=0.0),
+    data=replace(WSJ.data, corpus="wsj-semi", source_vocab_size=32_000),
+    optimizer=OptimizerConfig(),
+)
+
+EXPERIMENTS = (WSJ, WSJ_SEMI)
+
+
+class Parser(NamedTuple):
+    """A row of Table 4: F1 on section 23 of the Wall Street Journal."""
+
+    name: str
+    training: str
+    f1: float
+    row: str | None = None
+    """Name of the row that this code can reproduce; None for a parser by other authors."""
+
+
+TABLE4 = (
+    Parser("Vinyals & Kaiser et al. (2014)", "WSJ only, discriminative", 88.3),
+    Parser("Petrov et al. (2006)", "WSJ only, discriminative", 90.4),
+    Parser("Zhu et al. (2013)", "WSJ only, discriminative", 90.4),
+    Parser("Dyer et al. (2016)", "WSJ only, discriminative", 91.7),
+    Parser("Transformer (4 layers)", "WSJ only, discriminative", 91.3, "wsj"),
+    Parser("Zhu et al. (2013)", "semi-supervised", 91.3),
+    Parser("Huang & Harper (2009)", "semi-supervised", 91.3),
+    Parser("McClosky et al. (2006)", "semi-supervised", 92.1),
+    Parser("Vinyals & Kaiser et al. (2014)", "semi-supervised", 92.1),
+    Parser("Transformer (4 layers)", "semi-supervised", 92.7, "wsj-semi"),
+    Parser("Luong et al. (2015)", "multi-task", 93.0),
+    Parser("Dyer et al. (2016)", "generative", 93.3),
 )

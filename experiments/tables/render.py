@@ -14,6 +14,7 @@ from experiments.evaluation.intervals import interval
 from experiments.evaluation.records import read_record
 from experiments.inspection.figures import Beside, draw_beside, draw_growth
 from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
+from experiments.presets.parsing import TABLE4
 from experiments.tables.complexity import KINDS, K, R, table1_record
 from experiments.tables.runner import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
@@ -26,7 +27,7 @@ MAPPED = 32 << 20
 
 def render_table(table: Number, scale: str, results: Path) -> list[Path]:
     """Writes tableN-SCALE.md, .csv and .png."""
-    return (render_table2 if table == 2 else render_table3)(scale, results)
+    return {2: render_table2, 3: render_table3, 4: render_table4}[table](scale, results)
 
 
 def render_table1(results: Path) -> list[Path]:
@@ -159,6 +160,36 @@ def render_table3(scale: str, results: Path) -> list[Path]:
     )
     told = order({row.name: row.ppl for row in TABLE3}, ppl)
     return write_table(3, scale, results, columns, lines, records, picture, told)
+
+
+def render_table4(scale: str, results: Path) -> list[Path]:
+    """Renders Table 4: parsers, with those by other authors as the paper quotes them."""
+    records = records_of(4, scale, results)
+    columns = [
+        "parser", "training", "F1 (paper)", "F1", "difference", "precision", "recall", "complete match", "trees",
+        "record",
+    ]  # fmt: skip
+    lines: list[list[str]] = []
+    for parser in TABLE4:
+        made = records.get(parser.row or "", [])
+        ours = scores_of(made, "F1")
+        line = [parser.name, parser.training, f"{parser.f1}", mean(ours), difference(ours, parser.f1)]
+        line += [mean(scores_of(made, name)) for name in ("precision", "recall", "complete match")]
+        line += [f"{made[0]['data']['splits']['train']['kept']:,}" if made else ""]
+        lines.append([*line, links(4, scale, parser.row or "", made)])
+    picture = Beside(
+        f"Table 4, scale {scale}: F1 of the test set{elsewhere(scale)}",
+        "F1",
+        ("paper", "ours, each seed"),
+        {
+            f"{parser.name},\n{parser.training.partition(',')[0]}": (
+                parser.f1,
+                scores_of(records.get(parser.row or "", []), "F1"),
+            )
+            for parser in TABLE4
+        },
+    )
+    return write_table(4, scale, results, columns, lines, records, picture)
 
 
 def label_of(row: Row) -> str:

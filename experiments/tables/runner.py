@@ -1,4 +1,4 @@
-"""`table 2`, `table 3`: train and score the missing rows of a table of the paper; every number has a record.
+"""`table 2` to `table 4`: train and score the missing rows of a table of the paper; every number has a record.
 
 Records are in experiments/results/tableN-SCALE/, one for each row and seed, and `experiments.tables.render` builds the
 table from them. Training runs are in runs/, under the name of their experiment. The base of Table 3 therefore is the
@@ -14,6 +14,7 @@ from data.corpora.corpus import SplitName
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_evaluation
 from experiments.presets.paper import TABLE2, TABLE3, Change
+from experiments.presets.parsing import TABLE4
 from experiments.presets.scales import SCALES
 from experiments.training.loop import train
 from experiments.translator import Translator
@@ -23,7 +24,7 @@ from transformer.config import DecodeConfig, Experiment, UserError
 
 Log = Callable[[str], None]
 Record = dict[str, Any]
-Number = Literal[2, 3]
+Number = Literal[2, 3, 4]
 
 
 class Protocol(NamedTuple):
@@ -33,13 +34,19 @@ class Protocol(NamedTuple):
     split: SplitName
 
 
-PROTOCOLS: dict[Number, Protocol] = {2: Protocol("average", "test"), 3: Protocol("last", "dev")}
+PROTOCOLS: dict[Number, Protocol] = {
+    2: Protocol("average", "test"),
+    3: Protocol("last", "dev"),
+    4: Protocol("average", "test"),
+}
 
 
 def experiments_of(table: Number, scale: str) -> dict[str, Experiment]:
-    """Returns the experiments of a table by the names of their records, as changes of the base of the scale."""
+    """Returns the experiments of a table by the names of their records: those of the scale, or changes of its base."""
     if table == 2:
         return {f"{model.pair}-{model.name}": varied(scale, model.pair, model.name, model.change) for model in TABLE2}
+    if table == 4:
+        return {parser.row: SCALES[scale][parser.row] for parser in TABLE4 if parser.row}
     return {row.name: varied(scale, "en-de", row.name, row.change) for row in TABLE3}
 
 
@@ -100,8 +107,9 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
         if name not in experiments or not seed.isdecimal():
             raise UserError(f"{path}: table {table} has no row and seed with this name")
         check_record(table, path, record, experiments[name], int(seed))
-        this = protocol_of(record)
-        first, where = protocols.setdefault(record["settings"]["data"]["corpus"], (this, path))
+        this = protocol_of(table, record)
+        column = "" if table == 4 else record["settings"]["data"]["corpus"]
+        first, where = protocols.setdefault(column, (this, path))
         if this != first:
             raise UserError(f"{path} and {where} were not scored by the same protocol: a table cannot contain both")
         found.setdefault(name, []).append(record)
@@ -142,7 +150,12 @@ def settings_differing(settings: dict[str, Any], experiment: Experiment) -> list
     return [name for name in differences(settings, asdict(experiment)) if not name.startswith(harmless)]
 
 
-def protocol_of(record: Record) -> list[Any]:
-    """Returns what must be equal for two numbers in one column, in addition to what `check_record` checks."""
+def protocol_of(table: Number, record: Record) -> list[Any]:
+    """Returns what must be equal for two numbers in one column, in addition to what `check_record` checks.
+
+    The rows of Table 4 are trained on different text, and scored on the same.
+    """
     signatures = [score["signature"] for score in record["scores"]]
+    if table == 4:
+        return [[facts["sha256"] for facts in record["sources"].values()], signatures]
     return [record["corpus"], record["sources"], record["vocabulary"], signatures]

@@ -92,7 +92,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
     template = state_on(mesh, experiment)
     describe(experiment, data, train_plan, mesh, template, log)
     # Check before the first step: a missing tokenizer of BLEU, say, would end the run at its first validation.
-    if wrong := task_of(experiment.data).warning(data.text("dev", "target"), target_language(experiment.data)):
+    if wrong := task_of(experiment.data).warning(*data.texts("dev"), target_language(experiment.data)):
         log(f"warning: {wrong}")
 
     with ExitStack() as open_now:

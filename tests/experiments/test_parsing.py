@@ -134,6 +134,23 @@ def test_references_that_are_no_trees_are_refused_before_anything_is_translated(
     assert not lines
 
 
+def test_a_reference_must_be_a_tree_over_the_words_of_its_sentence():
+    task = TASKS["parsing"]
+    tree = "(TOP (NP (NN a) (-LRB- -LRB-) (NN b)))"
+    assert task.warning(["a ( b", "a -LRB- b"], [tree, tree], None) is None
+    with pytest.raises(UserError, match="line 2: the reference is not a tree over the words of its sentence"):
+        task.warning(["a ( b", "a b"], [tree, tree], None)
+
+
+def test_a_sequence_that_is_no_tree_over_the_words_counts_as_repaired():
+    task = TASKS["parsing"]
+    assert not task.is_repaired("a b", ["▁(NP", "▁XX", "▁XX", "▁)NP"])
+    assert not task.is_repaired("", [])
+    for pieces in (["▁(NP", "▁XX", "▁)NP"], ["▁(NP", "▁XX", "▁XX"], ["▁(NP", "▁XX", "▁XX", "▁)VP"], []):
+        assert task.is_repaired("a b", pieces), pieces
+    assert not TASKS["translation"].is_repaired("a b", ["▁(NP"])
+
+
 @pytest.mark.slow
 def test_only_trees_is_refused_for_translation(run):
     translator = Translator.load(run.path, log=lambda line: None)

@@ -7,6 +7,7 @@ from sacrebleu.significance import PairedTest
 
 from data.treebanks.trees import Tree, bracketed, read_trees, words_of
 from experiments.evaluation.evalb import F1, Bracketing, bracketing, with_punctuation_of
+from experiments.evaluation.intervals import margin_of
 from transformer.config import UserError
 
 CASES = Path(__file__).with_name("evalb_cases.tsv").read_text().splitlines()
@@ -100,3 +101,14 @@ def test_words_are_kept_where_punctuation_is_exchanged():
 def test_a_sentence_without_output_is_skipped():
     found = F1().corpus_score([GOLD, ""], [[GOLD, GOLD]])
     assert found.score == 100.0 and (found.counts.sentences, found.counts.skipped) == (1, 1)
+
+
+def test_the_margin_of_a_score_shrinks_with_the_number_of_sentences():
+    right, wrong = "(TOP (NP (NN a) (NN b)))", "(TOP (VP (NN a) (NN b)))"
+    references = [right] * 40
+    outputs = [right, wrong] * 20
+    margin = margin_of(F1(), outputs, references)
+    assert margin == pytest.approx(1.96 * 100 * 0.5 / 40**0.5, rel=0.15)
+    assert margin_of(F1(), outputs * 16, references * 16) == pytest.approx(margin / 4, rel=0.15)
+    assert margin_of(F1(), references, references) == 0
+    assert margin_of(F1(), outputs[:1], references[:1]) is None

@@ -8,7 +8,7 @@ from data.batching import batch_plan
 from data.dataset import find_prepared, prepare
 from experiments import EXPERIMENTS
 from experiments.planning.accelerators import MACHINES, PAPER
-from experiments.planning.plan import assumed_lengths, plan, text_of
+from experiments.planning.plan import TREES, assumed_lengths, plan, text_of
 from experiments.presets.deviations import deviations
 from experiments.training.loop import train
 from transformer.config import UserError
@@ -41,6 +41,15 @@ def test_eight_devices_that_share_a_batch_are_faster_than_one_but_not_eight_time
 def test_assumed_lengths_have_the_paper_s_mean():
     for side in assumed_lengths(100_000, 128):
         assert side.mean() == pytest.approx(28, rel=0.03) and side.min() >= 2 and side.max() <= 128
+
+
+def test_the_penn_treebank_need_not_be_there_for_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    text = text_of(EXPERIMENTS["wsj"].data, 0)
+    assert "40,000 pairs of 28 and 63 tokens on average, assumed" in text.description
+    source, target = assumed_lengths(40_000, 512, TREES)
+    assert source.mean() == pytest.approx(28, rel=0.03) and target.mean() == pytest.approx(63, rel=0.03)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_plan_of_prepared_text_is_that_of_the_run(micro, run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.evaluation.records import RESULTS, read_record, write_record
 from experiments.presets.paper import TABLE2, TABLE3
+from experiments.presets.parsing import TABLE4
 from experiments.presets.scales import SCALES
 from experiments.presets.wmt14 import EXPERIMENTS as WMT14
 from experiments.tables.render import counted_flops, interval, order, render_table, render_table1
@@ -89,11 +90,11 @@ def cells_of(markdown):
     ][2:]
 
 
-@pytest.mark.parametrize("table", [2, 3])
-def test_a_table_without_records_is_empty_and_good(table, tmp_path):
+@pytest.mark.parametrize(("table", "rows"), [(2, 13 + len(TABLE2)), (3, len(TABLE3)), (4, len(TABLE4))])
+def test_a_table_without_records_is_empty_and_good(table, rows, tmp_path):
     markdown = render_table(table, "small", tmp_path)[0].read_text()
     assert "No record yet" in markdown
-    assert len(cells_of(markdown)) == (len(TABLE3) if table == 3 else 13 + len(TABLE2))
+    assert len(cells_of(markdown)) == rows
 
 
 @pytest.mark.parametrize("table", [2, 3])
@@ -174,6 +175,49 @@ def test_a_run_that_is_not_the_table_s_is_not_scored_for_it(filled, tmp_path):
         with pytest.raises(UserError, match=r"micro-en-de-base was trained with other settings .*\(train\.keep\)"):
             fill(2, "micro", 1, ["en-de-base"], runs, tmp_path / "new", lambda line: None)
     assert not (tmp_path / "new").exists() and folder.exists()
+
+
+@pytest.fixture(scope="module")
+def parsers(micro, tmp_path_factory):
+    """Both rows of Table 4, of parsers that were hardly trained."""
+    folder = tmp_path_factory.mktemp("parsers")
+    smoke = SCALES["smoke"]["wsj"]
+    few = replace(
+        smoke,
+        name="micro-wsj",
+        data=replace(smoke.data, train_pairs=100, source_vocab_size=100),
+        model=replace(smoke.model, source_vocab_size=100, num_layers=1),
+        train=replace(smoke.train, steps=2, eval_every=1, keep=2),
+        decode=replace(smoke.decode, extra_length=10, beam=1, alpha=0.0),
+    )
+    more = replace(few, name="micro-wsj-semi", data=replace(few.data, train_pairs=200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCALES, "micro", {"wsj": few, "wsj-semi": more})
+        fill(4, "micro", 1, ["wsj", "wsj-semi"], folder / "runs", folder / "results", lambda line: None)
+        yield folder / "results"
+
+
+@pytest.mark.slow
+def test_table_4_has_the_paper_s_parsers_and_ours(parsers, tmp_path):
+    folder = copy_of(parsers, tmp_path)
+    markdown = render_table(4, "micro", folder)[0].read_text()
+    rows = cells_of(markdown)
+    assert [(row[0], row[1], float(row[2])) for row in rows] == [parser[:3] for parser in TABLE4]
+    ours = {parser.row: row for parser, row in zip(TABLE4, rows, strict=True) if parser.row}
+    for name, trees in (("wsj", "100"), ("wsj-semi", "200")):
+        record = read_record(folder / "table4-micro" / f"{name}-seed0.json")
+        assert ours[name][3] == f"{record['scores'][0]['value']:.2f}" and ours[name][8] == trees
+        assert record["scores"][0]["margin"] >= 0 and record["repaired"] >= 0
+    assert all(row[3] == "" for parser, row in zip(TABLE4, rows, strict=True) if not parser.row)
+
+
+@pytest.mark.slow
+def test_rows_of_table_4_are_scored_on_the_same_trees(parsers, tmp_path):
+    folder = copy_of(parsers, tmp_path)
+    path = folder / "table4-micro" / "wsj-semi-seed0.json"
+    change(path, lambda record: record["sources"]["test.target"].update(sha256="another"))
+    with pytest.raises(UserError, match=r"wsj-seed0\.json and .*wsj-semi-seed0\.json|same protocol"):
+        records_of(4, "micro", folder)
 
 
 def test_a_run_by_other_kernels_or_devices_is_the_same_row():
