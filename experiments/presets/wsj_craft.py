@@ -14,12 +14,13 @@ from dataclasses import replace
 from experiments.presets.parsing import WSJ
 from transformer.config import ModelConfig, OptimizerConfig, TrainConfig
 
-# Designed for a CPU, as multi30k-tiny is.
+# Designed for a CPU, as multi30k-tiny is. With tags: a word that is only XX says nothing about which word it is, and with
+# so little text the model does not learn to count them (after 2,400 steps: F1 of 18 on 64 validation sentences).
 TINY = replace(
     WSJ,
     name="wsj-craft-tiny",
     model=ModelConfig(
-        vocab_size=128,
+        vocab_size=160,
         source_vocab_size=8000,
         tied="none",
         num_layers=4,
@@ -31,7 +32,15 @@ TINY = replace(
         dropout=0.15,
         norm="pre",
     ),
-    data=replace(WSJ.data, corpus="wsj-craft", source_vocab_size=8000, max_length=256, batch_tokens=2048),
+    data=replace(
+        WSJ.data,
+        task="tagged-parsing",
+        corpus="wsj-craft",
+        vocab_size=160,
+        source_vocab_size=8000,
+        max_length=256,
+        batch_tokens=2048,
+    ),
     optimizer=OptimizerConfig(warmup_steps=400),
     train=TrainConfig(steps=8000, eval_every=400, keep=5),
     decode=replace(WSJ.decode, beam=4),
