@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from nltk import Tree as Nltk
 
 from data.corpora import CORPORA
 from data.corpora.corpus import WithTestSets
@@ -70,6 +69,8 @@ def terminals(words: list[str], known: set[str]) -> list[str]:
 
 def learned(lines: list[str]) -> Grammar:
     """Returns the grammar of some bracketed trees, one per line."""
+    from nltk import Tree as Nltk  # here, since the other benchmarks must not need it
+
     trees = [Nltk.fromstring(line) for line in lines]
     counts = Counter(word for tree in trees for word in tree.leaves())
     known = {word for word, count in counts.items() if count >= RARE}
@@ -101,6 +102,8 @@ def learned(lines: list[str]) -> Grammar:
 
 def parsed(words: list[str], grammar: Grammar) -> str | None:
     """Returns the most probable tree in one line; None if there is none."""
+    from nltk import Tree as Nltk
+
     n, size = len(words), len(grammar.labels)
     best = np.full((n, n + 1, size), -np.inf, np.float32)
     for i, word in enumerate(terminals(words, grammar.known)):

@@ -81,6 +81,10 @@ class Task(Protocol):
             scores.append(Score(name, value, str(metric.get_signature())))
         return scores, []
 
+    def details(self, text: Translated) -> dict[str, dict[str, dict[str, float]]]:
+        """Returns tables of the scores of parts of a test set, by title, row and column."""
+        return {}
+
     def sample(self, source: str, output: str, reference: str) -> dict[str, str]:
         """Returns the labelled texts of a sample, in the order in which they are shown."""
         return dict(zip(SAMPLE, (source, output, reference), strict=True))

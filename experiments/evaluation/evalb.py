@@ -149,6 +149,27 @@ def with_punctuation_of(gold: Tree, predicted: Tree) -> Tree:
     return tree
 
 
+def by_label(golds: Sequence[Tree], predicted: Sequence[Tree]) -> dict[str, Bracketing]:
+    """Returns the counts of the brackets of each label, the most frequent label of the references first."""
+    matched, gold, ours = Counter[str](), Counter[str](), Counter[str]()
+    for theirs, tree in zip(golds, predicted, strict=True):
+        a, b = Counter(brackets_of(theirs)[0]), Counter(brackets_of(with_punctuation_of(theirs, tree))[0])
+        for total, brackets in ((matched, a & b), (gold, a), (ours, b)):
+            for (label, _, _), count in brackets.items():
+                total[label] += count
+    labels = sorted(gold | ours, key=lambda label: (-gold[label], label))
+    return {label: Bracketing(matched=matched[label], gold=gold[label], predicted=ours[label]) for label in labels}
+
+
+def by_length(golds: Sequence[Tree], predicted: Sequence[Tree], step: int = 10) -> dict[str, Bracketing]:
+    """Returns the counts of the sentences of 1 to `step` words, of up to twice as many, and so on, with punctuation."""
+    found: dict[int, Bracketing] = {}
+    for theirs, tree in zip(golds, predicted, strict=True):
+        group = (sum(1 for _ in words_of(theirs)) - 1) // step
+        found[group] = found.get(group, Bracketing()) + bracketing(theirs, with_punctuation_of(theirs, tree))
+    return {f"{group * step + 1}-{(group + 1) * step}": found[group] for group in sorted(found)}
+
+
 class F1Score(Score):
     """F1 in percent, and the counts that it is made of."""
 

@@ -90,7 +90,8 @@ def evaluate(
         content = "".join(line + "\n" for line in lines).encode()
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
-    scores, failed = task.score(Translated(sources, outputs, references, language))
+    scored_text = Translated(sources, outputs, references, language)
+    scores, failed = task.score(scored_text)
     metrics = task.metrics(language)
     scores = [
         score._replace(margin=margin_of(metrics[score.name], outputs, references)) if score.name in metrics else score
@@ -102,7 +103,8 @@ def evaluate(
         scored = replace(model.experiment, data=data, decode=translator.experiment.decode)
         records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
     record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
-    write_record(path, record | {"texts": texts, "skipped": skipped, "repaired": repaired})
+    details = {"details": tables} if (tables := task.details(scored_text)) else {}
+    write_record(path, record | details | {"texts": texts, "skipped": skipped, "repaired": repaired})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
     return Evaluation(sources, outputs, references, scores, path)

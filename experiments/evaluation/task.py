@@ -7,7 +7,7 @@ from sacrebleu.metrics.base import Metric
 
 from data.treebanks.linear import TAGS, is_tree_over
 from data.treebanks.trees import tree_in, words_in, words_of
-from experiments.evaluation.evalb import F1
+from experiments.evaluation.evalb import F1, by_label, by_length
 from experiments.evaluation.metrics import bleu, check_language, check_tokenizer, score
 from experiments.task import TASKS, Score, Task, Translated
 from transformer.config import UserError
@@ -79,6 +79,26 @@ class Parsing(Task):
         }
         tagging = {"tagging": counts.tagging} if self.tags else {}
         return [Score(name, value, signature) for name, value in (scores | tagging).items()], []
+
+    def details(self, text: Translated) -> dict[str, dict[str, dict[str, float]]]:
+        """F1 by label of the constituent and by length of the sentence in words."""
+        parsed = [(gold, output) for gold, output in zip(text.references, text.outputs, strict=True) if output]
+        golds, outputs = ([tree_in(pair[side], "tree") for pair in parsed] for side in (0, 1))
+        return {
+            "label": {
+                label: {
+                    "F1": counts.f1,
+                    "precision": counts.precision,
+                    "recall": counts.recall,
+                    "brackets": counts.gold,
+                }
+                for label, counts in by_label(golds, outputs).items()
+            },
+            "words": {
+                words: {"F1": counts.f1, "complete match": counts.complete_match, "sentences": counts.sentences}
+                for words, counts in by_length(golds, outputs).items()
+            },
+        }
 
 
 TASKS.build_in({"translation": Translation()} | {name: Parsing(tags) for name, tags in TAGS.items()})

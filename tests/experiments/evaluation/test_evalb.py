@@ -6,7 +6,7 @@ import pytest
 from sacrebleu.significance import PairedTest
 
 from data.treebanks.trees import Tree, bracketed, read_trees, words_of
-from experiments.evaluation.evalb import F1, Bracketing, bracketing, with_punctuation_of
+from experiments.evaluation.evalb import F1, Bracketing, bracketing, by_label, by_length, with_punctuation_of
 from experiments.evaluation.intervals import margin_of
 from transformer.config import UserError
 
@@ -21,6 +21,10 @@ GOLD = "(TOP (S (NP (DT The) (NN cat)) (VP (VBZ sits) (ADVP (RB here))) (. .)))"
 def tree(text: str) -> Tree:
     (found,) = read_trees([text], "here")
     return found
+
+
+def text(word) -> str:
+    return word.text
 
 
 def test_counts_are_those_of_the_program():
@@ -112,3 +116,26 @@ def test_the_margin_of_a_score_shrinks_with_the_number_of_sentences():
     assert margin_of(F1(), outputs * 16, references * 16) == pytest.approx(margin / 4, rel=0.15)
     assert margin_of(F1(), references, references) == 0
     assert margin_of(F1(), outputs[:1], references[:1]) is None
+
+
+def test_labels_and_lengths_add_up_to_the_whole():
+    pairs = [(tree(gold), tree(output)) for gold, output, _ in (line.split("\t") for line in CASES)]
+    golds, outputs = zip(
+        *((a, b) for a, b in pairs if [*map(text, words_of(a))] == [*map(text, words_of(b))]), strict=True
+    )
+    whole = Bracketing()
+    for gold, output in zip(golds, outputs, strict=True):
+        whole += bracketing(gold, with_punctuation_of(gold, output))
+    for parts in (by_label(golds, outputs), by_length(golds, outputs, 2)):
+        assert len(parts) > 2
+        total = sum(parts.values(), start=Bracketing())
+        assert total[:3] == whole[:3]
+
+
+def test_lengths_are_grouped_by_words():
+    trees = [tree(f"(TOP (NP {' '.join('(NN a)' for _ in range(words))}))") for words in (1, 10, 11, 20, 21)]
+    assert {name: counts.sentences for name, counts in by_length(trees, trees).items()} == {
+        "1-10": 2,
+        "11-20": 2,
+        "21-30": 1,
+    }
