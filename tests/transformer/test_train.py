@@ -24,7 +24,17 @@ from transformer.config import (
 from transformer.initializers import rngs_of
 from transformer.loss import cross_entropy
 from transformer.model import count_parameters
-from transformer.train import LOSSES, batch_loss, dropout_key, graph_of, init_state, make_eval_step, make_train_step
+from transformer.train import (
+    LOSSES,
+    batch_loss,
+    dropout_key,
+    graph_of,
+    init_params,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    sum_of_squares,
+)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +213,18 @@ def test_a_non_finite_step_changes_no_parameter_and_is_counted(experiment, batch
     assert again.bad_steps == 2
     healed, metrics = step(again._replace(params=good.params), batch, jax.random.key(0))
     assert healed.bad_steps == 0 and metrics.skipped == 0
+
+
+def test_one_infinity_in_any_array_makes_the_sum_of_squares_infinite(config):
+    params = init_params(replace(config, num_layers=2), seed=0)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    leaves, structure = jax.tree.flatten(params)
+    total = jax.jit(sum_of_squares)
+    np.testing.assert_allclose(total(params, zeros), sum(np.sum(np.square(leaf)) for leaf in leaves), rtol=1e-5)
+    for n, leaf in enumerate(leaves):
+        infinite = jnp.zeros_like(leaf).at[(-1,) * leaf.ndim].set(-jnp.inf)
+        poisoned = jax.tree.unflatten(structure, [*leaves[:n], infinite, *leaves[n + 1 :]])
+        assert total(poisoned, zeros) == total(zeros, poisoned) == jnp.inf
 
 
 def test_an_update_beyond_all_numbers_is_skipped_too(experiment, batch, monkeypatch):
