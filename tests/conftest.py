@@ -42,8 +42,9 @@ def known(flags: tuple[str, ...]) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Most of the time of all tests is the compiler's, on programs that run for milliseconds.
 
-    So it leaves LLVM's optimizations out, unless the environment says otherwise (`make test-slow` does: those train),
-    and the worker processes, which start after this, compile nothing twice.
+    So it leaves LLVM's optimizations out, unless the environment says otherwise: the slow tests of the model, also on
+    eight devices, and the fault tests have them, as users do. And the worker processes, which start after this, compile
+    nothing twice.
     """
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     without = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0"

@@ -117,7 +117,7 @@ def test_a_sentence_does_not_notice_its_batch(sharp, source, search):
         return beam_search(sharp, batch, beam=4, alpha=0.6, extra_length=EXTRA, best=4)
 
     together = run(source)
-    order = jnp.array([1, 2, 0, 1])
+    order = jnp.array([1, 2, 1])  # as many as before: another number would be another program
     shuffled = run(source[order])
     np.testing.assert_array_equal(shuffled.tokens, together.tokens[order])
     for row in range(len(source)):

@@ -111,9 +111,10 @@ def test_shift_right():
 
 
 def test_sentences_in_one_row_are_as_alone(variant):
-    """Any number of sentences, in any order, followed by padding."""
+    """Any number of sentences, in any order, followed by padding; alone is each in a row of its own."""
     pairs = [([5, 6, 7, EOS], [8, 9, EOS]), ([10, EOS], [11, 12, 13, 14, EOS]), ([5, 6, EOS], [EOS])]
-    alone = [forward(variant, jnp.array([source]), jnp.array([target]))[0] for source, target in pairs]
+    padded = (jnp.array([row + [PAD] * (5 - len(row)) for row in rows]) for rows in zip(*pairs, strict=True))
+    alone = [logits[: len(target)] for logits, (_, target) in zip(forward(variant, *padded), pairs, strict=True)]
     for order in ([0, 1, 2], [2, 0, 1], [1, 1, 0]):
         source, target = ([token for i in order for token in pairs[i][side]] for side in (0, 1))
         sources, targets = (jnp.array([row + [PAD] * (15 - len(row))]) for row in (source, target))

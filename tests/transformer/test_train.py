@@ -135,24 +135,24 @@ def still(experiment, **train):
     )
 
 
-def mean_gradient(experiment, params, batch):
-    """Returns the gradient of the loss per token, computed from all logits at once."""
+def mean_gradient(experiment, batch):
+    """Returns the gradient of the loss per token as a function of the parameters, computed from all logits at once."""
 
     def loss(params):
         logits = nnx.merge(graph_of(experiment.model), params)(batch["source"], batch["target"])
         total, count = cross_entropy(logits, batch["target"], experiment.train.label_smoothing)
         return total / count
 
-    return jax.jit(jax.grad(loss))(params)
+    return jax.jit(jax.grad(loss))
 
 
 def test_two_steps_follow_adam_and_the_schedule(experiment, batch):
     """Compares with Algorithm 1 of Kingma and Ba, on gradients that are computed independently of the step."""
     experiment = still(experiment)
-    step, state = step_of(experiment), start_of(experiment)
+    step, state, gradient_at = step_of(experiment), start_of(experiment), mean_gradient(experiment, batch)
     m = v = jax.tree.map(lambda p: np.zeros(p.shape), state.params)
     for t in (1, 2):
-        gradient = mean_gradient(experiment, state.params, batch)
+        gradient = gradient_at(state.params)
         m = jax.tree.map(lambda m, g: 0.9 * m + (1 - 0.9) * np.array(g), m, gradient)
         v = jax.tree.map(lambda v, g: 0.98 * v + (1 - 0.98) * np.array(g) ** 2, v, gradient)
         rate = experiment.model.d_model**-0.5 * t * experiment.optimizer.warmup_steps**-1.5

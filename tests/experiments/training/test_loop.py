@@ -84,7 +84,7 @@ def test_two_runs_are_the_same_run(run, micro, tmp_path):
 
 def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     path = tmp_path / "run"
-    for steps in (7, 20, 33, 40):  # no checkpoint is due at steps 7 and 33
+    for steps in (7, 33, 40):  # no checkpoint is due at steps 7 and 33
         lines: list[str] = []
         part = train(replace(micro, train=replace(micro.train, steps=steps)), path, lines.append)
     assert "resuming after step 33" in lines
@@ -96,14 +96,18 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
 
 
 def test_a_loss_covers_the_steps_before_a_preemption_too(run, micro, tmp_path, monkeypatch):
-    """The rows of metrics.jsonl are of five steps, and the run is preempted after the seventh and the twentieth."""
+    """The rows of metrics.jsonl are of five steps, and the run is preempted after the seventh and the twentieth.
+
+    At the twentieth a checkpoint is due. The run ends with the same bits as without a preemption.
+    """
     path = tmp_path / "run"
     with monkeypatch.context() as changed:
         changed.setattr("experiments.training.loop.Preemption.after", lambda self, step: step in (7, 20))
         for step in (7, 20):
             with pytest.raises(Preempted, match=f"saved after step {step}"):
                 train(micro, path, lambda line: None)
-    train(micro, path, lambda line: None)
+    again = train(micro, path, lambda line: None)
+    assert_bitwise_equal(final_state(again, micro)[0], final_state(run, micro)[0])
     ours, theirs = (
         [(row["step"], row["loss"], row["skipped"]) for row in read_metrics(metrics) if "loss" in row]
         for metrics in (path / "metrics.jsonl", run.metrics)
@@ -146,10 +150,8 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
     log = (tmp_path / "log").open("w")
     moments = [
         lambda: (workdir / "config.json").exists(),
-        lambda: rows_written(workdir, 1),
-        lambda: rows_written(workdir, 4),
+        lambda: rows_written(workdir, 3),
         lambda: checkpoint_in_the_making(workdir),
-        lambda: rows_written(workdir, 8),
     ]
     killed = 0
     for moment in moments:
@@ -161,7 +163,7 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(run, micro, tmp_path):
             killed += 1
         process.wait()
     subprocess.run(command(micro, workdir), cwd=ROOT, check=True, stdout=log, stderr=log)
-    assert killed >= 3
+    assert killed >= 2
     same = replace(micro, name="small")
     assert_bitwise_equal(final_state(WorkDir(workdir), same)[0], final_state(run, micro)[0])
     steps = [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
