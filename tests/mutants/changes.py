@@ -638,4 +638,50 @@ SERVING = [
            f"{PAGE}::test_texts_are_shown_and_not_executed"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES]
+EVALB_FILE = "experiments/evaluation/evalb.py"
+LINEAR_FILE = "data/treebanks/linear.py"
+TREES_RULE = "transformer/variants/trees.py"
+
+EVALB = "tests/experiments/evaluation/test_evalb.py"
+LINEAR = "tests/data/treebanks/test_linear.py"
+TREES = "tests/data/treebanks/test_trees.py"
+TREEBANKS = "tests/data/treebanks/test_open_treebanks.py"
+TREES_ALONE = "tests/transformer/test_trees.py"
+
+PARSING = [
+    # EVALB
+    Change("punctuation counts", EVALB_FILE, """frozenset({ROOT, EMPTY, ",", ":", "``", "''", "."})""",
+           "frozenset({ROOT, EMPTY})", EVALB),
+    Change("ADVP and PRT differ", EVALB_FILE, 'SAME = {"PRT": "ADVP"}', "SAME: dict[str, str] = {}", EVALB),
+    Change("a bracket counts once", EVALB_FILE, "(Counter(ours) & Counter(theirs)).total()",
+           "len({*ours} & {*theirs})", EVALB),
+    Change("function tags count", EVALB_FILE, "        label = bare(node.label)\n", "        label = node.label\n",
+           EVALB),
+    Change("punctuation is what the output says", EVALB_FILE,
+           "bracketing(gold, with_punctuation_of(gold, predicted)))", "bracketing(gold, predicted))", EVALB),
+    Change("F1 is the mean of precision and recall", EVALB_FILE,
+           "_percent(2 * self.matched, self.gold + self.predicted)", "(self.precision + self.recall) / 2", EVALB),
+    Change("a length begins at its multiple of ten", EVALB_FILE, "for _ in words_of(theirs)) - 1) // step",
+           "for _ in words_of(theirs))) // step", EVALB),
+    # Trees as sequences
+    Change("words that are left over are lost", LINEAR_FILE, "left = tuple(Word(XX, word) for word in rest)",
+           "left: tuple[Word, ...] = ()", LINEAR),
+    Change("any closing symbol closes", LINEAR_FILE, "while stack[-1][0] != symbol[1:]:", "while False:", LINEAR),
+    Change("a constituent may be empty", LINEAR_FILE, "        if children:\n            stack",
+           "        if True:\n            stack", LINEAR),
+    Change("tags are always normalised", LINEAR_FILE, "node.tag if tags else XX", "XX", LINEAR),
+    Change("empty elements stay", "data/treebanks/trees.py", "child.tag == EMPTY)", "child.tag == ROOT)", TREES),
+    # The search that finds trees only
+    Change("any label closes", TREES_RULE, "(code == -label) & (now > 0)", "(now > 0)", TREES_ALONE),
+    Change("constituents may be empty", TREES_RULE, " & ~is_empty)", ")", TREES_ALONE),
+    Change("an output may end before its words", TREES_RULE, "== EOS) & (left == 0)", "== EOS)", TREES_ALONE),
+    Change("more words than the sentence has", TREES_RULE, "((code == WORD) & (left > 0))", "(code == WORD)",
+           TREES_ALONE),
+    # Treebanks
+    Change("all members of an archive are read", "data/corpora/hosted.py", "not members or name in members", "True",
+           TREEBANKS),
+    Change("members do not identify the text", "data/corpora/hosted.py", "for file in self.files), *self.members)",
+           "for file in self.files),)", TREEBANKS),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING]

@@ -51,6 +51,7 @@ def repaired(words: str, symbols: str) -> str:
 
 def test_how_a_sequence_is_repaired():
     assert repaired("a b", "(S (NP XX )S") == "(TOP (S (NP (XX a)) (XX b)))"
+    assert repaired("a b", "(S (NP (VP XX )NP XX )S") == "(TOP (S (NP (VP (XX a))) (XX b)))"
     assert repaired("a", "(S XX )NP XX (VP )VP )S") == "(TOP (S (XX a)))"
     assert repaired("a b", "(S (NP XX (VP XX") == "(TOP (S (NP (XX a) (VP (XX b)))))"
     assert repaired("a b", "(S XX )S XX (NP )NP ( )") == "(TOP (S (XX a)) (XX b))"

@@ -102,6 +102,12 @@ def test_words_are_kept_where_punctuation_is_exchanged():
     assert "(XX cat)" in bracketed(other)
 
 
+def test_f1_does_not_depend_on_the_tags_that_are_predicted():
+    output = "(TOP (S (NP (DT The) (NN cat)) (VP (VBZ sits) (NP (RB here))) (. .)))"
+    for tags in (("(. .)", "(XX .)"), ("(DT The)", "(. The)"), ("(RB here)", "(, here)")):
+        assert F1().corpus_score([output.replace(*tags)], [[GOLD]]).score == 75.0
+
+
 def test_a_sentence_without_output_is_skipped():
     found = F1().corpus_score([GOLD, ""], [[GOLD, GOLD]])
     assert found.score == 100.0 and (found.counts.sentences, found.counts.skipped) == (1, 1)
