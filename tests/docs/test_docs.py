@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.evaluation.records import RESULTS, read_evaluation
+from experiments.evaluation.records import RESULTS, read_evaluation, read_record
 from tests.documents import (
     PAGES,
     ROOT,
@@ -120,3 +120,29 @@ def test_the_example_of_fine_tuning_has_the_scores_of_its_records():
             scores = {score["name"]: score["value"] for score in record["scores"]}
             measured += [f"{scores['BLEU']:.1f}", f"{scores['chrF2']:.1f}"]
         assert told == measured, name
+
+
+def test_the_results_of_parsing_are_those_of_the_records():
+    page = (ROOT / "docs/parsing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[[^]]+\]\(\.\./(\S+\.json)\) \| \S+ \| (.*?) \| (.*?)\| (\d+) of ", page, re.MULTILINE)
+    assert len(rows) >= 4
+    for path, f1, complete, failed in rows:
+        record = read_record(ROOT / path)
+        if path.startswith("benchmarks"):
+            scores, without = record["scores"], record["without_parse"]
+            assert (f1, complete.strip()) == (f"{scores['F1']:.1f} ± {scores['margin']:.1f}", ""), path
+        else:
+            scores = {score["name"]: score for score in record["scores"]}
+            assert f1 == f"{scores['F1']['value']:.1f} ± {scores['F1']['margin']:.1f}", path
+            assert complete.strip() == f"{scores['complete match']['value']:.1f}", path
+            without = record["repaired"]
+        assert int(failed) == without, path
+    details = read_record(RESULTS / "table4-small/wsj-semi-seed0.json")["details"]
+    for title, column in (("words", "sentences"), ("label", "brackets")):
+        table = re.search(rf"^\| {title} \| .*\n\|---.*\n\| {column} \| .*\n\| F1 \| .*", page, re.MULTILINE)
+        assert table, title
+        names, _, counts, f1s = (
+            [cell.strip() for cell in row.strip("| ").split("|")[1:]] for row in table[0].split("\n")
+        )
+        for name, count, f1 in zip(names, counts, f1s, strict=True):
+            assert count == f"{details[title][name][column]:,}" and f1 == f"{details[title][name]['F1']:.1f}", name
