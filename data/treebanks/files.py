@@ -68,10 +68,10 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Bin
             for member in sorted(whole.namelist()):
                 if wanted(member):
                     try:
-                        content = whole.read(member)
+                        packed = whole.read(member)
                     except RuntimeError as error:  # a password, or a compression that Python does not have
                         raise UserError(f"{path}: cannot be read ({error})") from error
-                    yield f"{path}/{member}", _unpacked(member, content)
+                    yield f"{path}/{member}", _unpacked(member, packed)
         elif name.endswith(_TAR):
             tar = stack.enter_context(tarfile.open(path))
             # In the order of the archive: going back to an earlier member would unpack all of it again.
