@@ -28,6 +28,7 @@ from experiments.evaluation.records import origin, write_record
 
 RARE = 5
 HORIZONTAL, VERTICAL = 1, 1  # siblings and ancestors that a label remembers
+INNER = "~"  # in the labels of constituents that binarisation makes; some labels of treebanks have NLTK's own, "|"
 
 
 class Grammar(NamedTuple):
@@ -80,7 +81,7 @@ def learned(lines: list[str]) -> Grammar:
     for tree in trees:
         seen = iter(terminals(tree.leaves(), known))
         tree.collapse_unary(collapsePOS=True, collapseRoot=True)
-        tree.chomsky_normal_form(horzMarkov=HORIZONTAL, vertMarkov=VERTICAL)
+        tree.chomsky_normal_form(horzMarkov=HORIZONTAL, vertMarkov=VERTICAL, childChar=INNER)
         for production in tree.productions():
             parent = production.lhs().symbol()
             total[parent] += 1
@@ -115,7 +116,7 @@ def parsed(words: list[str], grammar: Grammar) -> str | None:
             inner = best[i, i + 1 : j][:, grammar.left] + best[np.arange(i + 1, j), j][:, grammar.right]
             scores = inner.max(0) + grammar.log_p
             best[i, j, grammar.parents] = np.maximum.reduceat(scores, grammar.starts)
-    tops = [k for k, label in enumerate(grammar.labels) if "|" not in label and re.match(rf"{ROOT}\b", label)]
+    tops = [k for k, label in enumerate(grammar.labels) if INNER not in label and re.match(rf"{ROOT}\b", label)]
     top = max(tops, key=lambda k: best[0, n, k])
     if not np.isfinite(best[0, n, top]):
         return None
@@ -133,7 +134,7 @@ def parsed(words: list[str], grammar: Grammar) -> str | None:
         return Nltk(grammar.labels[label], [tree(i, k, int(b[rule])), tree(k, j, int(c[rule]))])
 
     found = tree(0, n, top)
-    found.un_chomsky_normal_form()
+    found.un_chomsky_normal_form(childChar=INNER)
     return " ".join(str(found).split())
 
 

@@ -267,6 +267,9 @@ def given_vocabulary(config: DataConfig) -> Tokenizer:
     for side in (tokenizer.source, tokenizer):
         if missing := [symbol for symbol in config.symbol_list if not side.has_piece(symbol)]:
             raise UserError(f"{path} has no piece {missing[0]}: data.symbols are those of a vocabulary that is learned")
+    if (tokenizer.tags if tokenizer.of_trees else None) != TAGS.get(config.task):
+        kind = "text" if not tokenizer.of_trees else "trees with tags" if tokenizer.tags else "trees without tags"
+        raise UserError(f"{path} is a vocabulary of {kind}, which data.task {config.task} cannot use")
     found = "shared" if tokenizer.one_vocabulary else "separate"
     if found != config.vocabularies:
         count = "one vocabulary" if found == "shared" else "two vocabularies"

@@ -81,7 +81,9 @@ class Tokenizer:
         self._unused = any(p.is_unused(list(range(self._size))))
         self.of_trees = p.piece_to_id(MARK) != UNK
         """Whether the text is trees, and the pieces are the symbols of their sequences."""
-        self._tags = p.piece_to_id(f"▁{XX}") == UNK
+        # Not "without XX": OntoNotes has a tag of this name.
+        self.tags = self.of_trees and not {s for s in self.symbols if s[:1] not in ("", "(", ")")} <= {XX}
+        """Whether the sequences have tags: there are words other than XX."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._model, self._source)
@@ -100,6 +102,12 @@ class Tokenizer:
     def _pieces(self) -> list[str]:
         pieces: list[str] = self._processor.id_to_piece(list(range(self._size)))
         return pieces
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbol of trees that each piece is; "" for a piece that is none."""
+        # sentencepiece makes a word of the mark too. Nothing contains it.
+        return [piece[1:] if piece.startswith("▁") and piece != f"▁{MARK}" else "" for piece in self._pieces]
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -182,7 +190,7 @@ class Tokenizer:
     def _split(self, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """Splits a language code from each line, if the vocabulary has such pieces. Of trees: their sequences."""
         if self.of_trees:
-            return [], [sequence_of(line, self._tags) for line in lines]
+            return [], [sequence_of(line, self.tags) for line in lines]
         if not self._codes:
             return [], list(lines)
         codes = [[found[0]] if (found := _CODE.match(line)) else [] for line in lines]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from data.tokenizer import Tokenizer
+from data.treebanks.trees import words_in
 from experiments.sentences import (
     EOS_PIECE,
     BadLines,
@@ -29,8 +30,12 @@ class Reader:
     """Longest accepted sentence in tokens, EOS included."""
 
     def source_texts(self, sentences: Iterable[str], what: str = "line", first: int = 1) -> list[str]:
-        """Returns sources as the model reads them: one line each, with decode.tag. Messages are those of `texts_of`."""
-        return self.tagged(texts_of(sentences, what, first))
+        """Returns sources as the model reads them: one line each, with decode.tag. Messages are those of `texts_of`.
+
+        For trees, brackets are written as in the sentences that a parser is trained on: "(" as -LRB-.
+        """
+        texts = texts_of(sentences, what, first)
+        return self.tagged([" ".join(words_in(text)) for text in texts] if self.tokenizer.of_trees else texts)
 
     def tagged(self, texts: list[str]) -> list[str]:
         """Writes decode.tag before each text that is not blank. UserError if it is not a piece for texts."""

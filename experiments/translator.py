@@ -319,7 +319,7 @@ class Translator(Reader):
             raise UserError("decode.only_trees is for parsing, and the outputs of this run are no trees (data.task)")
         if decode.replace_unk and self.tokenizer.of_trees:
             raise UserError("decode.replace_unk is for texts, and the outputs of this run are trees (data.task)")
-        codes = codes_of(self.tokenizer.pieces(range(self.tokenizer.size))) if decode.only_trees else ()
+        codes = codes_of(self.tokenizer.symbols) if decode.only_trees else ()
         return compiled_search(self.graph, decode, best, self.replaced, self.tokenizer.size, log_probs, codes)
 
     def word_counts(self, texts: list[str], height: int) -> jax.Array | None:

@@ -64,3 +64,14 @@ def test_the_peer_translates_with_our_model(model, source, target, changes):
         ).logits
     written = [i for i in range(config.vocab_size) if i not in (PAD, BOS)]
     np.testing.assert_allclose(ours(source[:1], row)[..., written], jnp.array(logits.numpy())[..., written], atol=1e-4)
+
+
+def test_a_grammar_parses_labels_with_a_bar_too():
+    pytest.importorskip("nltk")
+    from benchmarks.pcfg import learned, parsed
+
+    one = "(TOP (S (NP (DT the) (NN cat)) (VP (VBZ sits) (ADVP|PRT (RB down)))))"
+    two = "(TOP (S (NP (DT the) (NN cat)) (VP (VBZ sits) (ADVP|PRT (RB down) (RB here)) (NP (NN it)))))"
+    grammar = learned([one, two] * 5)
+    assert parsed(["the", "cat", "sits", "down"], grammar) == one
+    assert parsed(["the", "cat", "sits", "down", "here", "it"], grammar) == two

@@ -61,12 +61,17 @@ class TreebankFiles(FilesCorpus):
 
 
 def own_trees(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
-    """Treebanks by split, with dev as the default for test. Empty unless only targets are given: sentences are theirs.
+    """Treebanks by split, with dev as the default for test. Empty if none are given.
 
-    UserError if one is missing.
+    UserError if one is missing, or for sentences beside them: they would have to be those of the trees.
     """
     given = {split: value for split in SPLITS if (value := getattr(config, f"{split}_tgt")) is not None}
-    if not given or any(getattr(config, f"{split}_src") is not None for split in SPLITS):
+    for split in SPLITS:
+        if getattr(config, f"{split}_src") is not None:
+            raise UserError(
+                f"--data.{split}-src: the sentences of a treebank are those of its trees; give --data.{split}-tgt only"
+            )
+    if not given and config.corpus != "files":
         return {}
     for split in ("train", "dev"):
         if split not in given:

@@ -47,8 +47,9 @@ def trees_in(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> I
 
 
 def has_trees(name: str) -> bool:
-    """Whether this is the name of a file with trees."""
-    return name.lower().removesuffix(".gz").removesuffix(".xz").endswith(ENDINGS)
+    """Whether this is the name of a file with trees. Hidden files are none: macOS writes `._a.mrg` beside `a.mrg`."""
+    ending = name.lower().removesuffix(".gz").removesuffix(".xz")
+    return ending.endswith(ENDINGS) and not PurePath(name).name.startswith(".")
 
 
 def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, BinaryIO]]:
@@ -66,7 +67,11 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Bin
             whole = stack.enter_context(zipfile.ZipFile(path))
             for member in sorted(whole.namelist()):
                 if wanted(member):
-                    yield f"{path}/{member}", _unpacked(member, whole.read(member))
+                    try:
+                        packed = whole.read(member)
+                    except RuntimeError as error:  # a password, or a compression that Python does not have
+                        raise UserError(f"{path}: cannot be read ({error})") from error
+                    yield f"{path}/{member}", _unpacked(member, packed)
         elif name.endswith(_TAR):
             tar = stack.enter_context(tarfile.open(path))
             # In the order of the archive: going back to an earlier member would unpack all of it again.

@@ -52,7 +52,7 @@ class Parsing(Task):
         """None. UserError for references that are no trees over the words of their sentences."""
         for number, (source, line) in enumerate(zip(sources, references, strict=True), start=1):
             try:
-                words = [word.text for word in words_of(tree_in(line, "reference"))]
+                words = [word.text for word in words_of(tree_in(line, f"reference {number}"))]
             except UserError as error:
                 raise UserError(f"the references are not bracketed trees, one per line: {error}") from error
             if words != words_in(source):

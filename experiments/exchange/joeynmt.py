@@ -91,7 +91,10 @@ def read_joeynmt(path: Path, log: Log) -> tuple[Translator, TorchModel]:
     yaml = folder / "config.yaml"
     config = read_yaml(yaml)
     model, data, testing = (section_of(yaml, config, name) for name in ("model", "data", "testing"))
-    here, decode = model_of(yaml, model), decode_of(yaml, testing)
+    try:
+        here, decode = model_of(yaml, model), decode_of(yaml, testing)
+    except (TypeError, ValueError) as error:  # dropout: null
+        raise UserError(f"{yaml}: a setting of model or testing is of the wrong type: {error}") from error
     tokens = special_tokens(yaml, section_of(yaml, data, "special_symbols"))
     sides = {side: section_of(yaml, data, side) for side in SIDES.values()}
     models = [sentencepiece_model(yaml, side, settings) for side, settings in sides.items()]

@@ -150,6 +150,7 @@ def text_of(
     path = find_prepared(config, log=log, known=known)
     if path is None and isinstance(corpus, Built) and corpus.name in PAIRS:
         pairs, mean = PAIRS[corpus.name], TREES if config.task in TAGS else SENTENCES
+        pairs = min(pairs, config.train_pairs or pairs)
         lengths = assumed_lengths(pairs, config.max_length, mean)
         shape = make_shape(*lengths, config.batch_tokens)
         tokens = (

@@ -43,12 +43,6 @@ _SILENT = (
 )
 
 
-_OF_PARSING = (
-    "targets have a vocabulary of their symbols, and a word is XX whatever its tag; the paper does not say (6.3)",
-    "dropout and warmup are those of the authors' code, the steps those of base; the paper does not say (6.3)",
-    "heads are d_model / h = 128 wide, and d_ff is 2,048, as in base; the paper does not say (6.3)",
-)
-
 # The paper's section on a setting. The longest name that is a prefix of the setting's name applies.
 _SECTIONS = {
     "model.num_layers": "3.1",
@@ -143,7 +137,14 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     lines += decoder_depth(experiment.model, paper.model, label)
     lines += head_widths(experiment.model)
     if is_parsing:
-        lines += _OF_PARSING
+        word = "its tag" if TAGS[experiment.data.task] else "XX whatever its tag"
+        lines += [
+            f"targets have a vocabulary of their symbols, and a word is {word}; the paper does not say (6.3)",
+            f"dropout and warmup of the paper's {label} are from the authors' code, its steps those of base; "
+            f"the paper does not say (6.3)",
+            f"heads of the paper's {label} are d_model / h = 128 wide and its d_ff is 2,048, as in base; "
+            f"the paper does not say (6.3)",
+        ]
     else:
         if f"wmt14-{pair}" not in PAIRS:
             lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")

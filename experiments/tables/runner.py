@@ -96,11 +96,12 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
     """Reads the existing records of a table, by row.
 
     UserError for a record that was edited, that does not belong to its row and seed, or that was scored by another
-    protocol than the others of its corpus.
+    protocol than the others of its corpus, or trained on another text than the others of its row.
     """
     experiments = experiments_of(table, scale)
     found: dict[str, list[Record]] = {}
     protocols: dict[str, tuple[list[Any], Path]] = {}
+    texts: dict[str, tuple[str, Path]] = {}
     for path in sorted(folder_of(table, scale, results).glob("*.json")):
         record = read_evaluation(path)
         name, _, seed = path.stem.rpartition("-seed")
@@ -112,6 +113,10 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
         first, where = protocols.setdefault(column, (this, path))
         if this != first:
             raise UserError(f"{path} and {where} were not scored by the same protocol: a table cannot contain both")
+        text = record["data"]["hash"]
+        known, where = texts.setdefault(name, (text, path))
+        if text != known:
+            raise UserError(f"{path} and {where} were not trained on the same text: they are no seeds of one row")
         found.setdefault(name, []).append(record)
     return found
 

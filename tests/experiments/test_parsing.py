@@ -77,6 +77,15 @@ def test_every_sentence_gets_a_tree_over_its_words(parser):
 
 
 @pytest.mark.slow
+def test_a_bracket_is_read_as_it_is_written_in_a_treebank(parser):
+    warnings: list[str] = []
+    translator = Translator.load(parser.path, log=warnings.append)
+    one, other = translator.n_best(["the ( cat ) sees", "the -LRB- cat -RRB- sees"], 1)
+    assert one == other
+    assert all("'('" not in warning for warning in warnings)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("beam", [1, 3])
 def test_with_only_trees_no_sequence_has_to_be_repaired(parser, beam):
     translator = Translator.load(parser.path, log=lambda line: None)
@@ -129,7 +138,7 @@ def test_references_that_are_no_trees_are_refused_before_anything_is_translated(
         (tmp_path / name).write_text(text + "\n", encoding="utf-8")
     test_set = read_files(tmp_path / "source", tmp_path / "target", translator.tokenizer, None)
     lines: list[str] = []
-    with pytest.raises(UserError, match="the references are not bracketed trees, one per line: reference, line 1"):
+    with pytest.raises(UserError, match="the references are not bracketed trees, one per line: reference 1, line 1"):
         evaluate(parser, translator, test_set, lines.append)
     assert not lines
 

@@ -20,12 +20,11 @@ DEEPEST = 100
 """The most constituents inside of each other."""
 
 
-def codes_of(pieces: Sequence[str]) -> tuple[int, ...]:
-    """Returns the code of each piece of a vocabulary of trees. Its symbols begin with "▁", and no other piece does.
+def codes_of(symbols: Sequence[str]) -> tuple[int, ...]:
+    """Returns the code of each symbol of a vocabulary of trees; "" is a piece that is no symbol.
 
     A symbol that opens what nothing closes, or the other way round, has the code NEITHER: it is not used.
     """
-    symbols = [piece[1:] if piece.startswith("▁") else "" for piece in pieces]
     closed = [symbol[1:] for symbol in symbols if symbol.startswith("(") and f"){symbol[1:]}" in symbols]
     number = {label: n for n, label in enumerate(closed, start=1)}
 

@@ -47,6 +47,29 @@ def test_trees_are_read_from_files_folders_and_archives_in_the_order_of_their_pa
     assert next(iter(pairs_in(folder))) == ("a works .", "(TOP (S (NP (NN a)) (VP (VBZ works)) (. .)))")
 
 
+def test_the_hidden_files_of_macos_are_no_trees(folder, tmp_path):
+    (folder / "02" / "._wsj_0201.mrg").write_bytes(b"\0\5\x16\7\xff")
+    before = digest_of(folder)
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as whole:
+        whole.write(folder / "02" / "wsj_0201.mrg", "02/wsj_0201.mrg")
+        whole.writestr("__MACOSX/02/._wsj_0201.mrg", b"\0\5\x16\7\xff")
+    assert texts(folder) == ["a", "b", "c", "d"] and texts(tmp_path / "mac.zip") == ["a", "b"]
+    (folder / "02" / "._wsj_0201.mrg").unlink()
+    assert digest_of(folder) == before
+
+
+def test_an_archive_with_a_password_is_refused(tmp_path):
+    path = tmp_path / "secret.zip"
+    with zipfile.ZipFile(path, "w") as whole:
+        whole.writestr("a.mrg", TREE.format("a"))
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.find(header) + flags] |= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"secret\.zip: cannot be read .*password"):
+        list(trees_in(path))
+
+
 def test_a_treebank_is_known_by_the_names_and_the_content_of_its_files(folder):
     before = digest_of(folder)
     (folder / "README").write_text("other")
@@ -88,6 +111,10 @@ def test_a_treebank_of_the_user_needs_no_sentences_beside_it(folder, tmp_path):
         prepare(settings(train_tgt=str(tmp_path / "nowhere"), dev_tgt=str(folder)), tmp_path / "other", print)
     with pytest.raises(UserError, match=r"--data\.dev-tgt is missing: your own treebank needs train and dev"):
         find_corpus(settings(train_tgt=str(folder)))
+    with pytest.raises(UserError, match=r"--data\.dev-src: the sentences of a treebank are those of its trees"):
+        find_corpus(settings(train_tgt=str(folder), dev_src=str(folder), dev_tgt=str(folder)))
+    with pytest.raises(UserError, match=r"--data\.train-tgt is missing: your own treebank"):
+        find_corpus(settings(corpus="files"))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from data.dataset import prepare
 from data.tokenizer import Tokenizer
+from data.treebanks.linear import MARK
 from data.treebanks.trees import read_trees, words_of
 from transformer.config import UNK, DataConfig, UserError
 
@@ -25,12 +26,11 @@ def sentence(tree: str) -> str:
 def settings(tmp_path):
     files = {}
     for split in ("train", "dev"):
-        for side, lines in (("src", map(sentence, TREES)), ("tgt", TREES)):
-            path = tmp_path / f"{split}.{side}"
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            files[f"{split}_{side}"] = str(path)
+        path = tmp_path / f"{split}.trees"
+        path.write_text("".join(line + "\n" for line in TREES), encoding="utf-8")
+        files[f"{split}_tgt"] = str(path)
     sizes = {"vocabularies": "separate", "vocab_size": 100, "source_vocab_size": 30, "max_unknown": 1.0}
-    return {"corpus": "files", **files, **sizes}
+    return {**files, **sizes}
 
 
 @pytest.fixture
@@ -63,6 +63,31 @@ def test_with_tags_the_whole_tree_comes_back(prepared):
     assert prepared("parsing").hash != prepared("tagged-parsing").hash
 
 
+def test_a_treebank_may_have_a_tag_named_xx(prepared, settings):
+    """As OntoNotes does, for words that are cut off."""
+    tree = "(TOP (S (NP (XX Th-) (NN cat)) (VP (VBZ sits))))"
+    with open(settings["train_tgt"], "a", encoding="utf-8") as file:
+        file.write(tree + "\n")
+    tokenizer = prepared("tagged-parsing").tokenizer
+    (text,) = tokenizer.decode(tokenizer.encode([tree]))
+    assert tokenizer.output("Th- cat sits", text) == tree
+
+
+def test_a_vocabulary_of_one_s_own_is_for_the_same_task(prepared, settings, tmp_path):
+    for task, other in (("parsing", "tagged-parsing"), ("tagged-parsing", "parsing"), ("parsing", "translation")):
+        data = prepared(task)
+        sizes = {"vocab_size": data.tokenizer.size, "source_vocab_size": data.tokenizer.source.size}
+        given = {**settings, **sizes, "vocabulary": str(data.path)}
+        again = prepare(DataConfig(task=task, **given), tmp_path / "again", log=lambda line: None)
+        assert again.tokenizer.sha256 == data.tokenizer.sha256
+        corpus = {"corpus": "generated-trees", "train_tgt": None, "dev_tgt": None, "train_pairs": 10}
+        with pytest.raises(UserError, match=rf"is a vocabulary of trees .*, which data\.task {other} cannot use"):
+            prepare(DataConfig(task=other, **given | corpus), tmp_path / "other", log=lambda line: None)
+        text = {"vocab_size": again.tokenizer.source.size, "vocabulary": str(data.path / "source.model")}
+        with pytest.raises(UserError, match=r"is a vocabulary of text, which data\.task"):
+            prepare(DataConfig(task=task, **given | text), tmp_path / "other", log=lambda line: None)
+
+
 def test_a_sequence_is_read_like_its_tree(prepared):
     for task in ("parsing", "tagged-parsing"):
         tokenizer = prepared(task).tokenizer
@@ -87,6 +112,11 @@ def test_what_is_no_tree_is_refused(prepared, settings, tmp_path):
     for change in ({"vocabularies": "shared", "source_vocab_size": None}, {"subword_sampling": 0.1}):
         with pytest.raises(UserError, match=r"data\.task parsing needs separate vocabularies"):
             prepare(DataConfig(task="parsing", **settings | change), tmp_path / "other", log=lambda line: None)
+
+
+def test_the_mark_of_the_vocabulary_is_no_symbol(prepared):
+    symbols = prepared("parsing").tokenizer.symbols
+    assert {"XX", "(S", ")S", ""} < set(symbols) and not any(MARK in symbol for symbol in symbols)
 
 
 def test_text_is_no_tree_to_a_vocabulary_of_text(prepared):

@@ -471,6 +471,12 @@ def test_a_setting_of_joeynmt_is_refused_by_name(name, folders):
     refused(folders / "joeynmt", rf"config.yaml: .*{name.split('.')[-1]}")
 
 
+@pytest.mark.parametrize(("name", "value"), [("model.encoder.dropout", None), ("testing.beam_size", "5")])
+def test_a_setting_of_joeynmt_of_another_type_is_refused(name, value, folders):
+    change_yaml(folders / "joeynmt/config.yaml", name, value)
+    refused(folders / "joeynmt", "config.yaml: a setting of model or testing is of the wrong type")
+
+
 def change_yaml(path, name, value):
     import yaml
 

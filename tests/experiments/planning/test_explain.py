@@ -202,3 +202,6 @@ def test_a_parser_is_compared_with_the_papers_parser():
     assert "decode.beam: 4; the paper's wsj: 21 (6.1)" in deviations(narrow)
     tagged = replace(wsj, data=replace(wsj.data, task="tagged-parsing"))
     assert "data.task: tagged-parsing; the paper's wsj: parsing (6.3)" in deviations(tagged)
+    assert any("a word is its tag;" in line for line in deviations(tagged))
+    assert not any("XX" in line for line in deviations(tagged))
+    assert any("a word is XX whatever its tag;" in line for line in others)

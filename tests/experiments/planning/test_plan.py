@@ -47,6 +47,8 @@ def test_the_penn_treebank_need_not_be_there_for_a_plan(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     text = text_of(EXPERIMENTS["wsj"].data, 0)
     assert "40,000 pairs of 28 and 63 tokens on average, assumed" in text.description
+    some = text_of(replace(EXPERIMENTS["wsj"].data, train_pairs=1000), 0)
+    assert "1,000 pairs of 28" in some.description
     source, target = assumed_lengths(40_000, 512, TREES)
     assert source.mean() == pytest.approx(28, rel=0.03) and target.mean() == pytest.approx(63, rel=0.03)
     assert not list(tmp_path.iterdir())

@@ -220,6 +220,19 @@ def test_rows_of_table_4_are_scored_on_the_same_trees(parsers, tmp_path):
         records_of(4, "micro", folder)
 
 
+@pytest.mark.slow
+def test_seeds_of_a_row_are_trained_on_the_same_trees(parsers, tmp_path):
+    folder = copy_of(parsers, tmp_path) / "table4-micro"
+    shutil.copy(folder / "wsj-semi-seed0.json", folder / "wsj-semi-seed1.json")
+    change(folder / "wsj-semi-seed1.json", lambda record: record["settings"]["train"].update(seed=1))
+    assert len(records_of(4, "micro", folder.parent)["wsj-semi"]) == 2
+    change(folder / "wsj-semi-seed1.json", lambda record: record["data"].update(hash="another"))
+    with pytest.raises(
+        UserError, match=r"wsj-semi-seed1\.json and .*wsj-semi-seed0\.json were not trained on the same"
+    ):
+        records_of(4, "micro", folder.parent)
+
+
 def test_a_run_by_other_kernels_or_devices_is_the_same_row():
     base = experiments_of(3, "small")["base"]
     other = replace(base, model=replace(base.model, kernels=False), mesh=replace(base.mesh, fsdp=2))
@@ -266,6 +279,6 @@ def test_interval():
 def test_the_tables_in_the_repository_are_their_records(path, tmp_path):
     number, _, scale = path.stem.removeprefix("table").partition("-")
     shutil.copytree(path.with_suffix(""), tmp_path / path.stem)
-    made = render_table1(tmp_path) if number == "1" else render_table(2 if number == "2" else 3, scale, tmp_path)
+    made = render_table1(tmp_path) if number == "1" else render_table(int(number), scale, tmp_path)
     for file in made[:2]:
         assert file.read_text() == path.with_suffix(file.suffix).read_text()
