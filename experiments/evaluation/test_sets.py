@@ -67,7 +67,10 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
         files = {f"{name}.{side}": source._asdict() for side, source in sources.items()}
         return of_pairs(name, f"{corpus.name} {name}", pairs, files, translator.tokenizer, languages)
     if languages is None:
-        raise UserError(f"the languages of test set {name!r} are not known: give them with --data.languages")
+        own = f"those of {corpus.name} are test, dev{''.join(f', {known}' for known in further)}; "
+        raise UserError(
+            f"unknown test set {name!r}: {own}for one of sacreBLEU, give the languages with --data.languages"
+        )
     try:
         pair = "-".join(map(primary, languages))
         source, target = Path(get_source_file(name, pair)), Path(get_reference_files(name, pair)[0])

@@ -10,7 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from data.corpora import find_corpus
 from data.corpora.corpus import SplitName
+from data.dataset import default_data_dir, find_prepared
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_evaluation
 from experiments.presets.paper import TABLE2, TABLE3, Change
@@ -64,20 +66,26 @@ def folder_of(table: Number, scale: str, results: Path) -> Path:
 def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, results: Path, log: Log) -> None:
     """Trains and scores each of `rows` that has no record yet; resumes interrupted runs."""
     checkpoint, split = PROTOCOLS[table]
-    for seed in range(seeds):
-        for name, experiment in experiments_of(table, scale).items():
-            record = folder_of(table, scale, results) / f"{name}-seed{seed}.json"
-            if name not in rows or record.exists():
-                continue
-            log(f"--- {name}, seed {seed}")
-            seeded = replace(experiment, train=replace(experiment.train, seed=seed))
-            path = runs / (experiment.name + (f"-seed{seed}" if seed else ""))
-            check_finished(WorkDir(path), seeded)
-            run = train(seeded, path, log)
-            translator = Translator.load(run.path, checkpoint, log)
-            result = evaluate(run, translator, split, log)
-            check_record(table, result.record, read_evaluation(result.record), seeded, seed)
-            publish(result.record, record)
+    missing = [
+        (seed, name, experiment, record)
+        for seed in range(seeds)
+        for name, experiment in experiments_of(table, scale).items()
+        if name in rows and not (record := folder_of(table, scale, results) / f"{name}-seed{seed}.json").exists()
+    ]
+    if table == 4:  # a treebank that only the user has is asked for before days of training on another
+        for _, _, experiment, _ in missing:
+            if find_prepared(experiment.data) is None:
+                find_corpus(experiment.data).sources(default_data_dir() / "downloads", log)
+    for seed, name, experiment, record in missing:
+        log(f"--- {name}, seed {seed}")
+        seeded = replace(experiment, train=replace(experiment.train, seed=seed))
+        path = runs / (experiment.name + (f"-seed{seed}" if seed else ""))
+        check_finished(WorkDir(path), seeded)
+        run = train(seeded, path, log)
+        translator = Translator.load(run.path, checkpoint, log)
+        result = evaluate(run, translator, split, log)
+        check_record(table, result.record, read_evaluation(result.record), seeded, seed)
+        publish(result.record, record)
 
 
 def check_finished(run: WorkDir, experiment: Experiment) -> None:

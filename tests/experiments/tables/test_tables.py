@@ -233,6 +233,16 @@ def test_seeds_of_a_row_are_trained_on_the_same_trees(parsers, tmp_path):
         records_of(4, "micro", folder.parent)
 
 
+def test_a_treebank_that_is_not_there_is_asked_for_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "prepared"))
+    smoke, paper = SCALES["smoke"]["wsj"], SCALES["paper"]["wsj-semi"]
+    monkeypatch.setitem(SCALES, "micro", {"wsj": smoke, "wsj-semi": paper})
+    lines: list[str] = []
+    with pytest.raises(UserError, match=r"wsj-semi is licensed by the Linguistic Data Consortium .* --from-dir"):
+        fill(4, "micro", 1, ["wsj", "wsj-semi"], tmp_path / "runs", tmp_path / "results", lines.append)
+    assert not lines and not (tmp_path / "runs").exists()
+
+
 def test_a_run_by_other_kernels_or_devices_is_the_same_row():
     base = experiments_of(3, "small")["base"]
     other = replace(base, model=replace(base.model, kernels=False), mesh=replace(base.mesh, fsdp=2))
