@@ -85,6 +85,10 @@ class Task(Protocol):
         """Returns tables of the scores of parts of a test set, by title, row and column."""
         return {}
 
+    def published(self, output: str) -> str:
+        """Returns what is published of an output beside a record, which anyone may read: no text of the source."""
+        return output
+
     def sample(self, source: str, output: str, reference: str) -> dict[str, str]:
         """Returns the labelled texts of a sample, in the order in which they are shown."""
         return dict(zip(SAMPLE, (source, output, reference), strict=True))

@@ -250,7 +250,7 @@ def run_evaluate(arguments: Arguments) -> None:
         print(line)
     print(f"record {result.record}")
     if given.record:
-        publish(result.record, given.record)
+        publish(result, given.record)
 
 
 def test_set_of(translator: Translator, given: Evaluating) -> TestSet:

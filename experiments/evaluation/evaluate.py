@@ -29,6 +29,8 @@ class Evaluation(NamedTuple):
     references: list[str]
     scores: list[Score]
     record: Path
+    published: list[str]
+    """The outputs as they may be published beside the record: the parts of the sources in them are left out."""
 
 
 def evaluate(
@@ -87,9 +89,12 @@ def evaluate(
     path.unlink(missing_ok=True)  # an old record describes the text files that are now replaced
     texts = {}
     for role, lines in (("source", sources), ("output", outputs), ("reference", references)):
-        content = "".join(line + "\n" for line in lines).encode()
+        content = text_of(lines)
         write_whole(run.evaluation / f"{test_set.name}.{role}.txt", content)
         texts[role] = hashlib.sha256(content).hexdigest()
+    published = [task.published(line) for line in outputs]
+    if published != outputs:
+        texts["published"] = hashlib.sha256(text_of(published)).hexdigest()
     scored_text = Translated(sources, outputs, references, language)
     scores, failed = task.score(scored_text)
     metrics = task.metrics(language)
@@ -107,11 +112,16 @@ def evaluate(
     write_record(path, record | details | {"texts": texts, "skipped": skipped, "repaired": repaired})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
-    return Evaluation(sources, outputs, references, scores, path)
+    return Evaluation(sources, outputs, references, scores, path, published)
 
 
-def publish(record: Path, path: Path) -> None:
-    """Copies the record of a run to `path`, and its outputs next to it, so that other metrics can be computed later."""
+def text_of(lines: list[str]) -> bytes:
+    """Returns the content of a file with these lines."""
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def publish(result: Evaluation, path: Path) -> None:
+    """Copies a record to `path`, and the outputs next to it, so that other metrics can be computed later."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(outputs_of(path), outputs_of(record).read_bytes())
-    write_whole(path, record.read_bytes())
+    write_whole(outputs_of(path), text_of(result.published))
+    write_whole(path, result.record.read_bytes())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.base import Metric
 
-from data.treebanks.linear import TAGS, is_tree_over
+from data.treebanks.linear import TAGS, is_tree_over, sequence_of
 from data.treebanks.trees import tree_in, words_in, words_of
 from experiments.evaluation.evalb import F1, by_label, by_length
 from experiments.evaluation.metrics import bleu, check_language, check_tokenizer, score
@@ -79,6 +79,10 @@ class Parsing(Task):
         }
         tagging = {"tagging": counts.tagging} if self.tags else {}
         return [Score(name, value, signature) for name, value in (scores | tagging).items()], []
+
+    def published(self, output: str) -> str:
+        """The symbols of the tree: the words are those of the treebank, whose licence may forbid to distribute them."""
+        return sequence_of(output, tags=True)
 
     def details(self, text: Translated) -> dict[str, dict[str, dict[str, float]]]:
         """F1 by label of the constituent and by length of the sentence in words."""

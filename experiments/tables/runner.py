@@ -85,7 +85,7 @@ def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, res
         translator = Translator.load(run.path, checkpoint, log)
         result = evaluate(run, translator, split, log)
         check_record(table, result.record, read_evaluation(result.record), seeded, seed)
-        publish(result.record, record)
+        publish(result, record)
 
 
 def check_finished(run: WorkDir, experiment: Experiment) -> None:

@@ -143,6 +143,12 @@ def test_references_that_are_no_trees_are_refused_before_anything_is_translated(
     assert not lines
 
 
+def test_the_words_of_a_treebank_are_not_published():
+    task = TASKS["tagged-parsing"]
+    assert task.published("(TOP (S (NP (PRP It)) (VP (VBZ works)) (. .)))") == "(S (NP PRP )NP (VP VBZ )VP . )S"
+    assert task.published("") == "" and TASKS["translation"].published("Es geht.") == "Es geht."
+
+
 def test_a_reference_must_be_a_tree_over_the_words_of_its_sentence():
     task = TASKS["parsing"]
     tree = "(TOP (NP (NN a) (-LRB- -LRB-) (NN b)))"

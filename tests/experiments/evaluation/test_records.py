@@ -48,13 +48,13 @@ def test_a_record_has_all_that_is_promised(path):
         return
     assert not [field for field in FIELDS if field not in record]
     outputs = outputs_of(path).read_bytes()
-    assert hashlib.sha256(outputs).hexdigest() == record["texts"]["output"]
+    assert hashlib.sha256(outputs).hexdigest() == record["texts"].get("published", record["texts"]["output"])
     assert all(score["signature"] for score in record["scores"])
 
 
 def test_a_published_record_has_its_outputs_beside_it(run, tmp_path):
     result = evaluate(run, Translator.load(run.path), "dev", lambda line: None)
-    publish(result.record, tmp_path / "new" / "mine.json")
+    publish(result, tmp_path / "new" / "mine.json")
     record = read_evaluation(tmp_path / "new" / "mine.json")
     assert not [field for field in FIELDS if field not in record]
     assert outputs_of(tmp_path / "new" / "mine.json").read_text() == "".join(line + "\n" for line in result.outputs)
