@@ -4,6 +4,7 @@ import statistics
 from typing import NamedTuple
 
 from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import PairedTest, Result
 
 RESAMPLES = 1000
 
@@ -39,4 +40,8 @@ def margin_of(metric: Metric, outputs: list[str], references: list[str]) -> floa
     """
     if not 1 < len(outputs) <= MOST_LINES:
         return None
-    return float(metric.corpus_score(outputs, [references], n_bootstrap=RESAMPLES)._ci)
+    # Not corpus_score(n_bootstrap=...): it fails for chrF when the score of a sample is exactly 0.
+    found = PairedTest([("", outputs)], {"": metric}, [references], test_type="bs", n_samples=RESAMPLES)()[1]
+    (result,) = (results[0] for name, results in found.items() if name != "System")
+    assert isinstance(result, Result) and result.ci is not None
+    return float(result.ci)

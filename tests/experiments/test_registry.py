@@ -22,7 +22,7 @@ from experiments.evaluation.metrics import METRICS, score
 from experiments.evaluation.records import read_evaluation
 from experiments.history import read_metrics
 from experiments.registry import REGISTRIES, check_origins, custom_parts, origins_of, run_file
-from experiments.task import TASKS, Translated
+from experiments.task import TASKS, Score, Translated
 from experiments.training.loop import check_rates, train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -393,7 +393,7 @@ def test_a_metric_of_ones_own_is_scored_beside_the_others():
     assert scores["TER"].value == pytest.approx(20.0) and "case" in scores["TER"].signature
     assert "BLEU" in scores
     METRICS["copied"] = lambda text: (sum(a == b for a, b in zip(text.sources, text.outputs, strict=True)), "lines")
-    assert score(text)[0][-1] == ("copied", 0.0, "lines")
+    assert score(text)[0][-1] == Score("copied", 0.0, "lines")
 
 
 @pytest.mark.parametrize("found", [1, (1, 2, 3), (float("nan"), "s"), ("12", "s"), "ab", (1.0, None)], ids=str)

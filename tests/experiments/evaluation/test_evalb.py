@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from data.treebanks.trees import Tree, bracketed, read_trees, words_of
@@ -145,3 +146,9 @@ def test_lengths_are_grouped_by_words():
         "11-20": 2,
         "21-30": 1,
     }
+
+
+def test_any_metric_has_a_margin_even_where_samples_score_nothing():
+    outputs, references = ["a b c d e", "v w x", ""] * 2, ["a b c d e", "k l m", "n"] * 2
+    for metric in (CHRF(), BLEU()):
+        assert margin_of(metric, outputs, references) > 10

@@ -86,7 +86,7 @@ def test_flags_choose_the_text(run, news):
         chosen(translator, Evaluating(test_src=news[0]))
     with pytest.raises(UserError, match="give only one of them"):
         chosen(translator, Evaluating(test_set="dev", test_src=news[0], test_tgt=news[1]))
-    with pytest.raises(UserError, match=r"give them with --data\.languages"):
+    with pytest.raises(UserError, match=r"unknown test set 'wmt17': .*give the languages with --data\.languages"):
         chosen(translator, Evaluating(test_set="wmt17"))
 
 

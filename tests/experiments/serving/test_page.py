@@ -134,7 +134,7 @@ def test_a_long_word_stays_in_a_narrow_window(page):
 
 
 def test_every_control_has_a_name_and_errors_are_announced(page):
-    names = [element.accessible_name for element in page.all("textarea, input, button")]
+    names = [element.accessible_name.strip() for element in page.all("textarea, input, button")]
     assert names == ["Sentences, one on each line", "Translate", "translations of each"]
     assert page.one("#count").get_attribute("max") == "3"
     assert page.driver.switch_to.active_element.get_attribute("id") == "text"
