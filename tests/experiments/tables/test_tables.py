@@ -192,20 +192,20 @@ def parsers(micro, tmp_path_factory):
     )
     more = replace(few, name="micro-wsj-semi", data=replace(few.data, train_pairs=200))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "micro", {"wsj": few, "wsj-semi": more})
-        fill(4, "micro", 1, ["wsj", "wsj-semi"], folder / "runs", folder / "results", lambda line: None)
+        patch.setitem(SCALES, "trees", {"wsj": few, "wsj-semi": more})
+        fill(4, "trees", 1, ["wsj", "wsj-semi"], folder / "runs", folder / "results", lambda line: None)
         yield folder / "results"
 
 
 @pytest.mark.slow
 def test_table_4_has_the_paper_s_parsers_and_ours(parsers, tmp_path):
     folder = copy_of(parsers, tmp_path)
-    markdown = render_table(4, "micro", folder)[0].read_text()
+    markdown = render_table(4, "trees", folder)[0].read_text()
     rows = cells_of(markdown)
     assert [(row[0], row[1], float(row[2])) for row in rows] == [parser[:3] for parser in TABLE4]
     ours = {parser.row: row for parser, row in zip(TABLE4, rows, strict=True) if parser.row}
     for name, trees in (("wsj", "100"), ("wsj-semi", "200")):
-        record = read_record(folder / "table4-micro" / f"{name}-seed0.json")
+        record = read_record(folder / "table4-trees" / f"{name}-seed0.json")
         assert ours[name][3] == f"{record['scores'][0]['value']:.2f}" and ours[name][8] == trees
         assert record["scores"][0]["margin"] >= 0 and record["repaired"] >= 0
     assert all(row[3] == "" for parser, row in zip(TABLE4, rows, strict=True) if not parser.row)
@@ -214,23 +214,23 @@ def test_table_4_has_the_paper_s_parsers_and_ours(parsers, tmp_path):
 @pytest.mark.slow
 def test_rows_of_table_4_are_scored_on_the_same_trees(parsers, tmp_path):
     folder = copy_of(parsers, tmp_path)
-    path = folder / "table4-micro" / "wsj-semi-seed0.json"
+    path = folder / "table4-trees" / "wsj-semi-seed0.json"
     change(path, lambda record: record["sources"]["test.target"].update(sha256="another"))
     with pytest.raises(UserError, match=r"wsj-seed0\.json and .*wsj-semi-seed0\.json|same protocol"):
-        records_of(4, "micro", folder)
+        records_of(4, "trees", folder)
 
 
 @pytest.mark.slow
 def test_seeds_of_a_row_are_trained_on_the_same_trees(parsers, tmp_path):
-    folder = copy_of(parsers, tmp_path) / "table4-micro"
+    folder = copy_of(parsers, tmp_path) / "table4-trees"
     shutil.copy(folder / "wsj-semi-seed0.json", folder / "wsj-semi-seed1.json")
     change(folder / "wsj-semi-seed1.json", lambda record: record["settings"]["train"].update(seed=1))
-    assert len(records_of(4, "micro", folder.parent)["wsj-semi"]) == 2
+    assert len(records_of(4, "trees", folder.parent)["wsj-semi"]) == 2
     change(folder / "wsj-semi-seed1.json", lambda record: record["data"].update(hash="another"))
     with pytest.raises(
         UserError, match=r"wsj-semi-seed1\.json and .*wsj-semi-seed0\.json were not trained on the same"
     ):
-        records_of(4, "micro", folder.parent)
+        records_of(4, "trees", folder.parent)
 
 
 def test_a_treebank_that_is_not_there_is_asked_for_before_anything_is_trained(tmp_path, monkeypatch):
