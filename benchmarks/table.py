@@ -83,7 +83,7 @@ def table(folder: Path = RESULTS) -> str:
     lines = ["| what | ours | peer | ours / peer | machine |", "|---|---|---|---|---|"]
     for path in sorted(folder.glob("*.json")):
         record = read_record(path)
-        kind = record["benchmark"].partition("-")[0]
+        kind = record.get("benchmark", "").partition("-")[0]  # that of a grammar (`pcfg.py`) has no speed
         machine = f"[{record['hardware']['device']}, {record['hardware']['cores']} cores](results/{path.name})"
         if kind in KINDS:
             lines += [f"| {' | '.join([*line, machine])} |" for line in KINDS[kind](record)]
