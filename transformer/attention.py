@@ -14,6 +14,7 @@ from transformer.initializers import make_initializer
 from transformer.kernels.flash_attention import flash_attention, flash_attention_runs
 from transformer.matmul import einsum
 from transformer.registry import Registry
+from transformer.segments import Segments
 
 
 class KeysValues(NamedTuple):
@@ -63,6 +64,14 @@ class AttentionContext(NamedTuple):
     """Attention bias, broadcastable to [B, N, T, S], added to the scores."""
     dropout: Callable[[Array], Array] = identity
     """Applied to the attention weights [B, N, T, S] (model.attention_dropout, in training)."""
+    positions: tuple[Array, Array] | None = None
+    """In self-attention, the positions of queries [B, T] and keys [B, S] in their sentences (B may be 1)."""
+    tokens: Segments | None = None
+    """In self-attention of whole rows [B, T], the sentence and position of each token, which is both query and key."""
+    causal: bool = False
+    """Whether the mask hides later tokens: in the decoder."""
+    beam: int | None = None
+    """In a decoding step, the number K of hypotheses: the keys of position t are at t * K to t * K + K - 1."""
 
 
 def padding_mask(tokens: Array) -> Array:
@@ -146,6 +155,9 @@ class MultiHeadAttention(nnx.Module):
     config.biases is False.
     """
 
+    self_only = False
+    """Whether encoder-decoder attention is the paper's if this is the self-attention."""
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         D, N, K, H = config.d_model, config.num_heads, config.d_k, config.d_v
         self.kernels = config.kernels
@@ -153,6 +165,11 @@ class MultiHeadAttention(nnx.Module):
         self.key = Projection((D,), (N, K), config, rngs=rngs)
         self.value = Projection((D,), (N, H), config, rngs=rngs)
         self.output = Projection((N, H), (D,), config, rngs=rngs)
+
+    @staticmethod
+    def pairs(config: ModelConfig, tokens: int) -> float:
+        """Number of pairs of a query and a key, each with a score, for self-attention of a sentence of `tokens`."""
+        return tokens * tokens
 
     def project(self, memory: Array, rotate: Rotate = identity) -> KeysValues:
         """Projects `memory` [B, S, D] to keys and values."""
@@ -162,7 +179,7 @@ class MultiHeadAttention(nnx.Module):
     def attend(self, queries: Array, keys: Array, values: Array, context: AttentionContext) -> tuple[Array, Array]:
         """Queries [B, N, T, K], keys [B, N, K, S] and values [B, N, S, H] -> output [B, N, T, H], weights [B, N, T, S].
 
-        To implement another kind of attention, override only this method.
+        To implement another kind of attention, override only this method (and `pairs`, for fewer scores).
         """
         mask, bias, dropout = context.mask, context.bias, context.dropout
         output, weights = scaled_dot_product_attention(queries, keys, values, mask, bias, dropout)
@@ -185,4 +202,5 @@ class MultiHeadAttention(nnx.Module):
 
 
 ATTENTIONS: Registry[type[MultiHeadAttention]] = Registry("model.attention", {"softmax": MultiHeadAttention})
-"""Attention modules by name: subclasses of `MultiHeadAttention`."""
+"""Attention modules by name: subclasses of `MultiHeadAttention`. Those for long inputs are in
+transformer/variants/long."""

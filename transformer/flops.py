@@ -6,6 +6,7 @@ Normalization, softmax and residual additions are not counted, as is usual: thei
 import jax
 from flax import nnx
 
+from transformer.attention import ATTENTIONS
 from transformer.config import ModelConfig
 from transformer.initializers import rngs_of
 from transformer.layers import make_feed_forward
@@ -19,17 +20,19 @@ def forward_flops(config: ModelConfig, source: int, target: int) -> int:
     weights = feed_forward_weights(config)
     queries_keys, values = config.num_heads * config.d_k, config.num_heads * config.d_v
 
-    def attention(n_query: int, n_key: int) -> int:
-        projections = config.d_model * (n_query * (queries_keys + values) + n_key * (queries_keys + values))
-        return 2 * (projections + n_query * n_key * (queries_keys + values))
+    def attention(n_query: int, n_key: int, pairs: float) -> float:
+        return 2 * (config.d_model * (n_query + n_key) + pairs) * (queries_keys + values)
+
+    def self_attention(n: int) -> float:
+        return attention(n, n, ATTENTIONS.find(config.attention).pairs(config, n))
 
     def feed_forward(n: int) -> int:
         return 2 * n * weights
 
-    encoder = attention(source, source) + feed_forward(source)
-    decoder = attention(target, target) + attention(target, source) + feed_forward(target)
+    encoder = self_attention(source) + feed_forward(source)
+    decoder = self_attention(target) + attention(target, source, target * source) + feed_forward(target)
     layers = config.num_layers * encoder + config.decoder_depth * decoder
-    return layers + 2 * target * config.d_model * config.vocab_size
+    return round(layers) + 2 * target * config.d_model * config.vocab_size
 
 
 def feed_forward_weights(config: ModelConfig) -> int:

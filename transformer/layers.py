@@ -123,9 +123,10 @@ def make_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> Callable[[Array], Array
     return NORMS.find(config.norm_type)(config, rngs=rngs)
 
 
-def make_attention(config: ModelConfig, *, rngs: nnx.Rngs) -> MultiHeadAttention:
-    """Builds the attention module named by `config.attention`."""
-    return ATTENTIONS.find(config.attention)(config, rngs=rngs)
+def make_attention(config: ModelConfig, *, rngs: nnx.Rngs, to_memory: bool = False) -> MultiHeadAttention:
+    """Builds the attention module named by `config.attention`, for self-attention or attention `to_memory`."""
+    kind = ATTENTIONS.find(config.attention)
+    return (MultiHeadAttention if to_memory and kind.self_only else kind)(config, rngs=rngs)
 
 
 class Residual(nnx.Module):
@@ -181,7 +182,7 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.self_attention = make_attention(config, rngs=rngs)
-        self.cross_attention = make_attention(config, rngs=rngs)
+        self.cross_attention = make_attention(config, rngs=rngs, to_memory=True)
         self.feed_forward = make_feed_forward(config, rngs=rngs)
         self.residuals = nnx.List([Residual(config, rngs=rngs) for _ in range(3)])
         self.attention_dropout, self.activation_dropout = config.attention_dropout, config.activation_dropout

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from transformer.attention import AttentionContext, KeysValues, causal_mask, padding_mask
-from transformer.config import BOS, ModelConfig
+from transformer.config import BOS, PAD, ModelConfig
 from transformer.dropout import dropout, split_key
 from transformer.initializers import rngs_of
 from transformer.layers import DecoderLayer, EncoderLayer, make_norm
@@ -109,11 +109,13 @@ class Transformer(nnx.Module):
         """Positions in a sentence [B, T], each below T -> position vectors [B, T, D]."""
         return jnp.take(self.positions(jnp.arange(position.shape[1])), position, axis=0)
 
-    def attention_context(self, mask: Array, queries: Array, keys: Array) -> AttentionContext:
-        """Context of self-attention, from the mask and the positions of queries [B, T] and keys [B, S]."""
-        return AttentionContext(
-            mask, partial(self.positions.rotate, positions=queries), self.positions.bias(queries, keys)
-        )
+    def attention_context(self, mask: Array, queries: Array, keys: Array, **more: Any) -> AttentionContext:
+        """Context of self-attention, from the mask and the positions of queries [B, T] and keys [B, S].
+
+        `more` are fields of the context that the paper's attention does not need.
+        """
+        rotate, bias = partial(self.positions.rotate, positions=queries), self.positions.bias(queries, keys)
+        return AttentionContext(mask, rotate, bias, positions=(queries, keys), **more)
 
     def encode(self, source: Array, key: Array | None = None, weights: list[Array] | None = None) -> Array:
         """Encoder: source ids [B, S] -> [B, S, D]. If `weights` is a list, the attention weights are appended to it."""
@@ -121,7 +123,8 @@ class Transformer(nnx.Module):
         keys = split_key(key, len(layers) + 1)
         found = segments(source)
         mask = same_sentence(found, found) & padding_mask(source)
-        context = self.attention_context(mask, found.position, found.position)
+        tokens = found._replace(number=jnp.where(source == PAD, 0, found.number))
+        context = self.attention_context(mask, found.position, found.position, tokens=tokens)
         x = self.embed(source, self.position_vectors(found.position), keys[0], self.source_table)
         for layer, layer_key in zip(layers, keys[1:], strict=True):
             x = layer(x, context, layer_key, weights)
@@ -143,7 +146,7 @@ class Transformer(nnx.Module):
         keys = split_key(key, len(layers) + 1)
         found = segments(target)
         mask = same_sentence(found, found) & causal_mask(target.shape[1])
-        context = self.attention_context(mask, found.position, found.position)
+        context = self.attention_context(mask, found.position, found.position, tokens=found, causal=True)
         memory_context = AttentionContext(same_sentence(found, segments(source)) & padding_mask(source))
         x = self.embed(shift_right(target, found), self.position_vectors(found.position), keys[0])
         for layer, layer_key in zip(layers, keys[1:], strict=True):
@@ -205,7 +208,8 @@ class Transformer(nnx.Module):
         positions = jnp.arange(history.shape[2])
         own = (history[..., None] == jnp.arange(K)) & (positions <= index)[:, None]
         mask = own.reshape(B, 1, K, -1)
-        context = self.attention_context(mask, jnp.full((1, K), index), jnp.repeat(positions, K)[None])
+        queries, keys = jnp.full((1, K), index), jnp.repeat(positions, K)[None]
+        context = self.attention_context(mask, queries, keys, causal=True, beam=K)
         memory_context = AttentionContext(cache.memory_mask)
         x = self.embed(tokens, self.positions(index[None])[None])
         seen = []

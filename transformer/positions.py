@@ -83,6 +83,6 @@ class LearnedPositions(Positions):
 
 
 POSITIONS: Registry[type[Positions]] = Registry(
-    "model.positions", {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+    "model.positions", {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions, "none": Positions}
 )
 """Positional encodings by name: subclasses of `Positions`."""

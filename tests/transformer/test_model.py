@@ -28,6 +28,9 @@ VARIANTS = [
     {"positions": "rotary", "attention": "cosine", "norm_type": "rms"},
     {"decoder_layers": 4, "shared_layers": 2, "tied": "target", "activation": "gelu", "biases": False}
     | {"output_bias": True},
+    {"attention": "restricted", "attention_window": 8},
+    {"attention": "sparse", "attention_window": 4},
+    {"attention": "linear", "positions": "rotary"},
     pytest.param(
         {"norm": "pre", "decoder_layers": 1, "tied": "none", "feed_forward": "gated", "activation": "swish"}
         | {"scale_embeddings": False, "norm_epsilon": 1e-3},
