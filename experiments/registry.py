@@ -26,7 +26,7 @@ from transformer.checkpoint import brief
 from transformer.config import Experiment, UserError
 from transformer.initializers import INITIALIZERS
 from transformer.layers import ACTIVATIONS, FEED_FORWARDS, NORMS
-from transformer.model import Transformer
+from transformer.model import ARCHITECTURES, Transformer
 from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.positions import POSITIONS
 from transformer.registry import Registry, origin_of
@@ -35,6 +35,7 @@ from transformer.train import LOSSES
 FLAG = "--parts"
 
 REGISTRIES: tuple[Registry[Any], ...] = (
+    ARCHITECTURES,
     POSITIONS,
     ATTENTIONS,
     FEED_FORWARDS,

@@ -45,6 +45,8 @@ def _counts(section: str, config: Any, names: Iterable[str]) -> None:
 class ModelConfig:
     """The model (section 3). Everything that Table 3 varies is a field."""
 
+    architecture: str = "encoder-decoder"
+    """What the layers are put together to: a name in the registry transformer.model.ARCHITECTURES."""
     vocab_size: int = 37_000
     """V: rows of the shared embedding matrix. At least the size of the vocabulary; more is allowed."""
     num_layers: int = 6

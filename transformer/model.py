@@ -1,6 +1,6 @@
 """Section 3.1 and Figure 1: the encoder-decoder model, and its embedding matrices (section 3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from transformer.layers import DecoderLayer, EncoderLayer, make_norm
 from transformer.matmul import einsum
 from transformer.mesh import whole_rows
 from transformer.positions import POSITIONS
+from transformer.registry import Registry
 from transformer.segments import Segments, same_sentence, segments
 
 Layer = TypeVar("Layer")
@@ -226,7 +227,24 @@ def shift_right(target: Array, found: Segments) -> Array:
     return jnp.where(found.position == 0, BOS, before)
 
 
+def encoder_decoder(config: ModelConfig, *, rngs: nnx.Rngs) -> Transformer:
+    """The paper's model: `Transformer`."""
+    return Transformer(config, rngs=rngs)  # looked up here, so that a class assigned in its place is the one used
+
+
+ARCHITECTURES: Registry[Callable[..., Transformer]] = Registry(
+    "model.architecture", {"encoder-decoder": encoder_decoder}
+)
+"""Models by name: subclasses of Transformer, constructed from (ModelConfig, rngs=...). Others than the paper's are in
+transformer/variants."""
+
+
+def make_model(config: ModelConfig, *, rngs: nnx.Rngs) -> Transformer:
+    """Builds the model named by `config.architecture`."""
+    return ARCHITECTURES.find(config.architecture)(config, rngs=rngs)
+
+
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters, computed without allocating them."""
-    shapes = nnx.eval_shape(lambda: Transformer(config, rngs=rngs_of(0)))
+    shapes = nnx.eval_shape(lambda: make_model(config, rngs=rngs_of(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))

@@ -2,6 +2,7 @@
 
 Each registry is defined next to the components it contains:
 
+    model.architecture   transformer/model.py       ARCHITECTURES
     model.positions      transformer/positions.py   POSITIONS
     model.attention      transformer/attention.py   ATTENTIONS
     model.feed_forward   transformer/layers.py      FEED_FORWARDS

@@ -14,7 +14,7 @@ from transformer.config import Experiment, ModelConfig
 from transformer.initializers import rngs_of
 from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
-from transformer.model import Transformer
+from transformer.model import Transformer, make_model
 from transformer.optimizer import learning_rate, make_optimizer
 from transformer.parameters import Params
 from transformer.registry import Registry
@@ -53,7 +53,7 @@ class Metrics(NamedTuple):
 
 def abstract_model(config: ModelConfig) -> Transformer:
     """The model with shapes and dtypes in place of parameters (`nnx.eval_shape`): nothing is computed."""
-    return nnx.eval_shape(lambda: Transformer(config, rngs=rngs_of(0)))
+    return nnx.eval_shape(lambda: make_model(config, rngs=rngs_of(0)))
 
 
 def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
@@ -63,7 +63,7 @@ def graph_of(config: ModelConfig) -> nnx.GraphDef[Transformer]:
 
 def init_params(config: ModelConfig, seed: int) -> Params:
     """Initializes the parameters from a seed."""
-    return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=rngs_of(seed)), nnx.Param))
+    return nnx.to_pure_dict(nnx.state(make_model(config, rngs=rngs_of(seed)), nnx.Param))
 
 
 def init_state(experiment: Experiment) -> TrainState:

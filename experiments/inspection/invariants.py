@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from transformer.config import BOS, ModelConfig
-from transformer.model import Transformer
+from transformer.model import make_model
 
 FIRST = 4  # the first ordinary token; the ids below it are special tokens
 
@@ -31,7 +31,7 @@ class Invariants(NamedTuple):
 
 def measure_invariants(config: ModelConfig) -> Invariants:
     """Measures the invariants on a newly initialised model with these settings; each matrix needs more than 8 rows."""
-    model = Transformer(config, rngs=nnx.Rngs(0))
+    model = make_model(config, rngs=nnx.Rngs(0))
     forward, step, weights = jax.jit(model.__call__), jax.jit(model.step), jax.jit(model.attention_weights)
     start = jax.jit(lambda source: model.start_cache(source, beam=1, length=7))
     chance, real = np.random.default_rng(1), config.vocab_size - FIRST

@@ -58,6 +58,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         rows, of_source = m.source_rows, corpus.source_pieces
         yield f"    {rows:,} rows of that of the source, for {of_source:,} pieces of its own vocabulary"
     yield ""
+    if m.architecture != PAPER.architecture:
+        yield from component(experiment, "model.architecture", "3.1")
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
     layers = counted(decoder, "layer")

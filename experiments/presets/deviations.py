@@ -45,6 +45,7 @@ _SILENT = (
 
 # The paper's section on a setting. The longest name that is a prefix of the setting's name applies.
 _SECTIONS = {
+    "model.architecture": "3.1",
     "model.num_layers": "3.1",
     "model.shared_layers": "3.1",
     "model.d_model": "3.1",

@@ -15,7 +15,7 @@ from experiments.registry import custom_parts, describe_error
 from experiments.task import TASKS, Task, task_of
 from transformer.config import DataConfig, Experiment, ModelConfig, UserError
 from transformer.decode import greedy_search
-from transformer.model import Transformer
+from transformer.model import Transformer, make_model
 from transformer.optimizer import learning_rate, make_optimizer
 from transformer.train import LOSSES, graph_of, init_params, init_state, make_train_step
 
@@ -90,7 +90,7 @@ def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
     Args:
         graph: only a key of the cache: in a notebook, the component that a name refers to may change.
     """
-    state = nnx.to_flat_state(nnx.state(Transformer(config, rngs=nnx.Rngs(0)), nnx.Not(nnx.Param)))
+    state = nnx.to_flat_state(nnx.state(make_model(config, rngs=nnx.Rngs(0)), nnx.Not(nnx.Param)))
     if paths := [".".join(map(str, path)) for path, _ in state]:
         raise UserError(f"the model has state {paths[0]} that is not an nnx.Param: a checkpoint would not contain it")
     found = measure_invariants(config)
@@ -107,7 +107,7 @@ def try_model(config: ModelConfig, graph: nnx.GraphDef[Transformer]) -> None:
 def try_dropout(config: ModelConfig, rate: str) -> None:
     """Checks that a custom component applies the dropout inside of it."""
     none: dict[str, Any] = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
-    model = Transformer(replace(config, **(none | {rate: 0.5})), rngs=nnx.Rngs(0))
+    model = make_model(replace(config, **(none | {rate: 0.5})), rngs=nnx.Rngs(0))
     ids, run = jnp.array([[5, 6, 7, 8, 2]]), jax.jit(model.outputs)
     if (run(ids, ids, jax.random.key(0)) == run(ids, ids, jax.random.key(1))).all():
         where = "context.dropout" if rate == "attention_dropout" else "the argument `key`"
@@ -137,7 +137,7 @@ def try_optimizer(experiment: Experiment) -> None:
 
 def try_loss(experiment: Experiment) -> None:
     """Checks that the loss is a sum over target tokens: that of two sentences and of padding is that of each."""
-    model, loss = Transformer(experiment.model, rngs=nnx.Rngs(0)), LOSSES.find(experiment.train.loss)
+    model, loss = make_model(experiment.model, rngs=nnx.Rngs(0)), LOSSES.find(experiment.train.loss)
     source, target = jnp.array([[5, 6, 2, 0], [7, 8, 9, 2]]), jnp.array([[9, 8, 7, 2], [6, 2, 0, 0]])
 
     @jax.jit

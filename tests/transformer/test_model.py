@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 
 import jax
@@ -13,8 +13,9 @@ from tests.examples import EXAMPLES
 from tests.transformer.compiled import attention_weights, decode, encode, forward, start_cache, step
 from transformer.config import BOS, EOS, PAD, Experiment, ModelConfig, UserError
 from transformer.layers import dropout
-from transformer.model import Transformer, count_parameters, shift_right
+from transformer.model import ARCHITECTURES, Transformer, count_parameters, make_model, shift_right
 from transformer.segments import segments
+from transformer.train import init_params
 
 for example in ("rotary", "alibi", "cosine_attention", "rms_norm", "gated_feed_forward"):
     run_file(EXAMPLES / f"{example}.py")
@@ -349,10 +350,33 @@ def test_settings_that_make_no_model(changes, message):
         ModelConfig(**changes)
 
 
-@pytest.mark.parametrize("setting", ["activation", "feed_forward", "initializer"])
+class Twofold(Transformer):
+    """A model with a second output projection."""
+
+    def __init__(self, config, *, rngs):
+        super().__init__(config, rngs=rngs)
+        self.second = nnx.Param(jnp.zeros((config.d_model, 5)))
+
+
+def test_an_architecture_is_built_by_its_name(config, monkeypatch):
+    assert type(make_model(config, rngs=nnx.Rngs(0))) is Transformer
+    monkeypatch.setitem(ARCHITECTURES, "twofold", Twofold)
+    own = replace(config, architecture="twofold")
+    assert type(make_model(own, rngs=nnx.Rngs(0))) is Twofold
+    assert init_params(own, 0)["second"].shape == (config.d_model, 5)
+    assert count_parameters(own) == count_parameters(config) + config.d_model * 5
+
+
+def test_settings_without_an_architecture_are_those_of_the_paper():
+    old = asdict(Experiment("old"))
+    del old["model"]["architecture"]
+    assert Experiment.from_dict(old) == Experiment("old")
+
+
+@pytest.mark.parametrize("setting", ["architecture", "activation", "feed_forward", "initializer"])
 def test_an_unknown_component_is_named(config, setting):
     with pytest.raises(UserError, match=f"unknown model.{setting} 'other'; there are: "):
-        Transformer(replace(config, **{setting: "other"}), rngs=nnx.Rngs(0))
+        make_model(replace(config, **{setting: "other"}), rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("field", ["num_layers", "shared_layers", "d_model", "num_heads", "d_k", "d_v"])
