@@ -78,7 +78,10 @@ class ModelConfig:
     """Attention: a name in the registry transformer.attention.ATTENTIONS. Those for long inputs are in
     transformer/variants/long."""
     attention_window: int = 256
-    """r: number of tokens that self-attention reaches, for the attentions "restricted" and "sparse" (section 4)."""
+    """r: number of tokens that self-attention reaches, for the attentions "restricted" and "sparse" (section 4).
+    For the architecture "recurrent": length of a segment."""
+    attention_memory: int = 256
+    """For the architecture "recurrent": number of tokens before its segment that a token attends to."""
     norm_type: str = "layer"
     """Normalization layer: a name in the registry transformer.layers.NORMS."""
     norm_epsilon: float = 1e-6
@@ -113,7 +116,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         sizes = (
             *("vocab_size", "num_layers", "shared_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"),
-            *("max_positions", "attention_window"),
+            *("max_positions", "attention_window", "attention_memory"),
         )
         given = (name for name in ("decoder_layers", "source_vocab_size") if getattr(self, name) is not None)
         _counts("model", self, (*sizes, *given))

@@ -32,6 +32,8 @@ VARIANTS = [
     {"attention": "restricted", "attention_window": 8},
     {"attention": "sparse", "attention_window": 4},
     {"attention": "linear", "positions": "rotary"},
+    {"architecture": "recurrent", "attention": "relative", "positions": "none"}
+    | {"attention_window": 2, "attention_memory": 2},
     pytest.param(
         {"norm": "pre", "decoder_layers": 1, "tied": "none", "feed_forward": "gated", "activation": "swish"}
         | {"scale_embeddings": False, "norm_epsilon": 1e-3},
