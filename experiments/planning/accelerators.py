@@ -78,7 +78,7 @@ ACCELERATORS = {
         Accelerator(
             "h100", "NVIDIA H100 SXM 80 GB", "cuda", _HOPPER.format(bandwidth=3352320000000, memory=84942979072),
             memory=84.9e9, bandwidth=3.0e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=3.00, shares={1: 0.30, 8: 0.11},
+            dollars=3.00, shares={1: 0.31, 8: 0.12},
             measured="bandwidth and matmul rate on one; overhead fitted to steps of base (57.1 ms) and big (116.2 ms), "
             "network by the datasheet",
             source="nvidia.com, H100 datasheet",
@@ -86,14 +86,14 @@ ACCELERATORS = {
         Accelerator(
             "h200", "NVIDIA H200 SXM 141 GB", "cuda", _HOPPER.format(bandwidth=4800000000000, memory=150754820096),
             memory=150.7e9, bandwidth=4.3e12, peak=989e12, matmul_rate=606e12, overhead=4.2e-6, network=450e9,
-            dollars=4.00, shares={1: 0.32},
+            dollars=4.00, shares={1: 0.33},
             measured="nothing: bandwidth by the datasheet and the H100's share of its own, the rest as an H100",
             source="nvidia.com, H200 datasheet",
         ),
         Accelerator(
             "a100", "NVIDIA A100 SXM 80 GB", "cuda", _AMPERE,
             memory=85.9e9, bandwidth=1.83e12, peak=312e12, matmul_rate=191e12, overhead=4.2e-6, network=300e9,
-            dollars=1.30, shares={1: 0.39, 8: 0.20},
+            dollars=1.30, shares={1: 0.40, 8: 0.22},
             measured="nothing: the datasheet's peaks, times the H100's share of its own",
             source="nvidia.com, A100 80 GB datasheet",
         ),
