@@ -1,14 +1,16 @@
 """Table 1: the cost of a layer by the paper's formulas, next to counts and measurements.
 
-The four kinds of layer are implemented in their simplest form, from [n, d] to [n, d]. Counted in the traced program:
-the multiplications of its matrix products, and the number of its sequential operations. Found by propagating a NaN: the
-number of layers until the last position depends on the first. Measured: seconds, with a fit of their growth with n.
+The four kinds of layer, and two that came after the paper, have their simplest form, from [n, d] to [n, d]. Counted in
+the traced program: the multiplications of its matrix products, and the number of its sequential operations. Found by
+derivatives: the number of layers until the last position depends on the first. Measured: seconds, with a fit of their
+growth with n.
 """
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,12 @@ import numpy as np
 from jax import Array
 
 from experiments.evaluation.records import origin, write_record
-from transformer.attention import scaled_dot_product_attention
+from transformer.attention import ATTENTIONS, AttentionContext, scaled_dot_product_attention
+from transformer.config import ModelConfig
+from transformer.initializers import rngs_of
+from transformer.segments import Segments
+from transformer.variants.long.linear import CHUNK, feature_map, in_chunks
+from transformer.variants.long.restricted import RestrictedAttention, Row
 
 K = 3  # kernel width of the convolution
 R = 32  # neighbourhood of restricted attention
@@ -50,14 +57,33 @@ def convolutional(x: Array, w: Array, dilation: int = 1) -> Array:
     return jax.lax.conv_general_dilated(x[None], w, (1,), padding, (), (dilation,), dimensions)[0]
 
 
-def restricted(x: Array, w: Array) -> Array:
-    """Restricted self-attention: each position attends to itself and the R - 1 positions before it."""
-    n, d = x.shape
-    positions = jnp.arange(n)[:, None] - jnp.arange(R)
-    near = x[jnp.maximum(positions, 0)]
-    scores = jnp.einsum("nd,nrd->nr", x, near) / d**0.5
-    weights = jax.nn.softmax(jnp.where(positions >= 0, scores, -jnp.inf), axis=-1)
-    return jnp.einsum("nr,nrd->nd", weights, near)
+def in_blocks(name: str) -> Layer:
+    """One of the attentions of transformer/variants/long, with one head as wide as the model. R is its window.
+
+    Each position attends to itself and to positions before it, as in the decoder.
+    """
+    config = ModelConfig(d_model=1, num_heads=1, d_k=1, d_v=1, attention=name, attention_window=R)
+
+    def layer(x: Array, w: Array) -> Array:
+        attention = ATTENTIONS.find(name)(config, rngs=rngs_of(0))
+        assert isinstance(attention, RestrictedAttention)
+        head = x[None, None]
+        tokens = one_sentence(len(x))
+        context = AttentionContext(jnp.array(True), causal=True)
+        return attention.attend_in_blocks(head, head.swapaxes(2, 3), head, tokens, context)[0, 0]
+
+    return layer
+
+
+def linear(x: Array, w: Array) -> Array:
+    """Linear attention to itself and to the positions before it, with one head as wide as the model."""
+    features = feature_map(x)[None, :, None]
+    return in_chunks(features, Row(features, x[None, :, None], *one_sentence(len(x))), causal=True)[0, :, 0]
+
+
+def one_sentence(n: int) -> Segments:
+    """A row of n positions that are one sentence."""
+    return Segments(jnp.ones((1, n), jnp.int32), jnp.arange(n)[None])
 
 
 class Kind(NamedTuple):
@@ -76,8 +102,21 @@ KINDS = (
     Kind("Self-attention", self_attention, "O(n^2 d)", lambda n, d: 2 * n * n * d, "O(1)", "O(1)"),
     Kind("Recurrent", recurrent, "O(n d^2)", lambda n, d: n * d * d, "O(n)", "O(n)"),
     Kind("Convolutional", convolutional, "O(k n d^2)", lambda n, d: K * n * d * d, "O(1)", "O(log_k(n))"),
-    Kind("Self-attention (restricted)", restricted, "O(r n d)", lambda n, d: 2 * R * n * d, "O(1)", "O(n/r)"),
+    Kind(
+        "Self-attention (restricted)", in_blocks("restricted"), "O(r n d)", lambda n, d: 3 * R * n * d, "O(1)", "O(n/r)"
+    ),
 )
+LATER = (
+    Kind(
+        "Self-attention (sparse)", in_blocks("sparse"), "O((r + n/r) n d)",
+        lambda n, d: (3 * R + 4 * n / R) * n * d, "O(1)", "O(1)",
+    ),
+    Kind(
+        "Self-attention (linear)", linear, "O(n d^2)",
+        lambda n, d: CHUNK * n * (2 * d + 1) + 2 * n * d * (d + 1), "O(n)", "O(1)",
+    ),
+)  # fmt: skip
+"""Kinds of transformer/variants/long that the paper does not have, in the form of Table 1."""
 
 
 def table1_record(results: Path) -> Path:
@@ -90,7 +129,7 @@ def fill_table1(results: Path, log: Callable[[str], None], lengths: Sequence[int
     if table1_record(results).exists():
         return
     rows = []
-    for kind in KINDS:
+    for kind in (*KINDS, *LATER):
         log(f"--- {kind.name}")
         counted = [count(kind.layer, n, d) for n in lengths]
         seconds = [seconds_of(kind.layer, n, d) for n in lengths]
@@ -142,13 +181,16 @@ def _count(jaxpr: Any) -> Count:
 def path_length(layer: Layer, n: int, sequential: int) -> int:
     """Returns the path length of a signal from the first position to the last: number of layers times steps in each.
 
-    A NaN at the first position makes everything that depends on it NaN. Convolutions are stacked with dilations 1, K,
-    K^2, ..., which gives the paper's logarithm.
+    A position is reached if its derivative by a reached position is not 0. Convolutions are stacked with dilations 1,
+    K, K^2, ..., which gives the paper's logarithm.
     """
-    x, w = jnp.zeros((n, 4)).at[0].set(jnp.nan), jnp.ones((K, 4, 4))
-    layers = 0
-    while not np.isnan(x[-1]).any():
-        x = convolutional(x, w, K**layers) if layer is convolutional else layer(x, w)
+    x, step = 0.01 * jax.random.normal(jax.random.key(0), (2, n, 4))
+    w = jnp.full((K, 4, 4), 0.25)
+    reached, layers = np.arange(n) == 0, 0
+    while not reached[-1]:
+        stacked = partial(convolutional, dilation=K**layers) if layer is convolutional else layer
+        change = jax.jvp(lambda x: stacked(x, w), (x,), (step * reached[:, None],))[1]  # noqa: B023 - called here
+        reached = np.asarray(change != 0).any(axis=1)
         layers += 1
     return layers * sequential
 

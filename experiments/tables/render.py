@@ -15,14 +15,11 @@ from experiments.evaluation.records import read_record
 from experiments.inspection.figures import Beside, draw_beside, draw_growth
 from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
 from experiments.presets.parsing import TABLE4
-from experiments.tables.complexity import KINDS, K, R, table1_record
+from experiments.tables.complexity import KINDS, LATER, K, R, table1_record
 from experiments.tables.runner import Number, Record, folder_of, records_of
 from experiments.workdir import write_whole
 from transformer.config import Experiment, UserError, counted
 from transformer.flops import train_flops
-
-MAPPED = 32 << 20
-"""Size in bytes from which glibc maps an array anew on each allocation (DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 
 def render_table(table: Number, scale: str, results: Path) -> list[Path]:
@@ -39,61 +36,43 @@ def render_table1(results: Path) -> list[Path]:
     if "layers" not in record:
         raise UserError(f"{path} is not the record of Table 1")
     measured = {row["layer"]: row for row in record["layers"]}
+    kinds = [kind for kind in (*KINDS, *LATER) if kind.name in measured]
     lengths, d = record["lengths"], record["d"]
     columns = [
         "layer", "n", "complexity (paper)", "multiplications by that", "counted", "time grows as",
         "sequential (paper)", "counted", "path (paper)", "found",
     ]  # fmt: skip
     lines = []
-    for kind in KINDS:
+    for kind in kinds:
         row = measured[kind.name]
         for i, n in enumerate(lengths):
-            line = [
-                kind.name,
-                str(n),
-                kind.cost,
-                f"{kind.multiplications(n, d):,.0f}",
-                f"{row['multiplications'][i]:,}",
-            ]
-            line += [
-                f"n^{row['growth']:.2f}",
-                kind.sequential,
-                str(row["sequential"][i]),
-                kind.path,
-                str(row["path"][i]),
-            ]
-            lines.append(line)
+            lines.append(
+                [
+                    kind.name,
+                    str(n),
+                    kind.cost,
+                    f"{kind.multiplications(n, d):,.0f}",
+                    f"{row['multiplications'][i]:,}",
+                    f"n^{row['growth']:.2f}",
+                    kind.sequential,
+                    str(row["sequential"][i]),
+                    kind.path,
+                    str(row["path"][i]),
+                ]
+            )
     head = [
         "# Table 1",
         "",
-        f"One layer in its simplest form, d = {d}, kernel width k = {K}, neighbourhood r = {R}. Counted in the traced "
-        f"program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
+        f"One layer in its simplest form, d = {d}, kernel width k = {K}, neighbourhood r = {R}. The paper has the "
+        f"first four kinds; the others are those of transformer/variants/long, whose formulas are ours. Counted in the "
+        f"traced program; the growth of the measured time is fitted over all n, on {record['hardware']['device']}, "
         f"{record['hardware']['processor']}, {counted(record['hardware']['cores'], 'core')}.",
     ]
-    note = memory_note(lengths, d) if record["hardware"]["device"].endswith("cpu") else ""
-    if note:
-        head += ["", note]
-    curves = {kind.name: measured[kind.name]["seconds"] for kind in KINDS}
+    curves = {kind.name: measured[kind.name]["seconds"] for kind in kinds}
     stem = results / "table1"
     path = stem.with_suffix(".png")
-    picture = draw_growth(lengths, curves, f"Table 1: time of one layer, d = {d}", path, note=note)
+    picture = draw_growth(lengths, curves, f"Table 1: time of one layer, d = {d}", path)
     return [*write_text(stem, head, columns, lines), picture]
-
-
-def memory_note(lengths: list[int], d: int) -> str:
-    """Explains why the time of the restricted layer jumps between two lengths; "" if it does not.
-
-    The layer copies the neighbourhood of each position, [n, R, d]. glibc keeps smaller arrays for the next call, but
-    returns arrays of MAPPED bytes or more to the system. Each call then maps and clears all pages again, which takes
-    longer than the matrix products. (With a higher `MALLOC_MMAP_THRESHOLD_` there is no jump.)
-    """
-    mapped = [n for n in lengths if 4 * n * R * d >= MAPPED]
-    if not mapped or mapped == lengths:
-        return ""
-    return (
-        f"From n = {mapped[0]} on, the restricted layer's copy of all neighbourhoods, [n, {R}, {d}] in float32, has "
-        f"{MAPPED >> 20} MiB or more. The C library of Linux maps such an array anew at each call, hence the jump."
-    )
 
 
 def render_table2(scale: str, results: Path) -> list[Path]:

@@ -49,8 +49,7 @@ class RestrictedAttention(MultiHeadAttention):
     @staticmethod
     def pairs(config: ModelConfig, tokens: int) -> float:
         """Number of scores for a sequence of `tokens`: O(r n)."""
-        block = block_length(config.attention_window)
-        return tokens * min(-(-tokens // block), 3) * block
+        return tokens * min(tokens, 3 * block_length(config.attention_window))
 
     def pattern(self, queries: Array, keys: Array, causal: bool) -> Array:
         """Positions of queries [B, T] and keys [B, S] -> mask [B, T, S], True where a query reaches a key."""
@@ -78,7 +77,7 @@ class RestrictedAttention(MultiHeadAttention):
             )
         mask &= self.pattern(asking, asked, context.causal)[:, None]
         output, weights = scaled_dot_product_attention(queries, keys, values, mask, dropout=context.dropout)
-        if context.tokens:
+        if context.tokens and queries.shape[2] > 3 * block_length(self.window):  # else three blocks are no less
             output = self.attend_in_blocks(queries, keys, values, context.tokens, context)
         return output, weights
 
