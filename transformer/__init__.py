@@ -11,6 +11,7 @@ A good reading order, with the paper's sections: attention (3.2), positions (3.5
 model (3.1, 3.4), loss (5.4), optimizer (5.3), train (5), decode (6.1).
 """
 
+import transformer.variants  # noqa: F401 - registers its architectures
 from transformer.config import Experiment, ModelConfig, UserError
 from transformer.model import Transformer
 

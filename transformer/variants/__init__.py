@@ -1,5 +1,6 @@
 """What came after the paper. Each module names its source; none of them is used unless a setting asks for it.
 
+classifier   the encoder with a head that labels a text, or each of its tokens
 finetuning   frozen parameters, low-rank adaptation
 rules        what an output may contain: a minimum length, no repeated n-grams, no <unk>, a forced prefix
 sampling     translations drawn at random, with a temperature, top-k and top-p
@@ -8,3 +9,5 @@ ensemble     several models that translate as one
 alignment    the source token that attention points at
 ways         the search that the settings ask for
 """
+
+import transformer.variants.classifier  # noqa: F401 - registers its architectures
