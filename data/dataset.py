@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from data.corpora.own import FilesCorpus
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
+from data.labels.targets import MARKS, read_as, words_of
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
@@ -87,10 +89,11 @@ def prepare(
         UserError: an error that the user can fix: in the corpus, its files or the vocabulary size, or a full disk.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
-    if config.task in TAGS and (config.vocabularies == "shared" or config.subword_sampling):
+    if config.task in (TAGS | MARKS) and (config.vocabularies == "shared" or config.subword_sampling):
+        symbols, tied = ("the symbols of trees", "none") if config.task in TAGS else ("labels", "target")
         raise UserError(
-            f"data.task {config.task} needs separate vocabularies, of words and of the symbols of trees, without "
-            f"sampling: --data.vocabularies separate --model.tied none, and no --data.subword-sampling"
+            f"data.task {config.task} needs separate vocabularies, of words and of {symbols}, without "
+            f"sampling: --data.vocabularies separate --model.tied {tied}, and no --data.subword-sampling"
         )
     corpus = find_corpus(config)
     with os_errors_explained(data_dir):
@@ -135,11 +138,18 @@ def _flag(role: str) -> str:
 def check_unknown(splits: dict[str, dict[str, Any]], config: DataConfig) -> None:
     """UserError if too many of a side's tokens (data.max_unknown) are <unk>: the model could not read or write them."""
     most = config.max_unknown
+    labels = config.task in MARKS
     for split, counts in splits.items():
         for side in SIDES:
             own = side == "source" and config.vocabularies == "separate"
             flag = "--data.source-vocab-size" if own else "--data.vocab-size"
             if (share := counts[f"{side}_unknown"] / counts[f"{side}_tokens"]) > most:
+                if labels and side == "target":
+                    raise UserError(
+                        f"{split}: {share:.1%} of the labels are not in the training text, more than "
+                        f"data.max_unknown = {most:.1%} ({_unread(counts, side, labels)}): add texts with them, or "
+                        f"raise --data.max-unknown (a text with such a label is always scored as wrong)"
+                    )
                 raise UserError(
                     f"{split} {side}: {share:.1%} of the tokens are <unk>, more than data.max_unknown = {most:.1%} "
                     f"({_unread(counts, side)}): check the text, use a vocabulary of {BYTES_FROM:,} or more pieces, "
@@ -147,8 +157,8 @@ def check_unknown(splits: dict[str, dict[str, Any]], config: DataConfig) -> None
                 )
 
 
-def _unread(counts: dict[str, Any], side: Side) -> str:
-    """Describes the characters of a side that have no piece in the vocabulary. Empty if there are none."""
+def _unread(counts: dict[str, Any], side: Side, labels: bool = False) -> str:
+    """Describes the characters of a side, or labels, that have no piece in the vocabulary. Empty if there are none."""
     if not (uncovered := counts[f"{side}_uncovered"]):
         return ""
     most = list(uncovered.items())[:_NAMED]
@@ -156,6 +166,8 @@ def _unread(counts: dict[str, Any], side: Side) -> str:
     more = " and others" if len(uncovered) > _NAMED else ""
     unknown, tokens = counts[f"{side}_unknown"], counts[f"{side}_tokens"]
     are = "is" if unknown == 1 else "are"
+    if labels and side == "target":
+        return f"labels that are not in the training text: {named}{more}"
     return f"characters without a piece: {named}{more}; {unknown:,} of {counted(tokens, 'token')} {are} <unk>"
 
 
@@ -256,14 +268,16 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
     separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
     symbols = {"symbols": config.symbol_list} if config.symbols else {}
-    trees = {"task": config.task} if config.task in TAGS else {}
-    return {name: getattr(config, name) for name in names} | given | separate | symbols | trees
+    task = {"task": config.task} if config.task in (TAGS | MARKS) else {}
+    return {name: getattr(config, name) for name in names} | given | separate | symbols | task
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:
     """Returns the vocabulary of data.vocabulary, or both. UserError if it cannot be used, or has another size."""
     path = Path(config.vocabulary or "")
     tokenizer = Tokenizer.load(path)
+    if config.task in MARKS:  # the labels are those of the training text
+        return _of_source(tokenizer.source, path, config)
     for side in (tokenizer.source, tokenizer):
         if missing := [symbol for symbol in config.symbol_list if not side.has_piece(symbol)]:
             raise UserError(f"{path} has no piece {missing[0]}: data.symbols are those of a vocabulary that is learned")
@@ -287,6 +301,16 @@ def given_vocabulary(config: DataConfig) -> Tokenizer:
     return tokenizer
 
 
+def _of_source(tokenizer: Tokenizer, path: Path, config: DataConfig) -> Tokenizer:
+    """Returns the vocabulary of texts to label. UserError if it has another size."""
+    if tokenizer.size != config.source_pieces:
+        raise UserError(
+            f"{path} has {counted(tokenizer.size, 'piece')} for texts: set --data.source-vocab-size {tokenizer.size} "
+            f"(and --model.source-vocab-size to at least that)"
+        )
+    return tokenizer
+
+
 @contextmanager
 def os_errors_explained(data_dir: Path) -> Iterator[None]:
     """Converts an OSError to a UserError that names the file."""
@@ -304,7 +328,10 @@ def _build(
 
     def pairs(split: SplitName) -> Iterator[Pair]:
         found = corpus.pairs(split, config.train_pairs if split == "train" else None, downloads, log)
-        return checked_pairs(found, split)
+        checked = checked_pairs(found, split)
+        if mark := MARKS.get(config.task):
+            return ((read_as(text, mark), labels) for text, labels in checked)
+        return checked
 
     tokenizer = _vocabulary(folder, config, lambda: pairs("train"), log)
     counts = {}
@@ -312,7 +339,7 @@ def _build(
         counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
         log(f"{split}: {counts[split]}")
         for side in SIDES:
-            if unread := _unread(counts[split].facts(), side):
+            if unread := _unread(counts[split].facts(), side, config.task in MARKS):
                 log(f"warning: {split} {side}: {unread}")
     files = sorted(folder.iterdir())
     manifest = {
@@ -343,6 +370,9 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
     if config.vocabulary:
         tokenizer = given_vocabulary(config)
         log(f"using the vocabulary of {counted(tokenizer.size, 'piece')} in {config.vocabulary}")
+        if config.task in MARKS:
+            tokenizer.save(folder / SOURCE_VOCABULARY)
+            return Tokenizer(_labels(folder, config, pairs(), log).to_bytes(), tokenizer)
         for name, content in tokenizer.files().items():
             (folder / name).write_bytes(content)
         return tokenizer
@@ -350,13 +380,32 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
         return learn((0, 1), config.vocab_size, VOCABULARY, "--data.vocab-size")
     size = config.source_pieces
     source = learn((0,), size, SOURCE_VOCABULARY, "--data.source-vocab-size", " of the source")
-    if config.task in TAGS:
+    if config.task in MARKS:
+        target = _labels(folder, config, pairs(), log)
+    elif config.task in TAGS:
         log("taking a vocabulary of the symbols of trees")
         sequences = (sequence_of(tree, TAGS[config.task]) for _, tree in pairs() if tree)
         target = train_tokenizer(sequences, folder / VOCABULARY, "word", config.vocab_size, "--data.vocab-size", [MARK])
     else:
         target = learn((1,), config.vocab_size, VOCABULARY, "--data.vocab-size", " of the target")
     return Tokenizer(target.to_bytes(), source)
+
+
+def _labels(folder: Path, config: DataConfig, pairs: Iterable[Pair], log: Log) -> Tokenizer:
+    """Writes the vocabulary of the labels of these pairs. UserError if there is one only, or no room for them all."""
+    counts = Counter(label for pair in pairs if not is_blank(pair) for label in words_of(pair[1]))
+    if len(counts) < 2:
+        raise UserError(f"the training text has {counted(len(counts), 'label')}: there is nothing to learn")
+    mark = MARKS[config.task]
+    lines = [f"{label} " * count for label, count in counts.most_common()]
+    target = train_tokenizer(lines, folder / VOCABULARY, "word", config.vocab_size, "--data.vocab-size", [mark])
+    if lacking := sorted(set(counts) - set(target.symbols)):
+        raise UserError(
+            f"the training text has {counted(len(counts), 'label')}, for which a vocabulary of {config.vocab_size} "
+            f"has no room: raise --data.vocab-size and --model.vocab-size (the first without a place: {lacking[0]!r})"
+        )
+    log(f"the training text has {counted(len(counts), 'label')}")
+    return target
 
 
 def _write_split(

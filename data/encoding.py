@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data.labels.targets import words_of
 from data.text import Pair
 from data.tokenizer import Tokenizer
 from transformer.config import UNK, UserError, counted
@@ -26,7 +27,8 @@ _PARALLEL_FROM = 200_000  # pairs; below this, starting processes takes longer t
 
 
 class Chunk(NamedTuple):
-    """Encoded pairs (source, target), the number dropped as too long, and characters without a piece on each side."""
+    """Encoded pairs (source, target), the number dropped as too long, and characters without a piece on each side, or
+    labels."""
 
     sides: tuple[Ragged, Ragged]
     too_long: int
@@ -92,7 +94,7 @@ def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> Chunk:
     sides = (tokenizer.source, tokenizer)
-    both = [each.encode([pair[side] for pair in pairs]) for side, each in enumerate(sides)]
+    both = tokenizer.encode_pairs(pairs)
     rows = [row for row in zip(pairs, *both, strict=True) if max_length is None or max(map(len, row[1:])) <= max_length]
     ragged = _ragged([source for _, source, _ in rows]), _ragged([target for _, _, target in rows])
     source, target = (_uncovered(each, (pair[side] for pair, _, _ in rows)) for side, each in enumerate(sides))
@@ -101,6 +103,9 @@ def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> 
 
 def _uncovered(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
+    if tokenizer.labels_of:
+        known = {*tokenizer.symbols}
+        return Counter(label for line in lines for label in words_of(line) if label not in known)
     for line in () if tokenizer.of_trees else lines:  # whose symbols are not made of characters
         if missing := set(line) - tokenizer.characters:
             found.update(character for character in line if character in missing)

@@ -17,7 +17,8 @@ from typing import Any, Literal, NoReturn, Self
 
 import sentencepiece
 
-from data.text import is_blank_line
+from data.labels.targets import MARKS, OF_WORDS, read_as, spread, words_of
+from data.text import Pair, is_blank_line
 from data.treebanks.linear import MARK, XX, output_of, sequence_of
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
@@ -84,6 +85,9 @@ class Tokenizer:
         # Not "without XX": OntoNotes has a tag of this name.
         self.tags = self.of_trees and not {s for s in self.symbols if s[:1] not in ("", "(", ")")} <= {XX}
         """Whether the sequences have tags: there are words other than XX."""
+        self.labels_of = next((mark for mark in {*MARKS.values()} if p.piece_to_id(mark) != UNK), None)
+        """The mark of a vocabulary of labels (data/labels/targets.py): "<label>" of texts, "<labels>" of words."""
+        self._lengths: dict[str, int] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._model, self._source)
@@ -105,9 +109,10 @@ class Tokenizer:
 
     @property
     def symbols(self) -> list[str]:
-        """The symbol of trees that each piece is; "" for a piece that is none."""
+        """The symbol of trees, or the label, that each piece is; "" for a piece that is none."""
         # sentencepiece makes a word of the mark too. Nothing contains it.
-        return [piece[1:] if piece.startswith("▁") and piece != f"▁{MARK}" else "" for piece in self._pieces]
+        marks = {f"▁{mark}" for mark in (MARK, *MARKS.values())}
+        return [piece[1:] if piece.startswith("▁") and piece not in marks else "" for piece in self._pieces]
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -165,6 +170,42 @@ class Tokenizer:
             sentencepiece.set_random_generator_seed(seed)
             drawn = thread.submit(self._encode, lines, enable_sampling=True, alpha=rate, nbest_size=-1)
         return drawn.result()
+
+    def encode_pairs(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """Encodes the sources and the targets of pairs. Labels of words are in the places of their words.
+
+        UserError for a pair with another number of labels than of words, or more than one of a text.
+        """
+        if not self.labels_of:
+            return self.source.encode([source for source, _ in pairs]), self.encode([target for _, target in pairs])
+        texts = [read_as(source, self.labels_of) for source, _ in pairs]
+        each = zip(texts, [target for _, target in pairs], strict=True)
+        return self.source.encode(texts), [self.places_of(source, target) for source, target in each]
+
+    def places_of(self, source: str, labels: str) -> list[int]:
+        """Returns the ids of labels in the places where a model predicts them for a source, as read by `read_as`.
+
+        UserError for another number of labels.
+        """
+        (ids,) = self.encode([labels])
+        if self.labels_of == OF_WORDS:
+            return list(spread(ids[:-1], self.source.lengths(source), source))
+        if len(ids) != 2:
+            raise UserError(f"a text has one label, which is one word, not {labels[:60]!r}")
+        return ids
+
+    def lengths(self, text: str) -> list[int]:
+        """Returns the number of pieces of each word of a text, which is what spaces separate.
+
+        UserError if the pieces of the words are not those of the text: not of a vocabulary that was learned here.
+        """
+        words = words_of(text)
+        if new := [word for word in dict.fromkeys(words) if word not in self._lengths]:
+            self._lengths |= {word: len(ids) - 1 for word, ids in zip(new, self.encode(new), strict=True)}
+        found = [self._lengths[word] for word in words]
+        if sum(found) + 1 != len(self.encode([text])[0]):
+            raise UserError(f"the vocabulary does not split words one by one: {text[:60]!r}")
+        return found
 
     def _encode(self, lines: Sequence[str], **options: Any) -> list[list[int]]:
         codes, texts = self._split(lines)

@@ -1,6 +1,7 @@
 """Experiments and the commands that run them: everything from a corpus to a scored model, one subpackage per stage.
 
     presets     the published experiments, and how any other experiment differs from the paper
+    labels      scores of labels, and what they are compared with
     evaluation  metrics, test sets, records, comparison
     inspection  attention weights, heads, figures, the invariants that every model must satisfy
     training    the training loop, its progress display, and its safeguards
@@ -22,7 +23,8 @@ for name in ("data", "transformer"):  # `python -m` searches the current folder 
         theirs = folders[0] if folders else found and found.origin
         raise ImportError(f"{theirs} shadows this project's package {name!r}: use the command `aiayn`", name=__name__)
 
-import experiments.evaluation.task  # noqa: E402, F401 - registers the tasks
+import experiments.evaluation.task  # noqa: E402 - registers the tasks
+import experiments.labels.task  # noqa: E402, F401 - those of labels
 from experiments.presets import EXPERIMENTS, find  # noqa: E402
 from experiments.translator import Translator  # noqa: E402
 

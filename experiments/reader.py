@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from data.labels.targets import OF_WORDS, read_as, starts_of
 from data.tokenizer import Tokenizer
 from data.treebanks.trees import words_in
 from experiments.sentences import (
@@ -32,9 +33,12 @@ class Reader:
     def source_texts(self, sentences: Iterable[str], what: str = "line", first: int = 1) -> list[str]:
         """Returns sources as the model reads them: one line each, with decode.tag. Messages are those of `texts_of`.
 
-        For trees, brackets are written as in the sentences that a parser is trained on: "(" as -LRB-.
+        For trees, brackets are written as in the sentences that a parser is trained on: "(" as -LRB-. A text to label
+        is read as in training (data.labels.targets.read_as).
         """
         texts = texts_of(sentences, what, first)
+        if mark := self.tokenizer.labels_of:
+            return [read_as(text, mark) for text in texts]
         return self.tagged([" ".join(words_in(text)) for text in texts] if self.tokenizer.of_trees else texts)
 
     def tagged(self, texts: list[str]) -> list[str]:
@@ -97,6 +101,39 @@ class Reader:
                 )
         for messages in (skipped, unknown, long):
             self.warn(messages)
+        return ids
+
+    def places(self, texts: Sequence[str], width: int) -> list[list[int]] | None:
+        """Returns where labels of texts, as `source_texts` returns them, are predicted: 1 there, 0 elsewhere.
+
+        None unless the model predicts labels. Those of words have places among `width` pieces.
+        """
+        if self.tokenizer.labels_of == OF_WORDS:
+            return [starts_of(self.tokenizer.source.lengths(text), width) for text in texts]
+        return [[1] for _ in texts] if self.tokenizer.labels_of else None
+
+    def check_searched(self, what: str) -> None:
+        """Raises UserError if the outputs are labels, which are predicted without a search."""
+        if self.tokenizer.labels_of:
+            raise UserError(f"{what}: not for labels, which this run predicts in one pass, without a search")
+
+    def read_labels(self, texts: Sequence[str], labels: Sequence[Target], first: int = 1) -> list[list[int]]:
+        """Encodes given labels, in the places of their texts. UserError for another number of labels, or unknown ones.
+
+        A blank text has blank labels.
+        """
+        ids = []
+        for number, (text, given) in enumerate(zip(texts, labels, strict=True), start=first):
+            if not isinstance(given, str):
+                raise UserError(f"target line {number}: give labels as text, not as pieces")
+            try:
+                ids.append(
+                    self.tokenizer.places_of(text, given) if text and given else self.tokenizer.encode([given])[0]
+                )
+            except UserError as error:
+                raise UserError(f"target line {number}: {error}") from error
+            if UNK in ids[-1]:
+                raise UserError(f"target line {number}: {given[:60]!r} has a label that this run was not trained with")
         return ids
 
     def read_prefixes(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data.labels.targets import OF_WORDS
 from data.tokenizer import Tokenizer
 from data.treebanks.trees import words_in
 from experiments.programs import (
@@ -266,6 +267,8 @@ class Translator(Reader):
     ) -> Asked:
         """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
+        if prefixes is not None or constraints is not None:
+            self.check_searched("prefixes and constraints")
         texts = self.source_texts(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
         begun = self.read_prefixes(prefixes, sources, first)
@@ -298,6 +301,7 @@ class Translator(Reader):
                     phrases=jnp.array(pad_phrases(phrases, rows, (height, most, longest))) if constrained else None,
                     words=self.word_counts([asked.texts[i] for i in rows], height),
                     keys=self.keys([asked.numbers[i] for i in rows], height),
+                    places=self.padded_places([asked.texts[i] for i in rows], width, height),
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for row, i in enumerate(rows):
@@ -314,7 +318,8 @@ class Translator(Reader):
         """The compiled search for `count` translations of each sentence."""
         decode = self.experiment.decode
         # Several hypotheses may spell the same text, so an n-best list is selected from the whole beam.
-        best = count if decode.sample or count == 1 else decode.beam
+        # Labels are all different.
+        best = count if decode.sample or self.tokenizer.labels_of or count == 1 else decode.beam
         if decode.only_trees and not self.tokenizer.of_trees:
             raise UserError("decode.only_trees is for parsing, and the outputs of this run are no trees (data.task)")
         if decode.replace_unk and self.tokenizer.of_trees:
@@ -328,6 +333,13 @@ class Translator(Reader):
             return None
         counts = [len(words_in(text)) for text in texts]
         return jnp.array(counts + [0] * (height - len(counts)), jnp.int32)
+
+    def padded_places(self, texts: list[str], width: int, height: int) -> jax.Array | None:
+        """Where the labels of a batch are predicted, [height, T]; None unless the model predicts labels."""
+        if (places := self.places(texts, width)) is None:
+            return None
+        columns = width if self.tokenizer.labels_of == OF_WORDS else 1
+        return jnp.array(pad(places, list(range(len(places))), columns, height))
 
     def keys(self, numbers: list[int], height: int) -> jax.Array | None:
         """The random keys of a batch of lines with these numbers; None without sampling."""
@@ -395,6 +407,7 @@ class Translator(Reader):
 
     def check_alignable(self, head: Head | None = None) -> None:
         """Raises UserError for trees, and if the model, or a model of an ensemble, does not have this head."""
+        self.check_searched("alignments")
         if self.tokenizer.of_trees:
             raise UserError("the words of a tree are those of its sentence, one by one: there is nothing to align")
         if head is None:
@@ -426,13 +439,21 @@ class Translator(Reader):
         decode = self.experiment.decode
         waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
         for _, width, height in batches(waiting, sources, decode.batch_size):
-            given = Given(words=self.word_counts([], height), keys=self.keys([], height))
+            given = self.nothing(width, height)
             self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
     def warm_up(self, width: int, height: int) -> None:
         """Compiles the search for one translation of each sentence of a batch of this shape."""
-        given = Given(words=self.word_counts([], height), keys=self.keys([], height))
+        given = self.nothing(width, height)
         jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
+
+    def nothing(self, width: int, height: int) -> Given:
+        """What is given for a batch of empty rows."""
+        return Given(
+            words=self.word_counts([], height),
+            keys=self.keys([], height),
+            places=self.padded_places([], width, height),
+        )
 
     def translations(self, found: Hypotheses, source: str) -> list[Translation]:
         """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
@@ -447,15 +468,22 @@ class Translator(Reader):
                 each.append(Translation(line, score, pieces, log_probs=log_probs))
         return each
 
+    @property
+    def most(self) -> int:
+        """The longest n-best list of a search: the beam. Of the labels of a text, all; of those of words, the best."""
+        if self.tokenizer.labels_of:
+            return 1 if self.tokenizer.labels_of == OF_WORDS else len(set(self.tokenizer.symbols) - {""})
+        return self.experiment.decode.beam
+
     def check_count(self, count: int) -> None:
         """Raises UserError unless the beam is large enough for an n-best list of `count`; samples can be any number."""
         if self.experiment.decode.sample:
             if not (isinstance(count, int) and count >= 1):
                 raise UserError(f"cannot draw {count!r} samples: it must be at least 1")
             return
-        beam = self.experiment.decode.beam
-        if not (isinstance(count, int) and 1 <= count <= beam):
-            raise UserError(f"an n-best list of {count!r} does not fit a beam of {beam}: it must be from 1 to {beam}")
+        if not (isinstance(count, int) and 1 <= count <= self.most):
+            most = counted(self.most, "label") if self.tokenizer.labels_of else f"a beam of {self.most}"
+            raise UserError(f"an n-best list of {count!r} does not fit {most}: it must be from 1 to {self.most}")
 
     def score(
         self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
@@ -474,7 +502,8 @@ class Translator(Reader):
             bad_lines: whether a pair with a side of more than max_tokens is an error ("refuse") or is skipped ("skip").
         """
         found = self.log_probs(sources, targets, first, bad_lines)
-        penalties = np.asarray(length_penalty(np.array([len(each) for each in found]), self.experiment.decode.alpha))
+        alpha = 0.0 if self.tokenizer.labels_of else self.experiment.decode.alpha
+        penalties = np.asarray(length_penalty(np.array([len(each) for each in found]), alpha))
         return [sum(each) / float(by) if each else math.nan for each, by in zip(found, penalties, strict=True)]
 
     def log_probs(
@@ -497,6 +526,8 @@ class Translator(Reader):
             ]
         )
         source_ids = self.read(texts, "source line", first, bad_lines, self.tokenizer.source)
+        if self.tokenizer.labels_of:
+            return self.forced(source_ids, self.read_labels(texts, given, first))
         return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
 
     def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
@@ -508,6 +539,9 @@ class Translator(Reader):
         for rows, *batch in self.padded(waiting, sources, targets):
             for i, found in zip(rows, np.asarray(run(self.params, *batch), np.float64), strict=False):
                 results[i] = found[: len(targets[i])].tolist()
+                if self.tokenizer.labels_of:  # of these alone: EOS is certain, as in a translation of labels
+                    labelled = zip(results[i], targets[i], strict=True)
+                    results[i] = [*(value for value, label in labelled if label not in (PAD, EOS)), 0.0]
         return results
 
     def padded(

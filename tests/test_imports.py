@@ -13,12 +13,24 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "config", "registry", "parameters", "mesh", "matmul", "segments", "dropout", "initializers", "kernels", "attention",
     "positions", "layers", "flops", "model", "variants.long", "loss", "variants.finetuning", "optimizer", "train",
-    "parallel", "decode", "processes", "checkpoint", "variants.trees", "variants.rules", "variants.sampling",
+    "parallel", "decode", "variants.classifier", "processes", "checkpoint", "variants.trees", "variants.rules",
+    "variants.sampling",
     "variants.ensemble", "variants.alignment", "variants.constraints", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words", "workdir"}
-ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli"]
+ROOMS = [
+    "presets",
+    "labels",
+    "evaluation",
+    "inspection",
+    "training",
+    "planning",
+    "tables",
+    "exchange",
+    "serving",
+    "cli",
+]
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 
 

@@ -13,6 +13,9 @@ model (3.1, 3.4), loss (5.4), optimizer (5.3), train (5), decode (6.1).
 
 from transformer.config import Experiment, ModelConfig, UserError
 from transformer.model import Transformer
-from transformer.variants import long as long  # which adds its attentions to the registry
+
+# Add names to registries, so that settings may have them.
+from transformer.variants import classifier as classifier
+from transformer.variants import long as long
 
 __all__ = ["Experiment", "ModelConfig", "Transformer", "UserError"]

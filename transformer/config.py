@@ -52,7 +52,7 @@ class ModelConfig:
     num_layers: int = 6
     """N: number of layers in the encoder, and in the decoder unless decoder_layers says otherwise."""
     decoder_layers: int | None = None
-    """Number of layers in the decoder. None: as many as in the encoder."""
+    """Number of layers in the decoder. None: as many as in the encoder. 0: an architecture without a decoder."""
     shared_layers: int = 1
     """Number of consecutive layers that share one set of parameters, as in the Universal Transformer and ALBERT.
     It must divide the layers of each stack; with all of them, one layer is applied again and again."""
@@ -118,7 +118,9 @@ class ModelConfig:
             *("vocab_size", "num_layers", "shared_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"),
             *("max_positions", "attention_window", "attention_memory"),
         )
-        given = (name for name in ("decoder_layers", "source_vocab_size") if getattr(self, name) is not None)
+        given = [name for name in ("decoder_layers", "source_vocab_size") if getattr(self, name) is not None]
+        if self.decoder_layers == 0 and self.architecture != "encoder-decoder":
+            given.remove("decoder_layers")
         _counts("model", self, (*sizes, *given))
         if self.source_vocab_size is not None and self.tied == "all":
             raise UserError(
@@ -150,7 +152,9 @@ class DataConfig:
 
     task: str = "translation"
     """What a target is, and how it is scored: a name in experiments.task.TASKS. Targets of "parsing" and
-    "tagged-parsing" are bracketed trees, predicted without and with part-of-speech tags (section 6.3)."""
+    "tagged-parsing" are bracketed trees, predicted without and with part-of-speech tags (section 6.3). Those of
+    "classification" are labels of texts, of "tagging" labels of words, of "entities" labels of words as B-PER I-PER O
+    (model.architecture)."""
     corpus: str = "grammar"
     """Corpus: a name in data.corpora.CORPORA, or "files" for your own text, given by the next seven settings."""
     train_src: str | None = None
@@ -476,6 +480,7 @@ class Experiment:
                 f"the vocabulary of the source has {pieces} but its embedding only {counted(rows, 'row')}: "
                 f"raise --model.source-vocab-size or lower --data.source-vocab-size"
             )
+        _check_labels(self)
         if self.decode.top_k > self.data.vocab_size:
             pieces = counted(self.data.vocab_size, "piece")
             raise UserError(f"decode.top_k is {self.decode.top_k}, but the vocabulary has only {pieces}")
@@ -496,6 +501,30 @@ class Experiment:
             if source is None:
                 raise
             raise UserError(f"{source}: {error}") from error
+
+
+LABELLED = {"classification": "classifier", "tagging": "tagger", "entities": "tagger"}
+"""The tasks whose targets are labels, with the architecture that predicts them."""
+
+_OF_SEARCH = ("beam", "alpha", "extra_length", "batch_size")
+"""Settings of decoding that may keep the values of a search: those that predict labels without one ignore them."""
+
+
+def _check_labels(experiment: Experiment) -> None:
+    """UserError if the task has labels and the model predicts a sequence, or the other way round."""
+    task, architecture = experiment.data.task, experiment.model.architecture
+    if task in LABELLED and architecture == "encoder-decoder":
+        raise UserError(
+            f"data.task {task} needs a model that predicts labels: --model.architecture {LABELLED[task]} "
+            f"--model.decoder-layers 0 --model.tied target --data.vocabularies separate"
+        )
+    tasks = [known for known, needed in LABELLED.items() if needed == architecture]
+    if tasks and task not in tasks:
+        raise UserError(f"model.architecture {architecture} predicts labels: --data.task {' or '.join(tasks)}")
+    if task in LABELLED:
+        for f in fields(experiment.decode):
+            if f.name not in _OF_SEARCH and getattr(experiment.decode, f.name) != f.default:
+                raise UserError(f"decode.{f.name} is for outputs that are searched for: labels of {task} are not")
 
 
 def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:

@@ -169,6 +169,10 @@ class Transformer(nnx.Module):
         encoder_key, decoder_key = split_key(key, 2)
         return self.decode(target, self.encode(source, encoder_key), source, decoder_key)
 
+    def predicted(self, target: Array) -> Array:
+        """The ids of targets [B, T] that the loss counts, PAD in place of others: in the paper, all of them."""
+        return target
+
     def attention_weights(self, source: Array, target: Array) -> AttentionWeights:
         """Attention weights of the model for source ids [B, S] and target ids [B, T]."""
         encoder: list[Array] = []

@@ -80,8 +80,8 @@ def batch_loss(
 ) -> tuple[Array, Array]:
     """Section 5.4: (sum, count) of the cross-entropy of a batch's targets, with teacher forcing."""
     x = model.outputs(batch["source"], batch["target"], key)
-    kernels = model.config.kernels
-    return tied_cross_entropy(x, model.output_table, batch["target"], smoothing, kernels, model.logits_bias)
+    kernels, target = model.config.kernels, model.predicted(batch["target"])
+    return tied_cross_entropy(x, model.output_table, target, smoothing, kernels, model.logits_bias)
 
 
 def label_smoothed(model: Transformer, batch: Batch, key: Array | None, experiment: Experiment) -> tuple[Array, Array]:

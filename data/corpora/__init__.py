@@ -7,12 +7,14 @@ tensorflow-datasets builder), write a class and register an instance: CORPORA["m
 import re
 
 from data.corpora.corpus import Corpus
-from data.corpora.generated import GeneratedTreebank, GrammarCorpus
+from data.corpora.generated import GeneratedClasses, GeneratedTreebank, GrammarCorpus
+from data.corpora.labelled import LabelFiles, TreebankTags
 from data.corpora.multi30k import multi30k
 from data.corpora.open_treebanks import wsj_craft, wsj_sample
 from data.corpora.own import FilesCorpus, TreebankFiles, own_files, own_trees
 from data.corpora.wmt14 import wmt14
 from data.corpora.wsj import WSJ
+from data.labels.targets import MARKS, OF_WORDS, SEPARATOR
 from data.languages import Languages
 from data.treebanks.linear import TAGS
 from transformer.config import DataConfig, UserError
@@ -33,6 +35,11 @@ CORPORA: Registry[Corpus] = Registry(
             wsj_craft(),
             WSJ("wsj", silver=False),
             WSJ("wsj-semi", silver=True),
+            GeneratedClasses(),
+            TreebankTags("generated-tags", GeneratedTreebank()),
+            TreebankTags("wsj-sample-tags", wsj_sample()),
+            TreebankTags("wsj-craft-tags", wsj_craft()),
+            TreebankTags("wsj-tags", WSJ("wsj", silver=False)),
         )
     },
 )
@@ -49,6 +56,9 @@ def find_corpus(config: DataConfig) -> Corpus:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
     if config.task in TAGS and (own := own_trees(config)):
         return TreebankFiles(own)
+    if config.task in MARKS and (own := own_trees(config)):
+        mark, separable = MARKS[config.task], SEPARATOR in config.symbol_list or config.vocabulary is not None
+        return LabelFiles(own, of_words=mark == OF_WORDS, separable=separable)
     if (own := own_files(config)) or config.corpus == "files":
         languages_of(config)
         return FilesCorpus(own, languages=config.languages)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data import grammar
 from data.corpora.corpus import SPLITS, Log, Source, SplitName
+from data.labels import generated as classes
 from data.text import Pair
 from data.treebanks import generated
 
@@ -51,6 +52,28 @@ class GeneratedTreebank:
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         default = 10_000 if split == "train" else 500
         return generated.pairs(split, default if count is None else count, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class GeneratedClasses:
+    """The generated texts with labels of data/labels/generated.py."""
+
+    name: str = "generated-classes"
+    licence: str = "that of this code"
+    languages: str | None = None
+    seed: int = 0
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        return {
+            f"{split}.target": Source(
+                f"data.labels.generated, seed {self.seed}", _hash_of(classes.pairs(split, 100, seed=self.seed))
+            )
+            for split in SPLITS
+        }
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        default = 10_000 if split == "train" else 500
+        return classes.pairs(split, default if count is None else count, seed=self.seed)
 
 
 def _hash_of(pairs: Iterator[Pair]) -> str:

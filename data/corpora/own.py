@@ -9,6 +9,7 @@ from data.corpora.corpus import SPLITS, Log, Source, SplitName
 from data.fetch import sha256_of
 from data.text import Pair, check_file, read_pairs
 from data.treebanks.files import digest_of, pairs_in
+from data.treebanks.linear import TAGS
 from transformer.config import DataConfig, UserError
 
 
@@ -61,7 +62,7 @@ class TreebankFiles(FilesCorpus):
 
 
 def own_trees(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
-    """Treebanks by split, with dev as the default for test. Empty if none are given.
+    """Treebanks, or files of labelled text, by split, with dev as the default for test. Empty if none are given.
 
     UserError if one is missing, or for sentences beside them: they would have to be those of the trees.
     """
@@ -69,13 +70,15 @@ def own_trees(config: DataConfig) -> dict[SplitName, tuple[Path, Path]]:
     for split in SPLITS:
         if getattr(config, f"{split}_src") is not None:
             raise UserError(
-                f"--data.{split}-src: the sentences of a treebank are those of its trees; give --data.{split}-tgt only"
+                f"--data.{split}-src: the sentences of a treebank are those of its trees, and labelled text has labels "
+                f"and text in one file; give --data.{split}-tgt only"
             )
     if not given and config.corpus != "files":
         return {}
     for split in ("train", "dev"):
         if split not in given:
-            raise UserError(f"--data.{split}-tgt is missing: your own treebank needs train and dev")
+            kind = "treebank" if config.task in TAGS else "labelled text"
+            raise UserError(f"--data.{split}-tgt is missing: your own {kind} needs train and dev")
     given.setdefault("test", given["dev"])
     return {split: (Path(given[split]), Path(given[split])) for split in SPLITS}
 

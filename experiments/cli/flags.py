@@ -155,11 +155,13 @@ class Evaluating(Choosing):
     test_src: Annotated[Path | None, tyro.conf.arg(name="data.test-src")] = None
     """Source side of a test set in your own files, instead of --test-set."""
     test_tgt: Annotated[Path | None, tyro.conf.arg(name="data.test-tgt")] = None
-    """Target side (references) of a test set in your own files."""
+    """Target side (references) of a test set in your own files; of labels, the one file with texts and labels."""
     languages: Annotated[str | None, tyro.conf.arg(name="data.languages")] = None
     """Language pair, such as en-zh; selects the tokenizer of BLEU. Default: the run's setting."""
     max_unknown: Annotated[float | None, tyro.conf.arg(name="data.max-unknown")] = None
     """Refuse a text with a larger fraction of <unk> tokens than this. Default: the run's setting."""
+    peer: Annotated[bool, Switch] = False
+    """Of labels: also train and score logistic regression on words, by scikit-learn, on the same text."""
     record: Path | None = None
     """Also write the record to this file, and the outputs next to it.
     `results` reads experiments/results in a checkout of this code, and ./results elsewhere."""

@@ -29,11 +29,15 @@ def loaded(name: str, given: Loading) -> Translator:
     flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
     if "tag" in flags:
         flags["tag"] = flags["tag"] or None
+    for name in flags.keys() - {"batch_size"}:
+        translator.check_searched(f"--{name.replace('_', '-')}")
     if flags.get("sample"):
         flags.setdefault("beam", 1)  # the run's setting is that of its beam search
     elif flags.get("sample") is False:  # the run's settings of sampling affect nothing else
         flags = {name: getattr(DecodeConfig, name) for name in OF_SAMPLING} | flags
     decode = replace(decode, **flags)
+    if isinstance(given, Choosing) and given.mbr is not None:
+        translator.check_searched("--mbr")
     if isinstance(given, Choosing) and given.mbr is not None and not decode.sample:
         raise UserError("--mbr chooses one of several samples: it needs --sample")
     translator.experiment = replace(translator.experiment, decode=decode)

@@ -42,7 +42,7 @@ from experiments.evaluation.compare import compare, runs_of
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.metrics import scores_told, target_language
 from experiments.evaluation.records import RESULTS, read_evaluation, results_folder, results_table
-from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files
+from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files, read_labelled
 from experiments.exchange.exchange import export_run, import_folder
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
 from experiments.inspection.figures import draw_attention, draw_curves
@@ -245,9 +245,11 @@ def run_evaluate(arguments: Arguments) -> None:
     if given.max_unknown is not None:
         data = replace(translator.experiment.data, max_unknown=given.max_unknown)
         translator.experiment = replace(translator.experiment, data=data)
-    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr, risk)
+    result = evaluate(run, translator, test_set_of(translator, given), log_to_stderr, risk, given.peer)
     for line in scores_told(result.scores):
         print(line)
+    for line in scores_told(result.peers):
+        print(f"peer: {line}")
     print(f"record {result.record}")
     if given.record:
         publish(result, given.record)
@@ -257,6 +259,9 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
     """Returns the test set that the flags select."""
     own_languages = languages_of(translator.experiment.data)
     languages = Languages.parse(given.languages) if given.languages else own_languages
+    labels_of = translator.tokenizer.labels_of
+    if given.test_tgt and not given.test_src and labels_of:
+        return read_labelled(given.test_tgt, labels_of, translator.tokenizer, languages)
     if given.test_src or given.test_tgt:
         if not (given.test_src and given.test_tgt):
             raise UserError("a test set in files needs both sides: --data.test-src FILE and --data.test-tgt FILE")

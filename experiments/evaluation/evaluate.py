@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.corpora.corpus import SplitName
 from data.dataset import check_unknown
@@ -14,8 +14,9 @@ from experiments.evaluation.records import ensemble_record, make_record, outputs
 from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.test_sets import TestSet, own_split
 from experiments.evaluation.validation import warn_if_worse
+from experiments.labels.peer import peer_of
 from experiments.sentences import SKIPPED
-from experiments.task import Score, Translated, task_of
+from experiments.task import Score, Task, Translated, task_of
 from experiments.translator import Translator
 from experiments.workdir import WorkDir, write_whole
 from transformer.config import UserError, counted
@@ -31,6 +32,8 @@ class Evaluation(NamedTuple):
     record: Path
     published: list[str]
     """The outputs as they may be published beside the record: the parts of the sources in them are left out."""
+    peers: list[Score]
+    """The scores of the peer, if it was asked for."""
 
 
 def evaluate(
@@ -39,6 +42,7 @@ def evaluate(
     text: TestSet | SplitName,
     log: Callable[[str], None],
     risk: MinimumRisk | None = None,
+    peer: bool = False,
 ) -> Evaluation:
     """Translates and scores a split of the run's corpus or another test set; writes <run>/evaluation/.
 
@@ -49,12 +53,15 @@ def evaluate(
         run: the run of the translator; for an ensemble, a folder of its own (`ensemble_folder`).
         text: of an ensemble, a split of the corpus of its first run.
         risk: scores the choice among this many samples; None: the best translation, or the first sample.
+        peer: whether a simple model is trained and scored too, for labels (experiments/labels/peer.py).
 
     Raises:
         UserError: too many unknown tokens in the text, a custom metric that fails, or a choice among trees.
     """
     if risk:
         risk.check(translator.tokenizer)
+    first = translator.members[0][1] if translator.members else translator
+    trained_peer = peer_of(first.meta["data"], translator.tokenizer) if peer else None
     test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
     sources, references = test_set.sources, test_set.references
     language = test_set.languages.target if test_set.languages else None
@@ -96,23 +103,34 @@ def evaluate(
     if published != outputs:
         texts["published"] = hashlib.sha256(text_of(published)).hexdigest()
     scored_text = Translated(sources, outputs, references, language)
-    scores, failed = task.score(scored_text)
-    metrics = task.metrics(language)
-    scores = [
-        score._replace(margin=margin_of(metrics[score.name], outputs, references)) if score.name in metrics else score
-        for score in scores
-    ]
+    scores, failed = scored_with_margins(task, scored_text)
     records = []
     for _, model in models:
         data = replace(model.experiment.data, max_unknown=translator.experiment.data.max_unknown)
         scored = replace(model.experiment, data=data, decode=translator.experiment.decode)
         records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
     record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
-    details = {"details": tables} if (tables := task.details(scored_text)) else {}
+    details: dict[str, Any] = {"details": tables} if (tables := task.details(scored_text)) else {}
+    peers: list[Score] = []
+    if trained_peer:
+        peers, _ = scored_with_margins(task, scored_text._replace(outputs=trained_peer.label(sources)))
+        details["peer"] = trained_peer.facts | {"scores": [score._asdict() for score in peers]}
     write_record(path, record | details | {"texts": texts, "skipped": skipped, "repaired": repaired})
     if failed:
         raise UserError(f"{'; '.join(failed)}. The other scores are in {path}")
-    return Evaluation(sources, outputs, references, scores, path, published)
+    return Evaluation(sources, outputs, references, scores, path, published, peers)
+
+
+def scored_with_margins(task: Task, text: Translated) -> tuple[list[Score], list[str]]:
+    """Returns the scores of a task, with intervals for those that are metrics of sacreBLEU, and the failures."""
+    scores, failed = task.score(text)
+    metrics = task.metrics(text.language)
+    return [
+        score._replace(margin=margin_of(metrics[score.name], text.outputs, text.references))
+        if score.name in metrics
+        else score
+        for score in scores
+    ], failed
 
 
 def text_of(lines: list[str]) -> bytes:

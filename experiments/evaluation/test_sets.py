@@ -14,6 +14,8 @@ from data.dataset import default_data_dir
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.held_out import held_out
+from data.labels.files import sentences_in, texts_in
+from data.labels.targets import OF_WORDS
 from data.languages import Languages, primary
 from data.text import Pair, read_pairs
 from data.tokenizer import Tokenizer
@@ -110,6 +112,18 @@ def read_files(
     sides = zip(("source", "target"), (source, target), hashes, strict=True)
     files = {f"{name}.{side}": {"name": str(path), "sha256": digest} for side, path, digest in sides}
     return of_pairs(name, label or label_of(source, languages), pairs, files, tokenizer, languages)
+
+
+def read_labelled(path: Path, mark: str, tokenizer: Tokenizer, languages: Languages | None) -> TestSet:
+    """Reads a test set from one file of labelled text.
+
+    Args:
+        mark: what the labels are of (data/labels/targets.py).
+    """
+    pairs, digest = list((sentences_in if mark == OF_WORDS else texts_in)(path)), sha256_of(path)
+    name = f"{path.name.split('.')[0]}-{digest[:8]}"
+    files = {f"{name}.target": {"name": str(path), "sha256": digest}}
+    return of_pairs(name, label_of(path, languages), pairs, files, tokenizer, languages)
 
 
 def of_pairs(

@@ -52,6 +52,7 @@ def export_run(
             return output
         if translator.tokenizer.of_trees:
             raise UserError(f"the {kind} format is for texts, the outputs of this run are trees: --format safetensors")
+        translator.check_searched(f"--format {kind}")
         peer: Peer
         if kind == "marian":
             write_marian(translator, folder)

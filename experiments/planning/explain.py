@@ -16,7 +16,7 @@ from experiments.presets.deviations import deviations
 from experiments.registry import REGISTRIES, custom_parts
 from experiments.task import TASKS
 from experiments.workdir import WorkDir, title_of, value_of
-from transformer.config import DecodeConfig, Experiment, ModelConfig, counted
+from transformer.config import LABELLED, DecodeConfig, Experiment, ModelConfig, counted
 from transformer.model import count_parameters
 from transformer.parameters import Params
 from transformer.registry import Registry
@@ -39,7 +39,7 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
             registry.find(value_of(asdict(experiment), registry.setting))
     differing = deviations(experiment)
     params = jax.eval_shape(lambda: init_params(m, 0))
-    layer = params["decoder"][0]
+    layer = params.get("decoder", params["encoder"])[0]
     attention, feed_forward = layer["self_attention"], layer["feed_forward"]
     norm = layer.get("residuals", {0: {}})[0].get("norm", {})  # a custom norm may have no parameters
     encoder, decoder = m.num_layers, m.decoder_depth
@@ -52,7 +52,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
 
     yield f"{title_of(experiment, run)}, by section of the paper"
     yield f"D = d_model = {m.d_model}   F = d_ff = {m.d_ff}   h = {m.num_heads}   K = d_k = {m.d_k}   H = d_v = {m.d_v}"
-    pieces = "symbols of trees at most" if corpus.task in TAGS else "subword pieces"
+    kinds = dict.fromkeys(TAGS, "symbols of trees at most") | dict.fromkeys(LABELLED, "labels at most")
+    pieces = kinds.get(corpus.task, "subword pieces")
     yield f"V = {m.vocab_size:,} rows of the embedding, for {corpus.vocab_size:,} {pieces}"
     if corpus.vocabularies == "separate":
         rows, of_source = m.source_rows, corpus.source_pieces
@@ -62,8 +63,11 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield from component(experiment, "model.architecture", "3.1")
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
-    layers = counted(decoder, "layer")
-    yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
+    if decoder:
+        layers = counted(decoder, "layer")
+        yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
+    else:
+        yield "       no decoder: the labels are predicted from the encoder's output"
     if m.shared_layers > 1:
         yield f"       each {m.shared_layers} consecutive layers have the same parameters"
     yield from component(experiment, "model.norm_type")
@@ -92,11 +96,12 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     matrix = {"all": "E", "target": "E", "none": "U"}[m.tied]
     which = {
         "all": "with tied embeddings E",
-        "target": "with E of the target and E' of the source",
+        "target": f"with E of the {'target' if decoder else 'labels'} and E' of the source",
         "none": "with E of the target, E' of the source and U",
     }[m.tied]
     scaled, bias = f" sqrt({m.d_model})" if m.scale_embeddings else "", " + b" if m.output_bias else ""
-    yield f"3.4    x = E[w]{scaled} + PE(position); p(next w) = softmax(x {matrix}^T{bias}), {which}"
+    embeds, predicts = ("E", "next w") if decoder else ("E'", "label")
+    yield f"3.4    x = {embeds}[w]{scaled} + PE(position); p({predicts}) = softmax(x {matrix}^T{bias}), {which}"
     for symbol, name in (
         ("E", "embedding"),
         ("E'", "source_embedding"),
@@ -135,10 +140,14 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     if t.loss != "cross_entropy":
         yield f"       loss: {t.loss}, in training only"
     wrong = t.label_smoothing / (m.vocab_size - 1)
-    yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other token {wrong:.3g}"
+    wrong_ones = "token" if decoder else "label"
+    yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other {wrong_ones} {wrong:.3g}"
     longer = counted(d.extra_length, "token")
     search = f"sampled, temperature {d.temperature:g}" if d.sample else f"beam of {d.beam}"
-    yield f"6.1    {search}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
+    if decoder:
+        yield f"6.1    {search}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
+    else:
+        yield "6.1    no search: the likeliest labels, in one pass"
     yield from rules(d)
     yield f"       parameters: the average of the last {counted(t.keep, 'checkpoint')}"
     if t.ema:

@@ -12,7 +12,7 @@ from data.treebanks.linear import TAGS
 from experiments.presets.parsing import EXPERIMENTS as PARSING
 from experiments.presets.wmt14 import EXPERIMENTS as TRANSLATION
 from experiments.workdir import ROUNDING, differences, value_of
-from transformer.config import Experiment, ModelConfig, counted
+from transformer.config import LABELLED, Experiment, ModelConfig, counted
 
 # Sentence pairs in the paper's training text (section 5.1), and trees (section 6.3).
 PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000, "wsj": 40_000, "wsj-semi": 17_000_000}
@@ -137,6 +137,11 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
     ]
     lines += decoder_depth(experiment.model, paper.model, label)
     lines += head_widths(experiment.model)
+    if not experiment.model.decoder_depth:
+        lines.append(
+            "encoder only, with a head (Devlin et al., 2019): labels are predicted in one pass; the paper's models "
+            "have a decoder, which writes a sequence token by token (3.1)"
+        )
     if is_parsing:
         word = "its tag" if TAGS[experiment.data.task] else "XX whatever its tag"
         lines += [
@@ -146,7 +151,7 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
             f"heads of the paper's {label} are d_model / h = 128 wide and its d_ff is 2,048, as in base; "
             f"the paper does not say (6.3)",
         ]
-    else:
+    elif experiment.data.task not in LABELLED:
         if f"wmt14-{pair}" not in PAIRS:
             lines.append(f"languages: {languages or 'not given'}; the paper's: en-de and en-fr (5.1)")
         rows, pieces = experiment.model.vocab_size, experiment.data.vocab_size
@@ -177,5 +182,9 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         else "the feed-forward networks have no biases; the paper's equation has them (3.3)",
         epsilon_of(experiment.model),
         "smoothing gives eps / (V - 1) to each wrong token, as in the authors' code; the paper does not say (5.4)",
-        "decoding starts from a BOS token; the authors' code has a zero vector (3.4)",
+        *(
+            ["decoding starts from a BOS token; the authors' code has a zero vector (3.4)"]
+            if experiment.model.decoder_depth
+            else []
+        ),
     ]

@@ -79,8 +79,7 @@ class Batcher:
     @property
     def most(self) -> int:
         """The longest n-best list. Samples differ by the number of their text: one of each."""
-        decode = self.translator.experiment.decode
-        return 1 if decode.sample else decode.beam
+        return 1 if self.translator.experiment.decode.sample else self.translator.most
 
     def submit(self, wanted: Wanted) -> "Future[Answer]":
         """Puts a request into the queue. Its answer may be a UserError; cancelling it takes the request back.

@@ -135,6 +135,9 @@ def carried_over(
     """
     layers = layer_map(experiment.init_layers, params, other.params, parent)
     both_sides = {"": (tokenizer, other.tokenizer)}
+    new_head = tokenizer.labels_of is not None and other.tokenizer.labels_of is None
+    if new_head:  # only the encoder is carried over, and what embeds its source
+        both_sides = {}
     if not (tokenizer.one_vocabulary and other.tokenizer.one_vocabulary):
         both_sides[" of the source"] = (tokenizer.source, other.tokenizer.source)
     shared = {side: shared_rows(*each) for side, each in both_sides.items()}
@@ -152,7 +155,10 @@ def carried_over(
         if stack in layers:
             number, _, rest = rest.partition(".")
             name = f"{stack}.{layers[stack][int(number)]}.{rest}"
-        if (found := theirs.get(name)) is None:
+        if new_head and name in ("embedding", "output_bias"):
+            return mine
+        one_for_both = name == "source_embedding" and name not in theirs
+        if (found := theirs.get("embedding" if one_for_both else name)) is None:
             raise UserError(f"{parent.run.path} has no {name}, which this model has: --init needs a model of its kind")
         found = np.asarray(found)
         side = " of the source" if name == "source_embedding" and " of the source" in shared else ""
@@ -197,7 +203,11 @@ def layer_map(given: str | None, mine: Params, theirs: Params, parent: Parent) -
             raise UserError(f"--init-layers {part!r} is not of the form encoder=0,2,4 or decoder=0,2,4")
         chosen[stack] = [int(number) for number in numbers.split(",")]
     for stack in ("encoder", "decoder"):
-        there, here = len(theirs[stack]), len(mine[stack])
+        there, here = len(theirs.get(stack, ())), len(mine.get(stack, ()))
+        if not here and stack not in chosen:  # an encoder with a head
+            continue
+        if not there:
+            raise UserError(f"{parent.run.path} has no {stack}, which this model has: --init needs a model of its kind")
         example = ",".join(str(i * there // here) for i in range(here))
         if here == there:
             chosen.setdefault(stack, list(range(here)))

@@ -1,5 +1,6 @@
 """What came after the paper. Each module names its source; none of them is used unless a setting asks for it.
 
+classifier   the encoder with a head that labels a text, or each of its tokens
 long         self-attention for long inputs: restricted, sparse, linear, relative; a recurrent decoder
 finetuning   frozen parameters, low-rank adaptation
 rules        what an output may contain: a minimum length, no repeated n-grams, no <unk>, a forced prefix

@@ -6,6 +6,7 @@ from jax import Array
 
 from transformer.config import DecodeConfig
 from transformer.decode import Decodable, Hypotheses, beam_search, greedy_search
+from transformer.variants.classifier import label
 from transformer.variants.constraints import constrained_beam_search
 from transformer.variants.rules import rule_of
 from transformer.variants.sampling import sample
@@ -22,6 +23,8 @@ class Given(NamedTuple):
     """[B] random keys; sampling needs them (transformer.variants.sampling.line_keys)."""
     words: Array | None = None
     """[B] number of words; trees need it (transformer.variants.trees)."""
+    places: Array | None = None
+    """[B, T] where labels are predicted; models without a decoder need it (transformer.variants.classifier)."""
 
 
 NOTHING = Given()
@@ -44,6 +47,8 @@ def decode(
         pieces: size of the vocabulary, for rules.
         codes: of each piece of a vocabulary of trees, for decode.only_trees (transformer.variants.trees).
     """
+    if given.places is not None:
+        return label(model, source, given.places, best)
     alpha, extra_length = settings.alpha, settings.extra_length
     rule = rule_of(settings, pieces, given.prefixes, codes, given.words)
     if settings.sample:

@@ -1,0 +1,62 @@
+"""Labels as targets: a line of labels separated by spaces, one for a text or one for each of its words.
+
+Words are what spaces separate. A label of a word belongs to the first piece of the word; the other pieces have PAD in
+its place, which the loss leaves out. So a target has its labels where the source has the words (transformer/variants/
+classifier.py).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from transformer.config import EOS, PAD, UserError, counted
+
+MARKS = {"classification": "<label>", "tagging": "<labels>", "entities": "<labels>"}
+"""By task (data.task), a piece that says of a vocabulary that its pieces are labels: of texts, or of their words."""
+
+OF_WORDS = "<labels>"
+"""The mark of labels of words."""
+
+SEPARATOR = "<sep>"
+"""What stands between the two texts of a pair."""
+
+# Only ASCII has spaces between words: a word may contain a no-break space.
+_WORD = re.compile(r"[^ \t\r\n\f\v]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Splits a text at its spaces. For sentencepiece "▁" is a space: it is read as "_", so that no word vanishes."""
+    return _WORD.findall(text.replace("▁", "_"))
+
+
+def read_as(text: str, mark: str) -> str:
+    """Returns a text as a model that labels it reads it: its words, or for a pair of texts both with SEPARATOR."""
+    return " ".join(words_of(text)) if mark == OF_WORDS else text.replace("\t", f" {SEPARATOR} ")
+
+
+def starts_of(lengths: Sequence[int], width: int) -> list[int]:
+    """Returns 1 for the first piece of each word and 0 elsewhere, of `width` places.
+
+    Args:
+        lengths: the number of pieces of each word.
+    """
+    places = [place for length in lengths for place in [1] + [0] * (length - 1)]
+    return places + [0] * (width - len(places))
+
+
+def spread(labels: Sequence[int], lengths: Sequence[int], text: str) -> Iterator[int]:
+    """Yields the ids of the labels of words in the places of the words' pieces, then EOS.
+
+    UserError unless there is one for each word.
+
+    Args:
+        labels: ids, without EOS.
+        lengths: the number of pieces of each word.
+        text: the words, for the message.
+    """
+    if len(labels) != len(lengths):
+        counts = f"{counted(len(labels), 'label')} for {counted(len(lengths), 'word')}"
+        raise UserError(f"{counts}, where each word needs one: {text[:100]!r}")
+    for label, length in zip(labels, lengths, strict=True):
+        yield label
+        yield from [PAD] * (length - 1)
+    yield EOS
