@@ -113,9 +113,11 @@ class Reader:
         return [[1] for _ in texts] if self.tokenizer.labels_of else None
 
     def check_searched(self, what: str) -> None:
-        """Raises UserError if the outputs are labels, which are predicted without a search."""
+        """Raises UserError if the outputs are predicted without a search."""
         if self.tokenizer.labels_of:
             raise UserError(f"{what}: not for labels, which this run predicts in one pass, without a search")
+        if self.experiment.model.architecture == "mask-predict":
+            raise UserError(f"{what}: not for mask-predict, which predicts all pieces at once, without a search")
 
     def read_labels(self, texts: Sequence[str], labels: Sequence[Target], first: int = 1) -> list[list[int]]:
         """Encodes given labels, in the places of their texts. UserError for another number of labels, or unknown ones.

@@ -187,6 +187,7 @@ class Translator(Reader):
         name, first = members[0]
         if len(members) == 1:
             return first
+        first.check_searched("an ensemble")
         for other, member in members:
             if member.tokenizer.sha256 != first.tokenizer.sha256:
                 raise UserError(f"{name} and {other} have different vocabularies: they cannot be an ensemble")
@@ -514,6 +515,8 @@ class Translator(Reader):
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
         """
+        if self.experiment.model.architecture == "mask-predict":
+            self.check_searched("scores of given targets")
         texts = self.source_texts(sources, "source line", first)
         given = targets_of(targets, "target line", first)
         if len(texts) != len(given):

@@ -17,5 +17,6 @@ from transformer.model import Transformer
 # Add names to registries, so that settings may have them.
 from transformer.variants import classifier as classifier
 from transformer.variants import long as long
+from transformer.variants import mask_predict as mask_predict
 
 __all__ = ["Experiment", "ModelConfig", "Transformer", "UserError"]

@@ -380,9 +380,11 @@ class DecodeConfig:
     """Sampling: draw only from the likeliest pieces that together reach this probability (Holtzman et al., 2020)."""
     seed: int = 0
     """Sampling: seed. A sample depends only on the seed, the line number of its sentence, and its own number."""
+    iterations: int = 10
+    """Architecture "mask-predict": number of passes through the decoder. decode.beam is then the number of lengths."""
 
     def __post_init__(self) -> None:
-        _counts("decode", self, ("beam", "extra_length", "batch_size"))
+        _counts("decode", self, ("beam", "extra_length", "batch_size", "iterations"))
         if not 0.0 <= self.alpha < math.inf:
             raise UserError(f"decode.alpha must be 0 or more and finite, not {self.alpha}")
         for name in ("min_length", "no_repeat_ngram", "top_k", "seed"):
@@ -481,6 +483,7 @@ class Experiment:
                 f"raise --model.source-vocab-size or lower --data.source-vocab-size"
             )
         _check_labels(self)
+        _check_mask_predict(self)
         if self.decode.top_k > self.data.vocab_size:
             pieces = counted(self.data.vocab_size, "piece")
             raise UserError(f"decode.top_k is {self.decode.top_k}, but the vocabulary has only {pieces}")
@@ -525,6 +528,20 @@ def _check_labels(experiment: Experiment) -> None:
         for f in fields(experiment.decode):
             if f.name not in _OF_SEARCH and getattr(experiment.decode, f.name) != f.default:
                 raise UserError(f"decode.{f.name} is for outputs that are searched for: labels of {task} are not")
+
+
+def _check_mask_predict(experiment: Experiment) -> None:
+    """UserError for the loss of another architecture, and for settings of a search that mask-predict does not make."""
+    name, decode = experiment.model.architecture, experiment.decode
+    if name != "mask-predict":
+        if experiment.train.loss == "mask_predict":
+            raise UserError("train.loss mask_predict needs --model.architecture mask-predict")
+        if decode.iterations != DecodeConfig.iterations:
+            raise UserError(f"decode.iterations is for --model.architecture mask-predict, not for {name}")
+        return
+    for f in fields(decode):
+        if f.name not in (*_OF_SEARCH, "iterations", "tag", "replace_unk") and getattr(decode, f.name) != f.default:
+            raise UserError(f"decode.{f.name} is for outputs that are searched for: those of {name} are not")
 
 
 def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:

@@ -34,8 +34,18 @@ MULTI30K = replace(
     train=TrainConfig(steps=20_000, eval_every=500, keep=10),
 )
 
+# All tokens of a translation at once (transformer/variants/mask_predict.py). The validation
+# loss is that of a single iteration.
+MASK_PREDICT = replace(
+    TINY,
+    name="multi30k-tiny-mask-predict",
+    model=replace(TINY.model, architecture="mask-predict"),
+    train=replace(TINY.train, loss="mask_predict"),
+)
+
 EXPERIMENTS = (
     TINY,
+    MASK_PREDICT,
     replace(TINY, name="multi30k-tiny-en-fr", data=replace(TINY.data, corpus="multi30k-en-fr")),
     MULTI30K,
     replace(MULTI30K, name="multi30k-en-fr", data=replace(MULTI30K.data, corpus="multi30k-en-fr")),

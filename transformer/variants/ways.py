@@ -8,6 +8,7 @@ from transformer.config import DecodeConfig
 from transformer.decode import Decodable, Hypotheses, beam_search, greedy_search
 from transformer.variants.classifier import label
 from transformer.variants.constraints import constrained_beam_search
+from transformer.variants.mask_predict import MaskPredict, mask_predict
 from transformer.variants.rules import rule_of
 from transformer.variants.sampling import sample
 
@@ -50,6 +51,9 @@ def decode(
     if given.places is not None:
         return label(model, source, given.places, best)
     alpha, extra_length = settings.alpha, settings.extra_length
+    if isinstance(model, MaskPredict):
+        iterations, lengths = settings.iterations, settings.beam
+        return mask_predict(model, source, iterations=iterations, lengths=lengths, extra_length=extra_length, best=best)
     rule = rule_of(settings, pieces, given.prefixes, codes, given.words)
     if settings.sample:
         assert given.keys is not None and given.phrases is None
