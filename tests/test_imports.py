@@ -15,7 +15,7 @@ ORDER = [
     "positions", "layers", "flops", "model", "variants.long", "loss", "variants.finetuning", "optimizer", "train",
     "parallel", "decode", "variants.classifier", "processes", "checkpoint", "variants.trees", "variants.rules",
     "variants.sampling", "variants.mask_predict", "variants.ensemble", "variants.alignment", "variants.constraints",
-    "variants.ways",
+    "variants.speculative", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words", "workdir"}

@@ -11,6 +11,7 @@ from transformer.variants.constraints import constrained_beam_search
 from transformer.variants.mask_predict import MaskPredict, mask_predict
 from transformer.variants.rules import rule_of
 from transformer.variants.sampling import sample
+from transformer.variants.speculative import Drafted, speculative_search
 
 
 class Given(NamedTuple):
@@ -80,6 +81,8 @@ def decode(
             best=best,
             rule=rule,
         )
+    if settings.beam == 1 and isinstance(model, Drafted) and rule is None:
+        return speculative_search(model, source, alpha=alpha, extra_length=extra_length)
     if settings.beam == 1:
         return greedy_search(model, source, alpha=alpha, extra_length=extra_length, rule=rule)
     return beam_search(model, source, beam=settings.beam, alpha=alpha, extra_length=extra_length, best=best, rule=rule)
