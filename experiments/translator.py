@@ -14,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, sentences_in
 from data.treebanks.trees import words_in
+from experiments.documents import Both, begun_by, history_of, in_context, rounds
 from experiments.programs import (
     Graph,
     batches,
     compiled_alignment,
     compiled_scoring,
     compiled_search,
+    few_heights,
     height_for,
     merged,
     pad,
@@ -84,6 +86,13 @@ class Asked(NamedTuple):
     """Ids of each phrase that the translation contains."""
     counts: list[int]
     """How many translations are asked for."""
+    hidden: list[int]
+    """How many of the ids of the prefix belong to sentences before this one, and not to its translation."""
+
+    def of(self, indices: Sequence[int]) -> "Asked":
+        """What is asked of some of the sentences."""
+        some: list[Any] = [[each[i] for i in indices] for each in self]
+        return Asked(*some)
 
     def waiting(self) -> list[int]:
         """Indices of the sentences that are translated by the model: neither blank nor skipped."""
@@ -125,7 +134,7 @@ class Translator(Reader):
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
         self.members: Sequence[tuple[str, Translator]] = ()
         """Names and translators of the models of an ensemble; none of a single model."""
-        self.height: Callable[[int], int] = height_for
+        self.height: Callable[[int], int] = few_heights if experiment.data.context > 1 else height_for
         """The padded height of a batch with this many sentences."""
 
     @classmethod
@@ -216,6 +225,8 @@ class Translator(Reader):
     ) -> list[str]:
         """Returns the best translation of each sentence, in the same order. A blank sentence stays blank.
 
+        For a model of documents (data.context), it is the boundary between two documents.
+
         A sentence of more than max_tokens raises UserError or, with bad_lines="skip", gives "" and a warning.
         `prefixes` and `constraints` are those of `n_best`.
         """
@@ -232,6 +243,7 @@ class Translator(Reader):
         constraints: Iterable[Sequence[Target]] | None = None,
         choose: Callable[[list[Translation]], Translation] | None = None,
         log_probs: bool = False,
+        before: Sequence[tuple[str, str]] = (),
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
@@ -249,9 +261,13 @@ class Translator(Reader):
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
             log_probs: whether the translations have the log-probabilities of their pieces, as the search found them.
+            before: the sentences that come before the first one in its document, with their translations.
         """
         asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
-        results = self.answer(asked, choose, log_probs)
+        if self.experiment.data.context > 1:
+            results = self.answer_documents(asked, before, choose, log_probs)
+        else:
+            results = self.answer(asked, choose, log_probs)
         self.warn_of_answers(asked, results)
         return results
 
@@ -271,7 +287,63 @@ class Translator(Reader):
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
         numbers = list(range(first, first + len(texts)))
-        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
+        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts), [0] * len(texts))
+
+    def answer_documents(
+        self,
+        asked: Asked,
+        before: Sequence[tuple[str, str]] = (),
+        choose: Callable[[list[Translation]], Translation] | None = None,
+        log_probs: bool = False,
+    ) -> list[list[Translation]]:
+        """`answer` for sentences of documents, which a blank sentence, or one that is skipped, separates.
+
+        Each is translated together with those before it, whose translations are given: the search continues them. So
+        the first sentences of all documents are one batch, the second ones are the next, and there is one line for each
+        sentence, whatever the model predicts.
+        """
+        data, extra = self.experiment.data, self.experiment.decode.extra_length
+        separators = self.separators()
+        if any(asked.phrases):
+            raise UserError("constraints are for models of single sentences, and this run is of documents")
+        results: list[list[Translation]] = [[] for _ in asked.texts]
+        history = history_of(asked.sources)
+        earlier = [self.both(*pair) for pair in before[-(data.context - 1) :]]
+        known: dict[int, Both] = {}
+        done, count = 0, len(asked.waiting())
+        for group in rounds(asked.sources):
+            step = asked.of(group)
+            for place, i in enumerate(group):
+                ids, begun = asked.sources[i], asked.prefixes[i]
+                pairs = (earlier if history[i].start == 0 else []) + [known[k] for k in history[i]]
+                pairs = begun_by(pairs[-(data.context - 1) :], ids, (), data.max_length, extra // 2)
+                if len(ids) > 1:
+                    step.sources[place], step.prefixes[place] = in_context(pairs, ids, begun, *separators)
+                    step.hidden[place] = len(step.prefixes[place]) - len(begun)
+            for i, found in zip(group, self.answer(step, choose, log_probs), strict=True):
+                results[i] = found
+                known[i] = Both(asked.sources[i][:-1], self.encode([found[0].text])[0][:-1])
+            done += len(step.waiting())
+            if done < count:
+                self.progress(done, count)
+        return results
+
+    def last_sentence(self, source: list[int]) -> list[int]:
+        """The ids of a source without those of the sentences before it."""
+        separator = self.tokenizer.source.separator
+        return source if separator is None else sentences_in(source, separator)[-1]
+
+    def separators(self) -> tuple[int, int]:
+        """Ids of the piece between sentences in source and target. UserError if there is none."""
+        source, target = self.tokenizer.source.separator, self.tokenizer.separator
+        if source is None or target is None:
+            raise UserError("the vocabulary has no piece between sentences: this is no run on documents (data.context)")
+        return source, target
+
+    def both(self, source: str, target: str) -> Both:
+        """The ids of a sentence and of its translation, without EOS."""
+        (text,) = self.source_texts([source])
+        return Both(self.encode([text], self.tokenizer.source)[0][:-1], self.encode([target])[0][:-1])
 
     def answer(
         self,
@@ -301,13 +373,14 @@ class Translator(Reader):
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for row, i in enumerate(rows):
-                    found_here = self.translations(jax.tree.map(operator.itemgetter(row), found), asked.texts[i])
+                    hypotheses = jax.tree.map(operator.itemgetter(row), found)
+                    found_here = self.translations(hypotheses, asked.texts[i], asked.hidden[i])
                     results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
         if decode.replace_unk:
-            self.replace_unknown(results, asked.texts, sources)
+            self.replace_unknown(results, asked.texts, list(map(self.last_sentence, sources)))
         return [[choose(best)] if choose else first_of_each_text(best) for best in results]
 
     def search(self, count: int, log_probs: bool = False) -> jax.stages.Wrapped:
@@ -424,8 +497,9 @@ class Translator(Reader):
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
         sources = self.read(self.source_texts(sentences), "line", 1, "skip", self.tokenizer.source)
         decode = self.experiment.decode
-        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
-        for _, width, height in batches(waiting, sources, decode.batch_size):
+        first = set(rounds(sources)[0]) if self.experiment.data.context > 1 else range(len(sources))
+        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1 and i in first]
+        for _, width, height in batches(waiting, sources, decode.batch_size, self.height):
             given = Given(words=self.word_counts([], height), keys=self.keys([], height))
             self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
@@ -434,8 +508,15 @@ class Translator(Reader):
         given = Given(words=self.word_counts([], height), keys=self.keys([], height))
         jax.block_until_ready(self.search(1)(self.params, pad([], [], width, height), given))  # ends at once
 
-    def translations(self, found: Hypotheses, source: str) -> list[Translation]:
-        """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
+    def translations(self, found: Hypotheses, source: str, hidden: int = 0) -> list[Translation]:
+        """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order.
+
+        Args:
+            hidden: leave out this many tokens, of the sentences before. The score is that of all.
+        """
+        found = found._replace(
+            tokens=found.tokens[:, hidden:], log_probs=None if found.log_probs is None else found.log_probs[:, hidden:]
+        )
         texts = self.tokenizer.decode(found.tokens.tolist())
         each: list[Translation] = []
         for k, (text, score) in enumerate(zip(texts, found.scores.tolist(), strict=True)):
@@ -497,7 +578,27 @@ class Translator(Reader):
             ]
         )
         source_ids = self.read(texts, "source line", first, bad_lines, self.tokenizer.source)
-        return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
+        target_ids = self.read(given, "target line", first, bad_lines)
+        if self.experiment.data.context == 1:
+            return self.forced(source_ids, target_ids)
+        pairs = [
+            Both(source[:-1], [i for i in target if i != EOS])
+            for source, target in zip(source_ids, target_ids, strict=True)
+        ]
+        history = history_of([source if target else [] for source, target in zip(source_ids, target_ids, strict=True)])
+        return self.forced_in_context(source_ids, target_ids, [[pairs[k] for k in each] for each in history])
+
+    def forced_in_context(
+        self, sources: list[list[int]], targets: list[list[int]], before: Sequence[Sequence[Both]]
+    ) -> list[list[float]]:
+        """`forced` for sentences of documents: the log-probabilities of the sentence alone, given those before it."""
+        data, separators = self.experiment.data, self.separators()
+        joined = []
+        for source, target, pairs in zip(sources, targets, before, strict=True):
+            context = begun_by(pairs[-(data.context - 1) :], source, target, data.max_length)
+            joined.append(in_context(context if len(source) > 1 and target else [], source, target, *separators))
+        found = self.forced([source for source, _ in joined], [target for _, target in joined])
+        return [each[len(each) - len(target) :] for each, target in zip(found, targets, strict=True)]
 
     def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
         """`log_probs` of ids."""

@@ -17,7 +17,10 @@ ORDER = [
     "variants.alignment", "variants.constraints", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
-SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words", "workdir"}
+SHARED = {
+    "documents", "history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words",
+    "workdir",
+}  # fmt: skip
 ROOMS = ["presets", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli"]
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.corpora.corpus import SPLITS, Log, Source, SplitName
 from data.fetch import sha256_of
-from data.text import Pair, check_file, read_pairs
+from data.text import BOUNDARY, Pair, check_file, read_pairs
 from data.treebanks.files import digest_of, pairs_in
 from transformer.config import DataConfig, UserError
 
@@ -20,6 +20,9 @@ class FilesCorpus:
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
+    named_documents: bool = False
+    """Whether each line begins with the name of its document and a tab (data.documents = column)."""
+    has_documents: bool = True
 
     def paths(self) -> dict[str, Path]:
         """Returns the files by role, such as "train.source"."""
@@ -39,7 +42,34 @@ class FilesCorpus:
         return Source(str(path.absolute()), sha256_of(path))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        return islice(read_pairs(*self.files[split]), count)
+        return islice(read_text(*self.files[split], self.named_documents), count)
+
+
+def read_text(source: Path, target: Path, named_documents: bool = False) -> Iterator[Pair]:
+    """Yields the pairs of two parallel files, blank ones included.
+
+    Args:
+        named_documents: each line begins with the name of its document and a tab. A blank pair is added where the name
+            changes. UserError for a line without a name, or if the two sides name different documents.
+    """
+    if not named_documents:
+        yield from read_pairs(source, target)
+        return
+    last = None
+    for number, pair in enumerate(read_pairs(source, target), start=1):
+        (name, tab, a), (other, other_tab, b) = (line.partition("\t") for line in pair)
+        for path, found, given in ((source, tab, name), (target, other_tab, other)):
+            if not (found and given.strip()):
+                raise UserError(f"{path}, line {number}: no name of a document and tab (data.documents = column)")
+        if name != other:
+            raise UserError(
+                f"line {number} is of document {name!r} in {source} but of {other!r} in {target}: the boundaries must "
+                f"be at the same lines"
+            )
+        if last not in (None, name):
+            yield BOUNDARY
+        last = name
+        yield a, b
 
 
 @dataclass(frozen=True)

@@ -429,9 +429,9 @@ DATA = [
     Change("a line that is not UTF-8 is guessed", "data/text.py", 'raw.decode("utf-8")',
            'raw.decode("utf-8", "replace")', CORPORA),
     # Prepared data
-    Change("long sentences of the test set are dropped", "data/dataset.py", "max_length if training else None",
-           "max_length", DATASET),
-    Change("blank pairs are not counted", "data/dataset.py", "counts.blank += 1", "counts.blank += 0", DATASET),
+    Change("long sentences of the test set are dropped", "data/dataset.py", "drop=training", "drop=True", DATASET),
+    Change("blank pairs are not counted", "data/documents.py", "counts.blank += is_blank(pair)",
+           "counts.blank += 0", DATASET),
     Change("two lengths share a folder", "data/dataset.py", '"vocab_size", "max_length", "train_pairs")',
            '"vocab_size", "train_pairs")', DATASET),
     Change("a file of another size is read", "data/dataset.py", 'if size != facts["bytes"]:', "if size is None:",
