@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data.text import is_blank_line
+
 
 class Both(NamedTuple):
     """The ids of a sentence and of its translation, without EOS."""
@@ -66,3 +68,20 @@ def in_context(
         [i for pair in before for i in (*pair.target, in_target)],
     )
     return [*begun[0], *source], [*begun[1], *target]
+
+
+def following(
+    before: Sequence[tuple[str, str]], sentences: Sequence[str], translations: Sequence[str | None]
+) -> list[tuple[str, str]]:
+    """Returns what is before the next sentence in its document, after some more sentences with their translations.
+
+    Args:
+        translations: None for a sentence that was skipped.
+    """
+    known = list(before)
+    for sentence, translation in zip(sentences, translations, strict=True):
+        if translation is None or is_blank_line(sentence):
+            known = []
+        else:
+            known.append((sentence, translation))
+    return known

@@ -559,12 +559,21 @@ class Translator(Reader):
         return [sum(each) / float(by) if each else math.nan for each, by in zip(found, penalties, strict=True)]
 
     def log_probs(
-        self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
+        self,
+        sources: Iterable[str],
+        targets: Iterable[Target],
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        before: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[float]]:
         """Returns the log-probability of each piece of each target, given its source and the pieces before it.
 
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
+
+        Args:
+            before: for each pair those that come before it in its document. None: the pairs are those of documents in
+                order, with a blank pair between two. A model of single sentences sees none of them.
         """
         texts = self.source_texts(sources, "source line", first)
         given = targets_of(targets, "target line", first)
@@ -581,12 +590,15 @@ class Translator(Reader):
         target_ids = self.read(given, "target line", first, bad_lines)
         if self.experiment.data.context == 1:
             return self.forced(source_ids, target_ids)
-        pairs = [
-            Both(source[:-1], [i for i in target if i != EOS])
-            for source, target in zip(source_ids, target_ids, strict=True)
-        ]
-        history = history_of([source if target else [] for source, target in zip(source_ids, target_ids, strict=True)])
-        return self.forced_in_context(source_ids, target_ids, [[pairs[k] for k in each] for each in history])
+        if before is not None:
+            counted_alike(texts, before, "context", "contexts")
+            context = [[self.both(*pair) for pair in pairs] for pairs in before]
+        else:
+            both = zip(source_ids, target_ids, strict=True)
+            pairs = [Both(source[:-1], [i for i in target if i != EOS]) for source, target in both]
+            history = history_of([ids if target else [] for ids, target in zip(source_ids, target_ids, strict=True)])
+            context = [[pairs[k] for k in each] for each in history]
+        return self.forced_in_context(source_ids, target_ids, context)
 
     def forced_in_context(
         self, sources: list[list[int]], targets: list[list[int]], before: Sequence[Sequence[Both]]

@@ -136,6 +136,10 @@ class ModelConfig:
         return self.vocab_size if self.source_vocab_size is None else self.source_vocab_size
 
 
+Documents = Literal["blank", "column"]
+"""How text separates documents: see DataConfig.documents."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Task, corpus, vocabulary and batch size (section 5.1)."""
@@ -163,7 +167,7 @@ class DataConfig:
     context: int = 1
     """Documents: number of consecutive sentences in a training example, each sentence with up to N - 1 before it in its
     document, joined by <sep> (Tiedemann and Scherrer, 2017). 1: single sentences, as in the paper."""
-    documents: Literal["blank", "column"] = "blank"
+    documents: Documents = "blank"
     """How your own text separates documents. blank: by a blank line on both sides. column: each line begins with the
     name of its document and a tab, and a document ends where the name changes."""
     train_pairs: int | None = None

@@ -52,7 +52,7 @@ def find_corpus(config: DataConfig) -> Corpus:
         return TreebankFiles(own)
     if (own := own_files(config)) or config.corpus == "files":
         languages_of(config)
-        return FilesCorpus(own, languages=config.languages, named_documents=config.documents == "column")
+        return FilesCorpus(own, languages=config.languages, documents=config.documents)
     corpus = CORPORA.find(config.corpus)
     check_corpus(config.corpus, corpus)
     if config.documents == "column":

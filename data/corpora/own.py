@@ -1,15 +1,15 @@
 """The user's own text: parallel files, or treebanks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 from data.corpora.corpus import SPLITS, Log, Source, SplitName
 from data.fetch import sha256_of
 from data.text import BOUNDARY, Pair, check_file, read_pairs
 from data.treebanks.files import digest_of, pairs_in
-from transformer.config import DataConfig, UserError
+from transformer.config import DataConfig, Documents, UserError
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class FilesCorpus:
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
-    named_documents: bool = False
-    """Whether each line begins with the name of its document and a tab (data.documents = column)."""
+    documents: Documents = "blank"
+    """How the files separate documents: data.documents."""
     has_documents: bool = True
 
     def paths(self) -> dict[str, Path]:
@@ -42,20 +42,23 @@ class FilesCorpus:
         return Source(str(path.absolute()), sha256_of(path))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        return islice(read_text(*self.files[split], self.named_documents), count)
+        return islice(read_text(*self.files[split], self.documents), count)
 
 
-def read_text(source: Path, target: Path, named_documents: bool = False) -> Iterator[Pair]:
-    """Yields the pairs of two parallel files, blank ones included.
+def read_text(source: Path, target: Path, documents: Documents) -> Iterator[Pair]:
+    """Yields the pairs of two parallel files, blank ones included, as data.documents says.
 
-    Args:
-        named_documents: each line begins with the name of its document and a tab. A blank pair is added where the name
-            changes. UserError for a line without a name, or if the two sides name different documents.
+    UserError for a line without the name of its document, or if the two sides name different ones.
     """
-    if not named_documents:
+    if documents == "blank":
         yield from read_pairs(source, target)
         return
-    last = None
+    names, pairs = tee(read_named(source, target))
+    yield from by_document((name for name, _ in names), (pair for _, pair in pairs))
+
+
+def read_named(source: Path, target: Path) -> Iterator[tuple[str, Pair]]:
+    """Yields the name of the document of each line of two files (data.documents = column), and the pair."""
     for number, pair in enumerate(read_pairs(source, target), start=1):
         (name, tab, a), (other, other_tab, b) = (line.partition("\t") for line in pair)
         for path, found, given in ((source, tab, name), (target, other_tab, other)):
@@ -66,10 +69,17 @@ def read_text(source: Path, target: Path, named_documents: bool = False) -> Iter
                 f"line {number} is of document {name!r} in {source} but of {other!r} in {target}: the boundaries must "
                 f"be at the same lines"
             )
+        yield name, (a, b)
+
+
+def by_document(names: Iterable[str], pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Yields pairs, with BOUNDARY where the name of the document changes."""
+    last = None
+    for name, pair in zip(names, pairs, strict=True):
         if last not in (None, name):
             yield BOUNDARY
         last = name
-        yield a, b
+        yield pair
 
 
 @dataclass(frozen=True)

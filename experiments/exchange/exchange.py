@@ -52,6 +52,10 @@ def export_run(
             return output
         if translator.tokenizer.of_trees:
             raise UserError(f"the {kind} format is for texts, the outputs of this run are trees: --format safetensors")
+        if translator.experiment.data.context > 1:
+            raise UserError(
+                f"the {kind} format is for single sentences, and this run is of documents: --format safetensors"
+            )
         peer: Peer
         if kind == "marian":
             write_marian(translator, folder)

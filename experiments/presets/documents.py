@@ -16,7 +16,7 @@ _ALONE = replace(
     _DEMO,
     name="documents-alone",
     data=replace(_DEMO.data, corpus="grammar-documents"),
-    train=replace(_DEMO.train, steps=1600),
+    train=replace(_DEMO.train, steps=600),
 )
 _TOGETHER = replace(_ALONE, name="documents", data=replace(_ALONE.data, context=2))
 
