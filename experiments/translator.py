@@ -266,6 +266,8 @@ class Translator(Reader):
         asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
         if self.experiment.data.context > 1:
             results = self.answer_documents(asked, before, choose, log_probs)
+        elif before:
+            raise UserError("this is a model of single sentences (data.context): it has no use for those before")
         else:
             results = self.answer(asked, choose, log_probs)
         self.warn_of_answers(asked, results)
@@ -524,6 +526,8 @@ class Translator(Reader):
                 written = found.tokens[k] != PAD
                 log_probs = () if found.log_probs is None else tuple(found.log_probs[k][written].tolist())
                 pieces = tuple(self.tokenizer.pieces(found.tokens[k][written]))
+                if self.tokenizer.separator is not None:  # one that was predicted ends no line of the output
+                    text = " ".join(filter(None, text.split("\n")))
                 line = self.tokenizer.output(source, one_line(text))
                 each.append(Translation(line, score, pieces, log_probs=log_probs))
         return each
