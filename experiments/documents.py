@@ -5,9 +5,13 @@ Of documents, a blank sentence is the boundary between two, and so is one that i
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from data.text import is_blank_line
+from transformer.config import EOS, PAD
+from transformer.decode import Hypotheses, length_penalty
 
 
 class Both(NamedTuple):
@@ -68,6 +72,25 @@ def in_context(
         [i for pair in before for i in (*pair.target, in_target)],
     )
     return [*begun[0], *source], [*begun[1], *target]
+
+
+def without_begin(found: Hypotheses, hidden: int, alpha: float, ranked: bool) -> Hypotheses:
+    """Leaves out the first `hidden` tokens of the hypotheses of a sentence, [K, L], which are those before it.
+
+    The scores become those of the other tokens, given these: log P / ((5 + length) / 6)^alpha.
+
+    Args:
+        ranked: sort them again: those that ended first, best first.
+    """
+    assert found.log_probs is not None
+    tokens: Any = np.asarray(found.tokens)[:, hidden:]
+    log_probs: Any = np.asarray(found.log_probs)[:, hidden:]
+    written = tokens != PAD
+    totals = np.where(written, log_probs, 0.0).sum(axis=1)
+    penalties = np.asarray(length_penalty(written.sum(axis=1), alpha))
+    scores: Any = np.where(np.isneginf(found.scores), -np.inf, totals / penalties)
+    order = np.lexsort((-scores, ~(tokens == EOS).any(axis=1))) if ranked else np.arange(len(scores))
+    return Hypotheses(tokens[order], scores[order], log_probs[order])
 
 
 def following(

@@ -16,7 +16,7 @@ from flax import nnx
 
 from data.tokenizer import Tokenizer, sentences_in
 from data.treebanks.trees import words_in
-from experiments.documents import Both, begun_by, history_of, in_context, rounds
+from experiments.documents import Both, begun_by, history_of, in_context, rounds, without_begin
 from experiments.programs import (
     Graph,
     batches,
@@ -365,7 +365,8 @@ class Translator(Reader):
         # A sentence without constraints, or with one translation, is searched as if there were no others.
         for constrained, several in product((False, True), repeat=2):
             group = [i for i in waiting if (bool(phrases[i]), asked.counts[i] > 1) == (constrained, several)]
-            search = self.search(max((asked.counts[i] for i in group), default=1), log_probs)
+            # The score of a sentence alone is computed from its log-probabilities.
+            search = self.search(max((asked.counts[i] for i in group), default=1), log_probs or any(asked.hidden))
             for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
@@ -377,6 +378,8 @@ class Translator(Reader):
                 for row, i in enumerate(rows):
                     hypotheses = jax.tree.map(operator.itemgetter(row), found)
                     found_here = self.translations(hypotheses, asked.texts[i], asked.hidden[i])
+                    if not log_probs:
+                        found_here = [one._replace(log_probs=()) for one in found_here]
                     results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
@@ -514,11 +517,11 @@ class Translator(Reader):
         """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order.
 
         Args:
-            hidden: leave out this many tokens, of the sentences before. The score is that of all.
+            hidden: leave out this many tokens, those of the sentences before.
         """
-        found = found._replace(
-            tokens=found.tokens[:, hidden:], log_probs=None if found.log_probs is None else found.log_probs[:, hidden:]
-        )
+        if hidden:
+            decode = self.experiment.decode
+            found = without_begin(found, hidden, decode.alpha, ranked=not decode.sample)
         texts = self.tokenizer.decode(found.tokens.tolist())
         each: list[Translation] = []
         for k, (text, score) in enumerate(zip(texts, found.scores.tolist(), strict=True)):

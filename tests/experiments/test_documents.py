@@ -14,7 +14,7 @@ from data.grammar import documents as generated
 from data.text import BOUNDARY
 from experiments import find
 from experiments.cli.main import main
-from experiments.documents import Both, begun_by, following, history_of, in_context, rounds
+from experiments.documents import Both, begun_by, following, history_of, in_context, rounds, without_begin
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.test_sets import find_test_set, own_split, read_files
 from experiments.exchange.exchange import export_run
@@ -111,6 +111,8 @@ def test_the_search_finds_what_forced_scoring_gives(translator):
     for one, values in zip(found, scored, strict=True):
         assert one.log_probs == pytest.approx(values, abs=1e-3)
         assert len(one.pieces) == len(one.log_probs)
+        penalty = ((5 + len(values)) / 6) ** translator.experiment.decode.alpha
+        assert one.score == pytest.approx(sum(values) / penalty, abs=1e-3), "that of the sentence, not of those before"
     in_order = translator.log_probs(lines, [one.text for one in found])
     again = translator.log_probs(lines, [one.text for one in found], before=before)
     assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(in_order, again, strict=True))
@@ -168,9 +170,23 @@ def test_a_predicted_separator_makes_no_other_line(translator):
     tokens = np.array([[*one, separator, separator, *other, separator, EOS]])
     (found,) = translator.translations(Hypotheses(tokens, np.zeros(1), None), A)
     assert found.text == "der Mann ist"
-    hidden = Hypotheses(tokens, np.zeros(1), np.arange(tokens.size)[None])
+    hidden = Hypotheses(tokens, np.zeros(1), -np.ones(tokens.shape))
     (found,) = translator.translations(hidden, A, hidden=len(one) + 2)
     assert found.text == "ist" and len(found.log_probs) == len(other) + 2
+
+
+def test_an_n_best_list_is_sorted_by_the_scores_of_the_sentence(translator):
+    for best in translator.n_best([A, B, C], 4):
+        ended = [one.finished for one in best]
+        assert ended == sorted(ended, reverse=True)
+        for group in ([one.score for one in best if one.finished], [one.score for one in best if not one.finished]):
+            assert group == sorted(group, reverse=True)
+    tokens = np.array([[9, 5, EOS, 0], [9, 6, 7, 8], [9, 7, EOS, 0], [9, 0, 0, 0]])
+    log_probs = np.array([[-9.0, -3, -1, 0], [-9, -1, -1, -1], [-9, -1, -1, 0], [0, 0, 0, 0]])
+    found = Hypotheses(tokens, np.array([-1.0, -2, -3, -np.inf]), log_probs)
+    ranked, drawn = (without_begin(found, 1, 0.0, ranked) for ranked in (True, False))
+    assert ranked.scores.tolist() == [-2, -4, -3, -np.inf] and drawn.scores.tolist() == [-4, -3, -2, -np.inf]
+    assert ranked.tokens.tolist()[:2] == [[7, EOS, 0], [5, EOS, 0]]
 
 
 def test_prefixes_are_those_of_the_sentence(translator):
