@@ -6,7 +6,7 @@
     source.model                    that of the source, only if the sides have separate vocabularies
     <split>.<side>.tokens.npy       uint16, all sentences concatenated, each ending with EOS
     <split>.<side>.offsets.npy      int64, start of each sentence, followed by the end
-    dev.<side>.txt, test.<side>.txt raw text, as reference for scoring
+    dev.<side>.txt, test.<side>.txt raw text, as reference for scoring; of documents with a blank line between two
     manifest.json                   sources and their hashes, counts of kept and dropped pairs, hashes of the files
 """
 
@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpora import find_corpus
+from data.corpora import find_corpus, is_own_text
 from data.corpora.corpus import SPLITS, Built, Corpus, Log, Source, SplitName
 from data.corpora.own import FilesCorpus
+from data.documents import examples, kept, warn_of_one_document
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
 from data.labels.targets import MARKS, read_as, words_of
 from data.text import Pair, is_blank, read_lines
-from data.tokenizer import BYTES_FROM, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
+from data.tokenizer import BYTES_FROM, SEPARATOR, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
 from data.treebanks.linear import MARK, TAGS, sequence_of
 from transformer.config import DataConfig, UserError, counted
@@ -64,7 +65,7 @@ class PreparedData:
                 raise UserError(f"{self.path / name} is damaged: remove the folder and prepare again")
 
     def text(self, split: SplitName, side: Side) -> list[str]:
-        """Raw lines of one side of dev or test, in the same order as the tokens."""
+        """Raw lines of one side of dev or test, in the same order as the tokens; "" between two documents."""
         return list(read_lines(self.path / f"{split}.{side}.txt"))
 
     def texts(self, split: SplitName) -> tuple[list[str], list[str]]:
@@ -95,6 +96,8 @@ def prepare(
             f"data.task {config.task} needs separate vocabularies, of words and of {symbols}, without "
             f"sampling: --data.vocabularies separate --model.tied {tied}, and no --data.subword-sampling"
         )
+    if config.task in TAGS and config.context > 1:
+        raise UserError(f"data.task {config.task} is about single sentences: leave out --data.context")
     corpus = find_corpus(config)
     with os_errors_explained(data_dir):
         if isinstance(corpus, FilesCorpus) and (gone := _gone(corpus)):
@@ -216,7 +219,7 @@ def _prepared_before(
             manifest
             and all(
                 manifest.get(name) == settings.get(name)
-                for name in ("vocabulary", "source_vocab_size", "symbols", "task")
+                for name in ("vocabulary", "source_vocab_size", "symbols", "task", "context", "documents")
             )
             and all(manifest[name] == value for name, value in settings.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
@@ -269,7 +272,9 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
     symbols = {"symbols": config.symbol_list} if config.symbols else {}
     task = {"task": config.task} if config.task in (TAGS | MARKS) else {}
-    return {name: getattr(config, name) for name in names} | given | separate | symbols | task
+    several = {"context": config.context} if config.context > 1 else {}
+    named = {"documents": config.documents} if config.documents != "blank" and is_own_text(config) else {}
+    return {name: getattr(config, name) for name in names} | given | separate | symbols | task | several | named
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:
@@ -281,6 +286,11 @@ def given_vocabulary(config: DataConfig) -> Tokenizer:
     for side in (tokenizer.source, tokenizer):
         if missing := [symbol for symbol in config.symbol_list if not side.has_piece(symbol)]:
             raise UserError(f"{path} has no piece {missing[0]}: data.symbols are those of a vocabulary that is learned")
+        if config.context > 1 and side.separator is None:
+            raise UserError(
+                f"{path} is a vocabulary of single sentences, without {SEPARATOR}: for data.context = {config.context} "
+                f"learn one, or give that of a run on documents"
+            )
     if (tokenizer.tags if tokenizer.of_trees else None) != TAGS.get(config.task):
         kind = "text" if not tokenizer.of_trees else "trees with tags" if tokenizer.tags else "trees without tags"
         raise UserError(f"{path} is a vocabulary of {kind}, which data.task {config.task} cannot use")
@@ -336,8 +346,9 @@ def _build(
     tokenizer = _vocabulary(folder, config, lambda: pairs("train"), log)
     counts = {}
     for split in SPLITS:
-        counts[split] = _write_split(folder, split, pairs(split), tokenizer, config.max_length)
+        counts[split] = _write_split(folder, split, pairs(split), tokenizer, config)
         log(f"{split}: {counts[split]}")
+        warn_of_one_document(split, counts[split], log)
         for side in SIDES:
             if unread := _unread(counts[split].facts(), side, config.task in MARKS):
                 log(f"warning: {split} {side}: {unread}")
@@ -365,7 +376,8 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
         # All lines of one side, then all of the other: the tokenizer samples every n-th line of a large corpus, which
         # would always be the same side if the sides alternated.
         lines = (pair[side] for side in sides for pair in pairs() if not is_blank(pair))
-        return train_tokenizer(lines, folder / name, config.vocab_type, size, flag, config.symbol_list)
+        separator = config.context > 1
+        return train_tokenizer(lines, folder / name, config.vocab_type, size, flag, config.symbol_list, separator)
 
     if config.vocabulary:
         tokenizer = given_vocabulary(config)
@@ -409,7 +421,7 @@ def _labels(folder: Path, config: DataConfig, pairs: Iterable[Pair], log: Log) -
 
 
 def _write_split(
-    folder: Path, split: SplitName, pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int
+    folder: Path, split: SplitName, pairs: Iterator[Pair], tokenizer: Tokenizer, config: DataConfig
 ) -> Counts:
     """Writes the tokens of a split, and the text of dev and test. Only training pairs are dropped for their length."""
     counts = Counts()
@@ -419,22 +431,20 @@ def _write_split(
         names = [] if training else [f"{split}.{side}.txt" for side in SIDES]
         texts = [stack.enter_context((folder / name).open("wb")) for name in names]
 
-        def kept() -> Iterator[Pair]:
-            for pair in pairs:
-                counts.read += 1
-                if is_blank(pair):
-                    counts.blank += 1
-                    continue
+        def written() -> Iterator[Pair]:
+            for pair in kept(pairs, split, counts, config.context):
                 for file, line in zip(texts, pair, strict=False):  # texts is empty for train
                     file.write(line.encode() + b"\n")
                 yield pair
 
-        for chunk in encode_pairs(kept(), tokenizer, max_length if training else None):
+        several = examples(written(), config.context)
+        for chunk in encode_pairs(several, tokenizer, config.max_length, drop=training):
             counts.add(chunk)
             for writer, side in zip(writers, chunk.sides, strict=True):
                 writer.write(*side)
     if counts.kept == 0:
-        why = f"{counts.read} read, {counts.blank} blank, {counts.too_long} longer than {max_length} tokens"
+        longer = f"{counts.too_long} longer than {config.max_length} tokens"
+        why = f"{counts.read} read, {counts.blank} blank, {longer}"
         raise UserError(f"no sentence pair is left in {split}: {why}")
     return counts
 

@@ -26,12 +26,18 @@ _MOST_NAMED = 20  # characters without a piece that are listed: text in another 
 _PARALLEL_FROM = 200_000  # pairs; below this, starting processes takes longer than it saves
 
 
+_OF_DOCUMENTS = ("documents", "shortened")
+"""Counts that text of single sentences does not have."""
+
+
 class Chunk(NamedTuple):
     """Encoded pairs (source, target), the number dropped as too long, and characters without a piece on each side, or
     labels."""
 
     sides: tuple[Ragged, Ragged]
     too_long: int
+    shortened: int
+    """Number of examples of several sentences that are too long with all of them."""
     uncovered: tuple[Counter[str], Counter[str]]
 
 
@@ -42,6 +48,10 @@ class Counts:
     read: int = 0
     blank: int = 0
     too_long: int = 0
+    documents: int = 0
+    """Number of documents, if they matter (data.context)."""
+    shortened: int = 0
+    """Documents: number of examples with fewer sentences than data.context, as more would be too long."""
     kept: int = 0
     source_tokens: int = 0
     target_tokens: int = 0
@@ -55,6 +65,7 @@ class Counts:
     def add(self, chunk: Chunk) -> None:
         (source, lengths), (target, _) = chunk.sides
         self.too_long += chunk.too_long
+        self.shortened += chunk.shortened
         self.kept += len(lengths)
         self.source_tokens += len(source)
         self.target_tokens += len(target)
@@ -65,26 +76,37 @@ class Counts:
 
     def facts(self) -> dict[str, Any]:
         """Returns the counts as JSON, with only the most frequent characters without a piece, in descending order."""
-        return vars(self) | {
+        known = {name: value for name, value in vars(self).items() if self.documents or name not in _OF_DOCUMENTS}
+        return known | {
             f"{side}_uncovered": dict(vars(self)[f"{side}_uncovered"].most_common(_MOST_NAMED))
             for side in ("source", "target")
         }
 
     def __str__(self) -> str:
         dropped = f"{self.blank:,} blank and {self.too_long:,} too long dropped"
-        return f"{counted(self.kept, 'pair')}, {self.source_tokens:,} + {self.target_tokens:,} tokens ({dropped})"
+        said = f"{counted(self.kept, 'pair')}, {self.source_tokens:,} + {self.target_tokens:,} tokens ({dropped})"
+        return said + (f", {counted(self.documents, 'document')}, {self.shortened:,} shortened" * bool(self.documents))
 
 
-def encode_pairs(pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None) -> Iterator[Chunk]:
-    """Yields encoded chunks in order. Pairs with more than `max_length` ids on a side, EOS included, are dropped."""
+def encode_pairs(
+    pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None, drop: bool = True
+) -> Iterator[Chunk]:
+    """Yields encoded chunks in order.
+
+    A pair of several sentences with more than `max_length` ids on a side, EOS included, loses the first ones until it
+    fits. A single sentence that does not fit is dropped.
+
+    Args:
+        drop: False: it is kept.
+    """
     head = list(islice(pairs, _PARALLEL_FROM))
     workers = os.cpu_count() or 1
     everything = chain(head, pairs)
     if len(head) < _PARALLEL_FROM or workers == 1:
         for chunk in _chunks(everything):
-            yield _encode(tokenizer, chunk, max_length)
+            yield _encode(tokenizer, chunk, max_length, drop)
     else:
-        yield from _encode_parallel(everything, tokenizer, max_length, workers)
+        yield from _encode_parallel(everything, tokenizer, max_length, drop, workers)
 
 
 def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
@@ -92,13 +114,33 @@ def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
         yield chunk
 
 
-def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None) -> Chunk:
+Row = tuple[Pair, list[int], list[int]]
+"""A pair of texts and its ids."""
+
+
+def _encode(tokenizer: Tokenizer, pairs: list[Pair], max_length: int | None, drop: bool) -> Chunk:
     sides = (tokenizer.source, tokenizer)
-    both = tokenizer.encode_pairs(pairs)
-    rows = [row for row in zip(pairs, *both, strict=True) if max_length is None or max(map(len, row[1:])) <= max_length]
+    whole: list[Row] = list(zip(pairs, *tokenizer.encode_pairs(pairs), strict=True))
+    if max_length is None:
+        rows, shortened = whole, 0
+    else:
+        fitting = [_shortened(row, tokenizer, max_length) for row in whole]
+        rows = [row for row in fitting if not drop or max(map(len, row[1:])) <= max_length]
+        shortened = sum(len(row[1]) < len(before[1]) for row, before in zip(fitting, whole, strict=True))
     ragged = _ragged([source for _, source, _ in rows]), _ragged([target for _, _, target in rows])
     source, target = (_uncovered(each, (pair[side] for pair, _, _ in rows)) for side, each in enumerate(sides))
-    return Chunk(ragged, len(pairs) - len(rows), (source, target))
+    return Chunk(ragged, len(pairs) - len(rows), shortened, (source, target))
+
+
+def _shortened(row: Row, tokenizer: Tokenizer, max_length: int) -> Row:
+    """Leaves out the first sentences of a pair until it fits, or one is left."""
+    pair, source, target = row
+    while max(len(source), len(target)) > max_length and "\n" in pair[0]:
+        pair = pair[0].partition("\n")[2], pair[1].partition("\n")[2]
+        assert tokenizer.source.separator is not None and tokenizer.separator is not None
+        source = source[source.index(tokenizer.source.separator) + 1 :]
+        target = target[target.index(tokenizer.separator) + 1 :]
+    return pair, source, target
 
 
 def _uncovered(tokenizer: Tokenizer, lines: Iterable[str]) -> Counter[str]:
@@ -127,12 +169,12 @@ def _start_worker(tokenizer: Tokenizer) -> None:
     _worker = tokenizer
 
 
-def _encode_in_worker(pairs: list[Pair], max_length: int | None) -> Chunk:
-    return _encode(_worker, pairs, max_length)
+def _encode_in_worker(pairs: list[Pair], max_length: int | None, drop: bool) -> Chunk:
+    return _encode(_worker, pairs, max_length, drop)
 
 
 def _encode_parallel(
-    pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None, workers: int
+    pairs: Iterator[Pair], tokenizer: Tokenizer, max_length: int | None, drop: bool, workers: int
 ) -> Iterator[Chunk]:
     """Encodes with several processes, in the original order, with a bounded number of chunks in memory."""
     # spawn, because forking a process with threads (JAX starts many) can deadlock
@@ -141,7 +183,7 @@ def _encode_parallel(
     try:
         with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer,)) as pool:
             for chunk in _chunks(pairs):
-                running.append(pool.submit(_encode_in_worker, chunk, max_length))
+                running.append(pool.submit(_encode_in_worker, chunk, max_length, drop))
                 if len(running) > 2 * workers:
                     yield running.popleft().result()
             while running:

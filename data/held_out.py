@@ -14,20 +14,21 @@ from data.corpora import find_corpus
 from data.corpora.corpus import Log, SplitName
 from data.corpora.own import FilesCorpus
 from data.dataset import SIDES, checked_pairs, default_data_dir, open_prepared, os_errors_explained, prepared_of_hash
+from data.documents import examples, kept
 from data.encoding import Chunk, Counts, encode_pairs
-from data.text import Pair, is_blank
+from data.text import Pair
 from data.tokenizer import Tokenizer
 from data.tokens import Split, Tokens
 from transformer.config import DataConfig, UserError
 
 
 class HeldOut(NamedTuple):
-    """Sentence pairs of dev or test, without blank pairs."""
+    """Sentence pairs of dev or test, without blank pairs. Of documents, with a blank pair between two."""
 
     sources: list[str]
     references: list[str]
     tokens: Split
-    """The same pairs, tokenized."""
+    """The same pairs, tokenized. Of documents, each with those before it (data.documents.examples)."""
     files: dict[str, dict[str, str]]
     """The "name" and "sha256" of each source, by role such as "test.source"."""
     counts: dict[str, Any]
@@ -72,7 +73,8 @@ def held_out(
     with os_errors_explained(data_dir):
         found = corpus.sources(data_dir / "downloads", log)
         files = {role: source._asdict() for role, source in found.items() if role.split(".")[0] == split}
-        return _read(corpus.pairs(split, None, data_dir / "downloads", log), split, tokenizer, _checked(files, trained))
+        pairs = corpus.pairs(split, None, data_dir / "downloads", log)
+        return _read(pairs, split, tokenizer, _checked(files, trained), config)
 
 
 def _checked(files: dict[str, dict[str, str]], trained: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -86,25 +88,18 @@ def _checked(files: dict[str, dict[str, str]], trained: dict[str, Any]) -> dict[
     return files
 
 
-def _read(pairs: Iterator[Pair], split: SplitName, tokenizer: Tokenizer, files: dict[str, dict[str, str]]) -> HeldOut:
-    counts, kept = Counts(), []
-
-    def wanted() -> Iterator[Pair]:
-        for pair in checked_pairs(pairs, split):
-            counts.read += 1
-            if is_blank(pair):
-                counts.blank += 1
-            else:
-                kept.append(pair)
-                yield pair
-
-    chunks = list(encode_pairs(wanted(), tokenizer, max_length=None))
+def _read(
+    pairs: Iterator[Pair], split: SplitName, tokenizer: Tokenizer, files: dict[str, dict[str, str]], config: DataConfig
+) -> HeldOut:
+    counts = Counts()
+    found = list(kept(checked_pairs(pairs, split), split, counts, config.context))
+    chunks = list(encode_pairs(examples(found, config.context), tokenizer, config.max_length, drop=False))
     for chunk in chunks:
         counts.add(chunk)
-    if not kept:
+    if not counts.kept:
         raise UserError(f"no sentence pair is left in {split}: {counts.read} read, {counts.blank} blank")
     tokens = Split(*(_joined(chunks, side, each) for side, each in enumerate((tokenizer.source, tokenizer))))
-    return HeldOut([a for a, _ in kept], [b for _, b in kept], tokens, files, counts.facts())
+    return HeldOut([a for a, _ in found], [b for _, b in found], tokens, files, counts.facts())
 
 
 def _joined(chunks: list[Chunk], side: int, tokenizer: Tokenizer) -> Tokens:

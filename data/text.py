@@ -14,6 +14,9 @@ from transformer.config import UserError, counted
 
 Pair = tuple[str, str]
 
+BOUNDARY: Pair = ("", "")
+"""This object is yielded between two documents where the text itself has no blank line there: it counts as none."""
+
 LONGEST_LINE = 1_000_000
 
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode's categories of spaces, control and format characters

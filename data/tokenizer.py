@@ -51,12 +51,21 @@ END_PIECE = "<end of vocabulary>"
 Imported models have it: Marian splits a text with one list of pieces, and reads it with another one.
 """
 
+SEPARATOR = "<sep>"
+"""The piece between the sentences of a document, in vocabularies that are learned for documents.
+
+It is a control symbol: no text is split into it, so that "<sep>" in a sentence is five characters like others.
+"""
+
 # The language code of multilingual Marian models. It is one piece, and only at the beginning of a text.
 _CODE = re.compile(r">>.*?<<")
 
 
 class Tokenizer:
-    """Converts text to token ids and back. Ids 0 to 3 are PAD, BOS, EOS and UNK."""
+    """Converts text to token ids and back. Ids 0 to 3 are PAD, BOS, EOS and UNK.
+
+    A text of several sentences has a line break between them; it needs a vocabulary with a `separator`.
+    """
 
     def __init__(self, model: bytes, source: "Tokenizer | None" = None) -> None:
         """UserError unless `model` is a sentencepiece model with these special ids.
@@ -78,6 +87,9 @@ class Tokenizer:
             raise UserError(f"the vocabulary has pad, bos, eos, unk at {ids}, not at {(PAD, BOS, EOS, UNK)}")
         end = int(p.piece_to_id(END_PIECE))
         self._size = int(p.get_piece_size()) if end == UNK else end
+        found = int(p.piece_to_id(SEPARATOR))
+        self.separator: int | None = found if p.is_control(found) else None
+        """Id of the piece between sentences; None if the vocabulary is of single sentences."""
         self._codes = any(map(_CODE.fullmatch, self._pieces))
         self._unused = any(p.is_unused(list(range(self._size))))
         self.of_trees = p.piece_to_id(MARK) != UNK
@@ -208,6 +220,10 @@ class Tokenizer:
         return found
 
     def _encode(self, lines: Sequence[str], **options: Any) -> list[list[int]]:
+        if self.separator is not None and any("\n" in line for line in lines):
+            parts = [line.split("\n") for line in lines]
+            each = iter(self._encode([sentence for part in parts for sentence in part], **options))
+            return [joined([next(each) for _ in part], self.separator) for part in parts]
         codes, texts = self._split(lines)
         try:
             # More threads were measured to be no faster; a large corpus is encoded by several processes instead.
@@ -243,11 +259,16 @@ class Tokenizer:
 
         Other characters become UNK, or bytes if the vocabulary has byte fallback; "▁" becomes a space.
         """
-        return frozenset(piece for piece in self._pieces if len(piece) == 1) - {"▁"} | {" "}
+        between = {"\n"} if self.separator is not None else set()
+        return frozenset(piece for piece in self._pieces if len(piece) == 1) - {"▁"} | {" "} | between
 
     def decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
         """Decodes each sequence up to its first EOS. PAD and BOS are dropped; ids outside the vocabulary become UNK."""
         sequences = [self._clean(ids) for ids in batch]
+        if self.separator is not None and any(self.separator in ids for ids in sequences):
+            parts = [sentences_in(ids, self.separator) for ids in sequences]
+            each = iter(self.decode([ids for part in parts for ids in part]))
+            return ["\n".join([next(each) for _ in part]) for part in parts]
         # sentencepiece would interpret [] as one empty sequence, and return a string
         lines: list[str] = self._processor.decode(sequences) if sequences else []
         return lines
@@ -303,6 +324,18 @@ class Tokenizer:
         return list(dict.fromkeys(one for one, i in zip(self.surfaces(line), ids, strict=False) if i == UNK))
 
 
+def joined(sentences: Sequence[Sequence[int]], separator: int) -> list[int]:
+    """Joins the ids of sentences: the separator takes the place of EOS in all but the last one."""
+    return [i for ids in sentences[:-1] for i in (*ids[:-1], separator)] + list(sentences[-1])
+
+
+def sentences_in(ids: Sequence[int], separator: int) -> list[list[int]]:
+    """Splits ids at the separators. Of what `joined` returns, only the last sentence has an EOS."""
+    ends = [place for place, i in enumerate(ids) if i == separator]
+    starts = [0, *(end + 1 for end in ends)]
+    return [list(ids[start:end]) for start, end in zip(starts, [*ends, len(ids)], strict=True)]
+
+
 def described(tokenizer: Tokenizer) -> str:
     """Returns the size of the vocabulary, or of both."""
     if tokenizer.one_vocabulary:
@@ -317,6 +350,7 @@ def train_tokenizer(
     vocab_size: int,
     flag: str = "--data.vocab-size",
     symbols: Sequence[str] = (),
+    separator: bool = False,
 ) -> Tokenizer:
     """Learns a vocabulary of `vocab_size` pieces and writes it to `path`. Equal lines give an identical file.
 
@@ -327,9 +361,11 @@ def train_tokenizer(
 
     Args:
         symbols: texts that are pieces of their own and never split, such as "<2de>".
+        separator: whether there is a piece between the sentences of a document.
     """
+    controls = (SEPARATOR,) if separator else ()
     byte_fallback = vocab_size >= BYTES_FROM and vocab_type != "word"
-    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, byte_fallback, flag, symbols)
+    model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, byte_fallback, flag, symbols, controls)
     tokenizer = Tokenizer(model)
     tokenizer.save(path)
     return tokenizer
@@ -362,7 +398,13 @@ def _shown(lines: list[str]) -> Iterator[str]:
 
 
 def _train(
-    lines: list[str], vocab_type: str, vocab_size: int, byte_fallback: bool, flag: str, symbols: Sequence[str]
+    lines: list[str],
+    vocab_type: str,
+    vocab_size: int,
+    byte_fallback: bool,
+    flag: str,
+    symbols: Sequence[str],
+    controls: Sequence[str],
 ) -> bytes:
     if all(map(is_blank_line, _shown(lines))):
         raise UserError("there is no text to learn a vocabulary from")
@@ -383,11 +425,12 @@ def _train(
             eos_id=EOS,
             unk_id=UNK,
             user_defined_symbols=list(symbols),
+            control_symbols=list(controls),
             num_threads=1,  # the result of unigram depends on the number of threads
             minloglevel=_QUIET,
         )
     except RuntimeError as error:
-        _explain(error, lines, vocab_type, vocab_size, byte_fallback, flag, symbols)
+        _explain(error, lines, vocab_type, vocab_size, byte_fallback, flag, symbols, controls)
     return model.getvalue()
 
 
@@ -399,13 +442,14 @@ def _explain(
     byte_fallback: bool,
     flag: str,
     symbols: Sequence[str],
+    controls: Sequence[str],
 ) -> NoReturn:
     """Converts sentencepiece's error about a vocabulary size to a UserError that gives a possible size."""
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         possible = int(most[1])
         if byte_fallback and possible < BYTES_FROM:
             # This number includes the 256 byte pieces, which a vocabulary that small would not have.
-            _train(lines, vocab_type, vocab_size, False, flag, symbols)
+            _train(lines, vocab_type, vocab_size, False, flag, symbols, controls)
         raise UserError(
             f"a vocabulary of {vocab_size} pieces is too large for this text: at most {possible} ({flag})"
         ) from error

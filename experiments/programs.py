@@ -98,6 +98,15 @@ def height_for(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
+def few_heights(count: int) -> int:
+    """Returns the padded height of a batch of `count` sentences: 1, 4, 16, 64, ...
+
+    There are half as many programs to compile: for a service, which compiles all of them before it is ready, and for
+    documents, whose batches have all sizes.
+    """
+    return 4 ** (((count - 1).bit_length() + 1) // 2)
+
+
 def batches(
     rows: list[int], ids: list[list[int]], batch_size: int, height: Callable[[int], int] = height_for
 ) -> Iterator[tuple[list[int], int, int]]:

@@ -15,14 +15,16 @@ import numpy as np
 from flax import nnx
 
 from data.labels.targets import OF_WORDS
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, sentences_in
 from data.treebanks.trees import words_in
+from experiments.documents import Both, begun_by, history_of, in_context, rounds, without_begin
 from experiments.programs import (
     Graph,
     batches,
     compiled_alignment,
     compiled_scoring,
     compiled_search,
+    few_heights,
     height_for,
     merged,
     pad,
@@ -85,6 +87,13 @@ class Asked(NamedTuple):
     """Ids of each phrase that the translation contains."""
     counts: list[int]
     """How many translations are asked for."""
+    hidden: list[int]
+    """How many of the ids of the prefix belong to sentences before this one, and not to its translation."""
+
+    def of(self, indices: Sequence[int]) -> "Asked":
+        """What is asked of some of the sentences."""
+        some: list[Any] = [[each[i] for i in indices] for each in self]
+        return Asked(*some)
 
     def waiting(self) -> list[int]:
         """Indices of the sentences that are translated by the model: neither blank nor skipped."""
@@ -126,7 +135,7 @@ class Translator(Reader):
         """How the checkpoints were selected: the `checkpoint` argument of `load`."""
         self.members: Sequence[tuple[str, Translator]] = ()
         """Names and translators of the models of an ensemble; none of a single model."""
-        self.height: Callable[[int], int] = height_for
+        self.height: Callable[[int], int] = few_heights if experiment.data.context > 1 else height_for
         """The padded height of a batch with this many sentences."""
 
     @classmethod
@@ -218,6 +227,8 @@ class Translator(Reader):
     ) -> list[str]:
         """Returns the best translation of each sentence, in the same order. A blank sentence stays blank.
 
+        For a model of documents (data.context), it is the boundary between two documents.
+
         A sentence of more than max_tokens raises UserError or, with bad_lines="skip", gives "" and a warning.
         `prefixes` and `constraints` are those of `n_best`.
         """
@@ -234,6 +245,7 @@ class Translator(Reader):
         constraints: Iterable[Sequence[Target]] | None = None,
         choose: Callable[[list[Translation]], Translation] | None = None,
         log_probs: bool = False,
+        before: Sequence[tuple[str, str]] = (),
     ) -> list[list[Translation]]:
         """Returns up to `count` distinct translations of each sentence; fewer, if the beam holds fewer.
 
@@ -251,9 +263,15 @@ class Translator(Reader):
                 pieces: it begins a word, and its last word may be continued. Needs beam search.
             choose: selects one of the `count` hypotheses or samples of a sentence, which may have equal texts.
             log_probs: whether the translations have the log-probabilities of their pieces, as the search found them.
+            before: the sentences that come before the first one in its document, with their translations.
         """
         asked = self.ask(sentences, count, first, bad_lines, prefixes, constraints)
-        results = self.answer(asked, choose, log_probs)
+        if self.experiment.data.context > 1:
+            results = self.answer_documents(asked, before, choose, log_probs)
+        elif before:
+            raise UserError("this is a model of single sentences (data.context): it has no use for those before")
+        else:
+            results = self.answer(asked, choose, log_probs)
         self.warn_of_answers(asked, results)
         return results
 
@@ -275,7 +293,63 @@ class Translator(Reader):
         begun = self.read_prefixes(prefixes, sources, first)
         phrases = self.read_phrases(constraints, sources, first)
         numbers = list(range(first, first + len(texts)))
-        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts))
+        return Asked(texts, sources, numbers, begun, phrases, [count] * len(texts), [0] * len(texts))
+
+    def answer_documents(
+        self,
+        asked: Asked,
+        before: Sequence[tuple[str, str]] = (),
+        choose: Callable[[list[Translation]], Translation] | None = None,
+        log_probs: bool = False,
+    ) -> list[list[Translation]]:
+        """`answer` for sentences of documents, which a blank sentence, or one that is skipped, separates.
+
+        Each is translated together with those before it, whose translations are given: the search continues them. So
+        the first sentences of all documents are one batch, the second ones are the next, and there is one line for each
+        sentence, whatever the model predicts.
+        """
+        data, extra = self.experiment.data, self.experiment.decode.extra_length
+        separators = self.separators()
+        if any(asked.phrases):
+            raise UserError("constraints are for models of single sentences, and this run is of documents")
+        results: list[list[Translation]] = [[] for _ in asked.texts]
+        history = history_of(asked.sources)
+        earlier = [self.both(*pair) for pair in before[-(data.context - 1) :]]
+        known: dict[int, Both] = {}
+        done, count = 0, len(asked.waiting())
+        for group in rounds(asked.sources):
+            step = asked.of(group)
+            for place, i in enumerate(group):
+                ids, begun = asked.sources[i], asked.prefixes[i]
+                pairs = (earlier if history[i].start == 0 else []) + [known[k] for k in history[i]]
+                pairs = begun_by(pairs[-(data.context - 1) :], ids, (), data.max_length, extra // 2)
+                if len(ids) > 1:
+                    step.sources[place], step.prefixes[place] = in_context(pairs, ids, begun, *separators)
+                    step.hidden[place] = len(step.prefixes[place]) - len(begun)
+            for i, found in zip(group, self.answer(step, choose, log_probs), strict=True):
+                results[i] = found
+                known[i] = Both(asked.sources[i][:-1], self.encode([found[0].text])[0][:-1])
+            done += len(step.waiting())
+            if done < count:
+                self.progress(done, count)
+        return results
+
+    def last_sentence(self, source: list[int]) -> list[int]:
+        """The ids of a source without those of the sentences before it."""
+        separator = self.tokenizer.source.separator
+        return source if separator is None else sentences_in(source, separator)[-1]
+
+    def separators(self) -> tuple[int, int]:
+        """Ids of the piece between sentences in source and target. UserError if there is none."""
+        source, target = self.tokenizer.source.separator, self.tokenizer.separator
+        if source is None or target is None:
+            raise UserError("the vocabulary has no piece between sentences: this is no run on documents (data.context)")
+        return source, target
+
+    def both(self, source: str, target: str) -> Both:
+        """The ids of a sentence and of its translation, without EOS."""
+        (text,) = self.source_texts([source])
+        return Both(self.encode([text], self.tokenizer.source)[0][:-1], self.encode([target])[0][:-1])
 
     def answer(
         self,
@@ -295,7 +369,8 @@ class Translator(Reader):
         # A sentence without constraints, or with one translation, is searched as if there were no others.
         for constrained, several in product((False, True), repeat=2):
             group = [i for i in waiting if (bool(phrases[i]), asked.counts[i] > 1) == (constrained, several)]
-            search = self.search(max((asked.counts[i] for i in group), default=1), log_probs)
+            # The score of a sentence alone is computed from its log-probabilities.
+            search = self.search(max((asked.counts[i] for i in group), default=1), log_probs or any(asked.hidden))
             for rows, width, height in batches(group, sources, decode.batch_size, self.height):
                 given = Given(
                     prefixes=jnp.array(pad(begun, rows, width + decode.extra_length, height)) if any(begun) else None,
@@ -306,13 +381,16 @@ class Translator(Reader):
                 )
                 found: Hypotheses = jax.device_get(search(self.params, pad(sources, rows, width, height), given))
                 for row, i in enumerate(rows):
-                    found_here = self.translations(jax.tree.map(operator.itemgetter(row), found), asked.texts[i])
+                    hypotheses = jax.tree.map(operator.itemgetter(row), found)
+                    found_here = self.translations(hypotheses, asked.texts[i], asked.hidden[i])
+                    if not log_probs:
+                        found_here = [one._replace(log_probs=()) for one in found_here]
                     results[i] = (found_here if choose else first_of_each_text(found_here))[: asked.counts[i]]
                 done += len(rows)
                 if len(waiting) > len(rows):
                     self.progress(done, len(waiting))
         if decode.replace_unk:
-            self.replace_unknown(results, asked.texts, sources)
+            self.replace_unknown(results, asked.texts, list(map(self.last_sentence, sources)))
         return [[choose(best)] if choose else first_of_each_text(best) for best in results]
 
     def search(self, count: int, log_probs: bool = False) -> jax.stages.Wrapped:
@@ -438,8 +516,9 @@ class Translator(Reader):
         """Compiles what `translate` runs for these sentences, for parameters of these shapes, before there are any."""
         sources = self.read(self.source_texts(sentences), "line", 1, "skip", self.tokenizer.source)
         decode = self.experiment.decode
-        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1]
-        for _, width, height in batches(waiting, sources, decode.batch_size):
+        first = set(rounds(sources)[0]) if self.experiment.data.context > 1 else range(len(sources))
+        waiting = [i for i, ids in enumerate(sources) if len(ids) > 1 and i in first]
+        for _, width, height in batches(waiting, sources, decode.batch_size, self.height):
             given = self.nothing(width, height)
             self.search(1).lower(shapes, jax.ShapeDtypeStruct((height, width), np.int32), given).compile()
 
@@ -456,8 +535,15 @@ class Translator(Reader):
             places=self.padded_places([], width, height),
         )
 
-    def translations(self, found: Hypotheses, source: str) -> list[Translation]:
-        """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order."""
+    def translations(self, found: Hypotheses, source: str, hidden: int = 0) -> list[Translation]:
+        """Returns the hypotheses of one sentence, whose arrays have no batch axis, in order.
+
+        Args:
+            hidden: leave out this many tokens, those of the sentences before.
+        """
+        if hidden:
+            decode = self.experiment.decode
+            found = without_begin(found, hidden, decode.alpha, ranked=not decode.sample)
         texts = self.tokenizer.decode(found.tokens.tolist())
         each: list[Translation] = []
         for k, (text, score) in enumerate(zip(texts, found.scores.tolist(), strict=True)):
@@ -465,6 +551,8 @@ class Translator(Reader):
                 written = found.tokens[k] != PAD
                 log_probs = () if found.log_probs is None else tuple(found.log_probs[k][written].tolist())
                 pieces = tuple(self.tokenizer.pieces(found.tokens[k][written]))
+                if self.tokenizer.separator is not None:  # one that was predicted ends no line of the output
+                    text = " ".join(filter(None, text.split("\n")))
                 line = self.tokenizer.output(source, one_line(text))
                 each.append(Translation(line, score, pieces, log_probs=log_probs))
         return each
@@ -508,12 +596,21 @@ class Translator(Reader):
         return [sum(each) / float(by) if each else math.nan for each, by in zip(found, penalties, strict=True)]
 
     def log_probs(
-        self, sources: Iterable[str], targets: Iterable[Target], first: int = 1, bad_lines: BadLines = "refuse"
+        self,
+        sources: Iterable[str],
+        targets: Iterable[Target],
+        first: int = 1,
+        bad_lines: BadLines = "refuse",
+        before: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[float]]:
         """Returns the log-probability of each piece of each target, given its source and the pieces before it.
 
         They add up to log P(target | source), whose quotient by the length penalty is the `score`. A pair that was
         skipped has none. Arguments and blank sentences are as for `score`.
+
+        Args:
+            before: for each pair those that come before it in its document. None: the pairs are those of documents in
+                order, with a blank pair between two. A model of single sentences sees none of them.
         """
         if self.experiment.model.architecture == "mask-predict":
             self.check_searched("scores of given targets")
@@ -531,7 +628,30 @@ class Translator(Reader):
         source_ids = self.read(texts, "source line", first, bad_lines, self.tokenizer.source)
         if self.tokenizer.labels_of:
             return self.forced(source_ids, self.read_labels(texts, given, first))
-        return self.forced(source_ids, self.read(given, "target line", first, bad_lines))
+        target_ids = self.read(given, "target line", first, bad_lines)
+        if self.experiment.data.context == 1:
+            return self.forced(source_ids, target_ids)
+        if before is not None:
+            counted_alike(texts, before, "context", "contexts")
+            context = [[self.both(*pair) for pair in pairs] for pairs in before]
+        else:
+            both = zip(source_ids, target_ids, strict=True)
+            pairs = [Both(source[:-1], [i for i in target if i != EOS]) for source, target in both]
+            history = history_of([ids if target else [] for ids, target in zip(source_ids, target_ids, strict=True)])
+            context = [[pairs[k] for k in each] for each in history]
+        return self.forced_in_context(source_ids, target_ids, context)
+
+    def forced_in_context(
+        self, sources: list[list[int]], targets: list[list[int]], before: Sequence[Sequence[Both]]
+    ) -> list[list[float]]:
+        """`forced` for sentences of documents: the log-probabilities of the sentence alone, given those before it."""
+        data, separators = self.experiment.data, self.separators()
+        joined = []
+        for source, target, pairs in zip(sources, targets, before, strict=True):
+            context = begun_by(pairs[-(data.context - 1) :], source, target, data.max_length)
+            joined.append(in_context(context if len(source) > 1 and target else [], source, target, *separators))
+        found = self.forced([source for source, _ in joined], [target for _, target in joined])
+        return [each[len(each) - len(target) :] for each, target in zip(found, targets, strict=True)]
 
     def forced(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
         """`log_probs` of ids."""

@@ -13,6 +13,7 @@ from experiments.cli.flags import (
     Attending,
     Averaging,
     Comparing,
+    Contrasting,
     Evaluating,
     Explaining,
     Exporting,
@@ -45,6 +46,7 @@ _OF_RUN = {
     "import": Importing,
     "compare": Comparing,
     "score": Scoring,
+    "contrast": Contrasting,
     "inspect": Inspecting,
 }
 _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.dialogues import contrasts, dialogues, variants
 from benchmarks.table import table
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,31 @@ def test_they_need_no_more_than_jax_and_text():
     code = f"import sys, importlib; sys.modules.update({missing!r})\n"
     code += f"for name in {names!r}: importlib.import_module('benchmarks.' + name)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_pronouns_are_exchanged_where_only_one_can_be_meant():
+    assert variants("I will book it.", "Ich buche ihn.") == ("ihn", ["Ich buche sie.", "Ich buche es."])
+    assert variants("It's on the left.", "Er ist links.") == ("er", ["Sie ist links.", "Es ist links."])
+    assert variants("Did you buy it?", "Haben Sie sie gekauft?") == ("sie", ["Haben Sie es gekauft?"])
+    assert variants("Is it new?", "Ist es neu?") == ("es", ["Ist sie neu?"])
+    for english, german in (
+        ("I see.", "Ich sehe es."),
+        ("It likes it.", "Er mag es."),
+        ("She sold it.", "Sie hat ihn verkauft."),
+        ("Where is it?", "Wo sind Sie?"),
+        ("It is. ", "Es ist so, dass er geht."),
+    ):
+        assert variants(english, german) == ("", [])
+
+
+def test_dialogues_begin_with_a_greeting_and_are_not_short():
+    lines = ["Hi.", "Hello.", "A cup.", "It is hot.", "Bye.", "How can I help?", "Hi there.", "Tea.", "x", "y", "Hello"]
+    found = dialogues([(line, f"{line} Sie ist es.") for line in lines])
+    assert [len(each) for each in found] == [5, 5, 1] and found[1][0][0] == "How can I help?"
+    cup = [("A cup.", "Eine Tasse."), ("It is hot.", "Sie ist heiß."), ("Take it.", "Nehmen Sie sie.")]
+    (one,) = contrasts(cup)
+    assert one["group"] == "sie" and one["contrastive"] == ["Nehmen Sie es."]
+    assert one["context"] == [list(pair) for pair in cup[:2]]
 
 
 def test_the_speeds_told_are_the_records():

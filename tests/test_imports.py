@@ -18,19 +18,13 @@ ORDER = [
     "variants.speculative", "variants.ways",
 ]  # fmt: skip
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
-SHARED = {"history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words", "workdir"}
+SHARED = {
+    "documents", "history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words",
+    "workdir",
+}  # fmt: skip
 ROOMS = [
-    "presets",
-    "labels",
-    "evaluation",
-    "inspection",
-    "training",
-    "planning",
-    "tables",
-    "exchange",
-    "serving",
-    "cli",
-]
+    "presets", "labels", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli",
+]  # fmt: skip
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 
 

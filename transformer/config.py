@@ -146,6 +146,10 @@ class ModelConfig:
         return self.vocab_size if self.source_vocab_size is None else self.source_vocab_size
 
 
+Documents = Literal["blank", "column"]
+"""How text separates documents: see DataConfig.documents."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Task, corpus, vocabulary and batch size (section 5.1)."""
@@ -172,6 +176,12 @@ class DataConfig:
     languages: str | None = None
     """Languages of your own text as BCP 47 codes, such as en-fr, nds-de or zh-Hans-en (optional).
     The target language determines the tokenization for BLEU; for German, the paper's BLEU is computed too."""
+    context: int = 1
+    """Documents: number of consecutive sentences in a training example, each sentence with up to N - 1 before it in its
+    document, joined by <sep> (Tiedemann and Scherrer, 2017). 1: single sentences, as in the paper."""
+    documents: Documents = "blank"
+    """How your own text separates documents. blank: by a blank line on both sides. column: each line begins with the
+    name of its document and a tab, and a document ends where the name changes."""
     train_pairs: int | None = None
     """Use only the first N training pairs. None: all (for the generated grammar corpus, 100,000)."""
     vocab_type: Literal["bpe", "unigram"] = "bpe"
@@ -204,7 +214,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.max_length < 2:
             raise UserError(f"data.max_length must be at least 2, not {self.max_length}")
-        _counts("data", self, ("max_length", "batch_tokens"))
+        _counts("data", self, ("max_length", "batch_tokens", "context"))
         if self.batch_tokens < self.max_length:
             raise UserError(
                 f"data.batch_tokens ({self.batch_tokens}) must hold one sentence of data.max_length ({self.max_length})"

@@ -6,8 +6,8 @@ tensorflow-datasets builder), write a class and register an instance: CORPORA["m
 
 import re
 
-from data.corpora.corpus import Corpus
-from data.corpora.generated import GeneratedClasses, GeneratedTreebank, GrammarCorpus
+from data.corpora.corpus import Corpus, OfDocuments
+from data.corpora.generated import GeneratedClasses, GeneratedTreebank, GrammarCorpus, GrammarDocuments
 from data.corpora.labelled import LabelFiles, TreebankTags
 from data.corpora.multi30k import multi30k
 from data.corpora.open_treebanks import wsj_craft, wsj_sample
@@ -26,6 +26,7 @@ CORPORA: Registry[Corpus] = Registry(
         corpus.name: corpus
         for corpus in (
             GrammarCorpus(),
+            GrammarDocuments(),
             multi30k("de"),
             multi30k("fr"),
             wmt14("de"),
@@ -49,8 +50,8 @@ CORPORA: Registry[Corpus] = Registry(
 def find_corpus(config: DataConfig) -> Corpus:
     """Returns the corpus of a configuration: user-defined files if any are given, else the corpus with that name.
 
-    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, or data.languages combined with a
-    named corpus.
+    UserError for an unknown name, an incomplete set of files, a train_pairs below 1, data.languages or data.documents
+    combined with a named corpus, or data.context with one without documents.
     """
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
@@ -61,9 +62,16 @@ def find_corpus(config: DataConfig) -> Corpus:
         return LabelFiles(own, of_words=mark == OF_WORDS, separable=separable)
     if (own := own_files(config)) or config.corpus == "files":
         languages_of(config)
-        return FilesCorpus(own, languages=config.languages)
+        return FilesCorpus(own, languages=config.languages, documents=config.documents)
     corpus = CORPORA.find(config.corpus)
     check_corpus(config.corpus, corpus)
+    if config.documents == "column":
+        raise UserError(f"data.documents is for your own text only: leave it out with data.corpus {config.corpus}")
+    if config.context > 1 and not (isinstance(corpus, OfDocuments) and corpus.has_documents):
+        raise UserError(
+            f"{config.corpus} has no boundaries between documents, which data.context = {config.context} needs: "
+            f"leave out --data.context, or give your own text with blank lines between its documents"
+        )
     if config.languages is not None:
         raise UserError(
             f"data.languages is for your own text only, {config.corpus} has its own languages: --data.languages None"

@@ -53,6 +53,38 @@ class Built(Corpus, Protocol):
 
 
 @runtime_checkable
+class OfDocuments(Corpus, Protocol):
+    """A corpus of documents: a blank pair separates two of them, in every split. Others have no data.context."""
+
+    @property
+    def has_documents(self) -> bool: ...
+
+
+class Contrast(NamedTuple):
+    """A sentence with its translation, and with wrong ones that differ from it in a word, such as a pronoun.
+
+    Which one is right may depend on the sentences before it (Müller et al., 2018).
+    """
+
+    context: list[Pair]
+    """The sentences before it in its document, with their translations, the nearest last."""
+    source: str
+    target: str
+    contrastive: list[str]
+    """Wrong translations."""
+    group: str
+    """What is counted separately: the right pronoun."""
+
+
+@runtime_checkable
+class WithContrasts(Corpus, Protocol):
+    """A corpus with a contrastive test of its own."""
+
+    def contrasts(self, split: SplitName, downloads: Path, log: Log) -> tuple[list[Contrast], dict[str, Source]]:
+        """Returns the contrasts of a split, and their sources by role."""
+
+
+@runtime_checkable
 class WithTestSets(Corpus, Protocol):
     """A corpus with further test sets, which `evaluate --test-set` finds by their names."""
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import grammar
-from data.corpora.corpus import SPLITS, Log, Source, SplitName
+from data.corpora.corpus import SPLITS, Contrast, Log, Source, SplitName
+from data.grammar import documents
 from data.labels import generated as classes
 from data.text import Pair
 from data.treebanks import generated
@@ -30,6 +31,32 @@ class GrammarCorpus:
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
         default = 100_000 if split == "train" else 1000
         return grammar.pairs(split, default if count is None else count, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class GrammarDocuments:
+    """The generated corpus of data/grammar/documents.py, with a contrastive test of its pronouns."""
+
+    name: str = "grammar-documents"
+    licence: str = "that of this code"
+    languages: str = "en-de"
+    seed: int = 0
+    has_documents: bool = True
+
+    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        return {
+            split: Source(f"data.grammar.documents, seed {self.seed}", _hash_of(documents.pairs(split, 100, self.seed)))
+            for split in SPLITS
+        }
+
+    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
+        default = 100_000 if split == "train" else 1000
+        return documents.pairs(split, default if count is None else count, self.seed)
+
+    def contrasts(self, split: SplitName, downloads: Path, log: Log) -> tuple[list[Contrast], dict[str, Source]]:
+        """Returns those of a split's 1,000 pairs."""
+        found = [Contrast(*one) for one in documents.contrasts(split, 1000, self.seed)]
+        return found, {f"{split}.contrasts": self.sources(downloads, log)[split]}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """The user's own text: parallel files, or treebanks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 from data.corpora.corpus import SPLITS, Log, Source, SplitName
 from data.fetch import sha256_of
-from data.text import Pair, check_file, read_pairs
+from data.text import BOUNDARY, Pair, check_file, read_pairs
 from data.treebanks.files import digest_of, pairs_in
 from data.treebanks.linear import TAGS
-from transformer.config import DataConfig, UserError
+from transformer.config import DataConfig, Documents, UserError
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class FilesCorpus:
     name: str = "files"
     licence: str = "the user's own text"
     languages: str | None = None
+    documents: Documents = "blank"
+    """How the files separate documents: data.documents."""
+    has_documents: bool = True
 
     def paths(self) -> dict[str, Path]:
         """Returns the files by role, such as "train.source"."""
@@ -40,7 +43,44 @@ class FilesCorpus:
         return Source(str(path.absolute()), sha256_of(path))
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        return islice(read_pairs(*self.files[split]), count)
+        return islice(read_text(*self.files[split], self.documents), count)
+
+
+def read_text(source: Path, target: Path, documents: Documents) -> Iterator[Pair]:
+    """Yields the pairs of two parallel files, blank ones included, as data.documents says.
+
+    UserError for a line without the name of its document, or if the two sides name different ones.
+    """
+    if documents == "blank":
+        yield from read_pairs(source, target)
+        return
+    names, pairs = tee(read_named(source, target))
+    yield from by_document((name for name, _ in names), (pair for _, pair in pairs))
+
+
+def read_named(source: Path, target: Path) -> Iterator[tuple[str, Pair]]:
+    """Yields the name of the document of each line of two files (data.documents = column), and the pair."""
+    for number, pair in enumerate(read_pairs(source, target), start=1):
+        (name, tab, a), (other, other_tab, b) = (line.partition("\t") for line in pair)
+        for path, found, given in ((source, tab, name), (target, other_tab, other)):
+            if not (found and given.strip()):
+                raise UserError(f"{path}, line {number}: no name of a document and tab (data.documents = column)")
+        if name != other:
+            raise UserError(
+                f"line {number} is of document {name!r} in {source} but of {other!r} in {target}: the boundaries must "
+                f"be at the same lines"
+            )
+        yield name, (a, b)
+
+
+def by_document(names: Iterable[str], pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Yields pairs, with BOUNDARY where the name of the document changes."""
+    last = None
+    for name, pair in zip(names, pairs, strict=True):
+        if last not in (None, name):
+            yield BOUNDARY
+        last = name
+        yield pair
 
 
 @dataclass(frozen=True)

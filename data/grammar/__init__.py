@@ -10,6 +10,7 @@ translation of real text.
     phrases.py    noun phrases: declension and agreement
     clauses.py    clauses: word order
     sentences.py  random sentences
+    documents.py  random documents, whose pronouns refer to the sentence before
 """
 
 from collections.abc import Iterator

@@ -320,6 +320,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Contrasting(Loading):
+    """Flags of `contrast`."""
+
+    pairs: Path | None = None
+    """The right and the wrong translations: a JSON object in each line, or contrapro.json of ContraPro.
+    Default: the contrastive test of the run's corpus, if it has one."""
+    context_source: Path | None = None
+    """With contrapro.json: the sentences before, contrapro.context.en of ContraPro's conversion script."""
+    context_target: Path | None = None
+    """With contrapro.json: their translations, contrapro.context.de."""
+    batch_size: int | None = None
+    """Sentences per batch. Default: the run's setting."""
+    record: Path | None = None
+    """Also write the record to this file, and the preferred translations next to it."""
+
+
+@dataclass(frozen=True)
 class Scoring(Loading):
     """Flags of `score`."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.cli.flags import Choosing, Loading, Scoring, Serving, Translating
 from experiments.cli.output import head_of, lines_for
 from experiments.cli.resuming import Begun, begun, check_resume, check_seen, remaining, resumed
+from experiments.documents import following
 from experiments.evaluation.compare import runs_of
 from experiments.evaluation.metrics import target_language
 from experiments.evaluation.risk import MinimumRisk
@@ -92,6 +93,10 @@ def translate(name: str, given: Translating) -> None:
     choose = risk.choose(target_language(translator.experiment.data)) if risk else None
     if given.alignments:
         translator.check_alignable(head)
+    size = translator.experiment.data.context
+    if given.resume and size > 1:
+        raise UserError("--resume goes on with single sentences, and this run is of documents (data.context)")
+    before: list[tuple[str, str]] = []
     with (
         opened(given.input) as file,
         resumed(given, done) if given.resume else written(given.output, kept=True) as output,
@@ -119,8 +124,12 @@ def translate(name: str, given: Translating) -> None:
                 constraints=None if constraints is None else [(line or "").split("\t") for line in constraints[here]],
                 choose=choose,
                 log_probs=given.json,
+                before=before,
             )
             results = [best if line is not None else [SKIPPED] for line, best in zip(chunk, results, strict=True)]
+            if size > 1:
+                texts = [None if best[0] is SKIPPED else best[0].text for best in results]
+                before = following(before, [line or "" for line in chunk], texts)[-size:]
             for line in lines_for(translator, given, chunk, results, first):
                 print(line.text, file=output)
                 if aligned:

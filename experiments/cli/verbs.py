@@ -21,6 +21,7 @@ from experiments.cli.flags import (
     Attending,
     Averaging,
     Comparing,
+    Contrasting,
     Evaluating,
     Explaining,
     Exporting,
@@ -45,6 +46,7 @@ from experiments.evaluation.records import RESULTS, read_evaluation, results_fol
 from experiments.evaluation.test_sets import TestSet, find_test_set, own_split, read_files, read_labelled
 from experiments.exchange.exchange import export_run, import_folder
 from experiments.inspection.attention import merged, pair_of, to_json, to_page
+from experiments.inspection.contrast import contrast, own_contrasts, read_contrasts
 from experiments.inspection.figures import draw_attention, draw_curves
 from experiments.inspection.inspect import inspect
 from experiments.planning.explain import explain
@@ -184,9 +186,10 @@ def run_serve(arguments: Arguments) -> None:
         raise UserError(f"--wait must be from 0 to 60 seconds, not {given.wait}")
     model = ",".join(find_workdir(run).path.resolve().name for run in runs_of(name))
     longest = min(given.ready_tokens, given.max_tokens)
-    Service(
-        loaded(name, given), model, given.host, given.port, given.wait, given.max_queue, given.max_sentences, longest
-    ).run()
+    translator = loaded(name, given)
+    if translator.experiment.data.context > 1:
+        raise UserError(f"`serve` translates single sentences, and {name} is of documents (data.context): `translate`")
+    Service(translator, model, given.host, given.port, given.wait, given.max_queue, given.max_sentences, longest).run()
 
 
 def run_attention(arguments: Arguments) -> None:
@@ -229,12 +232,7 @@ def run_evaluate(arguments: Arguments) -> None:
     """evaluate RUN: translate the test set and score it, say by BLEU and chrF (of an ensemble: RUN1,RUN2)"""
     name, flags = run_of("evaluate", arguments)
     given = read_flags(run_evaluate, Evaluating(), flags, name)
-    if given.record:
-        check_folders(given.record.parent)
-        if given.record.is_dir():
-            raise UserError(f"{given.record} is a directory: --record needs a file")
-        if given.record.exists():
-            read_evaluation(given.record)  # refuse to overwrite a file that is not a record
+    check_record(given.record)
     risk = minimum_risk(given)
     runs = [find_workdir(one) for one in runs_of(name)]
     run = runs[0] if len(runs) == 1 else ensemble_folder(runs)
@@ -255,6 +253,16 @@ def run_evaluate(arguments: Arguments) -> None:
         publish(result, given.record)
 
 
+def check_record(path: Path | None) -> None:
+    """Raises UserError for a --record that cannot be written, or that is no record."""
+    if path:
+        check_folders(path.parent)
+        if path.is_dir():
+            raise UserError(f"{path} is a directory: --record needs a file")
+        if path.exists():
+            read_evaluation(path)  # refuse to overwrite a file that is not a record
+
+
 def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
     """Returns the test set that the flags select."""
     own_languages = languages_of(translator.experiment.data)
@@ -267,7 +275,9 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
             raise UserError("a test set in files needs both sides: --data.test-src FILE and --data.test-tgt FILE")
         if given.test_set != "test":
             raise UserError("--test-set and --data.test-src both select a test set: give only one of them")
-        return read_files(given.test_src, given.test_tgt, translator.tokenizer, languages)
+        return read_files(
+            given.test_src, given.test_tgt, translator.tokenizer, languages, data=translator.experiment.data
+        )
     own: SplitName | None = "test" if given.test_set == "test" else "dev" if given.test_set == "dev" else None
     if own:
         return own_split(translator, own, log_to_stderr, languages)
@@ -313,6 +323,28 @@ def run_import(arguments: Arguments) -> None:
     path = path.parent if path.is_file() else path  # one of several checkpoints
     output = given.output or path.with_name(f"{path.name}-imported")
     print(import_folder(Path(name), output, print, sentences_of(given.sentences)))
+
+
+def run_contrast(arguments: Arguments) -> None:
+    """contrast RUN: test whether the model gives right translations, say of pronouns, a higher score than wrong ones"""
+    name, flags = run_of("contrast", arguments)
+    given = read_flags(run_contrast, Contrasting(), flags, name)
+    check_record(given.record)
+    if bool(given.context_source) != bool(given.context_target):
+        raise UserError("the context of ContraPro has both sides: --context-source FILE and --context-target FILE")
+    context = (given.context_source, given.context_target) if given.context_source and given.context_target else None
+    if context and not given.pairs:
+        raise UserError("the context belongs to contrapro.json: it needs --pairs FILE")
+    test = read_contrasts(given.pairs, context) if given.pairs else None
+    run = one_run(name)
+    check_folders(run.evaluation)
+    translator = loaded(name, given)
+    result = contrast(run, translator, test or own_contrasts(translator, log_to_stderr), log_to_stderr)
+    for line in result.lines():
+        print(line)
+    print(f"record {result.record}")
+    if given.record:
+        publish(result, given.record)
 
 
 def run_score(arguments: Arguments) -> None:
@@ -432,6 +464,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "import": run_import,
     "compare": run_compare,
     "score": run_score,
+    "contrast": run_contrast,
     "table": run_table,
     "results": run_results,
 }

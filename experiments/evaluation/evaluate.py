@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from data.corpora.corpus import SplitName
 from data.dataset import check_unknown
@@ -80,6 +80,10 @@ def evaluate(
     start = time.monotonic()
     best_of_each = translator.n_best(sources, risk.samples if risk else 1, bad_lines="skip", choose=choose)
     found = [best[0] for best in best_of_each]
+    if translator.experiment.data.context > 1:  # what separates documents is no line to score
+        kept = [i for i, pair in enumerate(zip(sources, references, strict=True)) if any(map(str.strip, pair))]
+        sources, references = ([lines[i] for i in kept] for lines in (sources, references))
+        found = [found[i] for i in kept]
     outputs, skipped = [best.text for best in found], sum(best is SKIPPED for best in found)
     seconds = time.monotonic() - start
     log(f"translated {counted(len(sources), 'sentence')} in {seconds:.1f} s")
@@ -138,7 +142,17 @@ def text_of(lines: list[str]) -> bytes:
     return "".join(line + "\n" for line in lines).encode()
 
 
-def publish(result: Evaluation, path: Path) -> None:
+class Scored(Protocol):
+    """What can be published: a record, and the outputs as they may be published beside it."""
+
+    @property
+    def record(self) -> Path: ...
+
+    @property
+    def published(self) -> list[str]: ...
+
+
+def publish(result: Scored, path: Path) -> None:
     """Copies a record to `path`, and the outputs next to it, so that other metrics can be computed later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(outputs_of(path), text_of(result.published))

@@ -6,10 +6,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sacrebleu.dataset import DATASETS
 from sacrebleu.utils import get_reference_files, get_source_file
 
 from data.corpora import find_corpus, languages_of
 from data.corpora.corpus import SplitName, WithTestSets
+from data.corpora.own import by_document, read_text
 from data.dataset import default_data_dir
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
@@ -17,11 +19,11 @@ from data.held_out import held_out
 from data.labels.files import sentences_in, texts_in
 from data.labels.targets import OF_WORDS
 from data.languages import Languages, primary
-from data.text import Pair, read_pairs
+from data.text import BOUNDARY, Pair, read_lines, read_pairs
 from data.tokenizer import Tokenizer
 from experiments.translator import Translator
 from transformer.checkpoint import brief
-from transformer.config import UserError
+from transformer.config import DataConfig, UserError
 
 Log = Callable[[str], object]
 
@@ -34,6 +36,7 @@ class TestSet(NamedTuple):
     label: str
     """Human-readable name: "multi30k-en-de test", "newstest2014, en-fr"."""
     sources: list[str]
+    """Of documents, with a blank line between two, as `references` have."""
     references: list[str]
     files: dict[str, dict[str, str]]
     """The files that they were read from, by role ("test.source"): name and SHA-256."""
@@ -67,6 +70,10 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
     if isinstance(corpus, WithTestSets) and name in further:
         pairs, sources = corpus.test_set(name, default_data_dir() / "downloads", log)
         files = {f"{name}.{side}": source._asdict() for side, source in sources.items()}
+        if translator.experiment.data.context > 1:
+            raise UserError(
+                f"{name} of {corpus.name} has no boundaries between documents, and this run is of documents"
+            )
         return of_pairs(name, f"{corpus.name} {name}", pairs, files, translator.tokenizer, languages)
     if languages is None:
         own = f"those of {corpus.name} are test, dev{''.join(f', {known}' for known in further)}; "
@@ -83,8 +90,18 @@ def find_test_set(name: str, translator: Translator, languages: Languages | None
             f"(sacrebleu --list); {brief(error)}"
         ) from error
     label, file_name = f"{name}, {languages}", re.sub(r"[^\w-]", "-", name)
-    found = read_files(source, target, translator.tokenizer, languages, file_name, label)
+    data = translator.experiment.data
+    ids = ids_of_documents(name, pair) if data.context > 1 else None
+    found = read_files(source, target, translator.tokenizer, languages, file_name, label, data, ids)
     return renamed(found, [f"sacrebleu {name} {path.name}" for path in (source, target)])
+
+
+def ids_of_documents(name: str, pair: str) -> Path:
+    """Returns the file of sacreBLEU with the document of each line of a test set. UserError if it has none."""
+    fields = dict(zip(DATASETS[name].fieldnames(pair), DATASETS[name].get_files(pair), strict=False))
+    if "docid" not in fields:
+        raise UserError(f"{name} has no boundaries between documents, and this run is of documents (data.context)")
+    return Path(fields["docid"])
 
 
 def renamed(test_set: TestSet, names: list[str]) -> TestSet:
@@ -100,13 +117,23 @@ def read_files(
     languages: Languages | None,
     name: str | None = None,
     label: str | None = None,
+    data: DataConfig | None = None,
+    ids: Path | None = None,
 ) -> TestSet:
     """Reads a test set from two files. Every line is scored, including blank ones.
 
     The default name is the stem of the source file with the beginning of a hash of both files, so that different texts
     have different names.
+
+    Args:
+        data: of the run: how the files separate documents, and whether that matters.
+        ids: a file with the name of the document of each line.
     """
-    pairs = list(read_pairs(source, target))
+    data = data or DataConfig()
+    found = (
+        by_document(read_lines(ids), read_pairs(source, target)) if ids else read_text(source, target, data.documents)
+    )
+    pairs = [pair for pair in found if pair is not BOUNDARY or data.context > 1]
     hashes = sha256_of(source), sha256_of(target)
     name = name or f"{source.name.split('.')[0]}-{sha256(''.join(hashes).encode()).hexdigest()[:8]}"
     sides = zip(("source", "target"), (source, target), hashes, strict=True)
@@ -135,8 +162,9 @@ def of_pairs(
     languages: Languages | None,
 ) -> TestSet:
     """Returns a test set of sentence pairs, after counting their tokens."""
-    counts = Counts(read=len(pairs))
-    for chunk in encode_pairs(iter(pairs), tokenizer, None):
+    lines = [pair for pair in pairs if pair is not BOUNDARY]
+    counts = Counts(read=len(lines))
+    for chunk in encode_pairs(iter(lines), tokenizer, None):
         counts.add(chunk)
     sources, references = [a for a, _ in pairs], [b for _, b in pairs]
     return TestSet(name, label, sources, references, files, counts.facts(), languages)

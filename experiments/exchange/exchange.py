@@ -53,6 +53,10 @@ def export_run(
         if translator.tokenizer.of_trees:
             raise UserError(f"the {kind} format is for texts, the outputs of this run are trees: --format safetensors")
         translator.check_searched(f"--format {kind}")
+        if translator.experiment.data.context > 1:
+            raise UserError(
+                f"the {kind} format is for single sentences, and this run is of documents: --format safetensors"
+            )
         peer: Peer
         if kind == "marian":
             write_marian(translator, folder)

@@ -117,6 +117,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"5.1    {corpus.corpus}, {corpus.vocab_type}; batches of {corpus.batch_tokens:,} tokens"
     if corpus.task != "translation":
         yield from component(experiment, "data.task")
+    if corpus.context > 1:
+        yield f"       each sentence with up to {corpus.context - 1} before it in its document: s_1 <sep> s_2 ... EOS"
     if corpus.subword_sampling:
         meaning = "BPE-dropout" if corpus.vocab_type == "bpe" else "segmentations sampled with exponent"
         yield f"       training text encoded anew in each epoch: {meaning} {corpus.subword_sampling:g}"
@@ -149,6 +151,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     else:
         yield "6.1    no search: the likeliest labels, in one pass"
     yield from rules(d)
+    if corpus.context > 1:
+        yield "       documents sentence by sentence: the output begins with the translations of those before it"
     yield f"       parameters: the average of the last {counted(t.keep, 'checkpoint')}"
     if t.ema:
         yield f"       and with --checkpoint ema their moving average over the steps, with a decay of {t.ema:g}"

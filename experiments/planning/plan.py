@@ -164,6 +164,9 @@ def text_of(
         f"{counted(counts['kept'], 'training pair')}, {counts['source_tokens']:,} + {counts['target_tokens']:,} "
         f"tokens, {described(data.tokenizer)}"
     )
+    if counts.get("documents"):
+        several = f"up to {counted(config.context, 'sentence')} of {counted(counts['documents'], 'document')} each"
+        facts = f"{facts}; {several}"
     return Text(training_plan(data, config, seed), f"{data.path}: {facts}", data)
 
 

@@ -21,6 +21,8 @@ PAIRS = {"wmt14-en-de": 4_500_000, "wmt14-en-fr": 36_000_000, "wsj": 40_000, "ws
 _SILENT = (
     "name",
     "note",
+    "data.context",  # said in a sentence of its own
+    "data.documents",
     "data.languages",
     "data.max_length",
     "data.max_unknown",
@@ -159,6 +161,11 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
             f"{rows:,} rows in the embedding for {pieces:,} pieces; "
             f"the paper's parameter counts fit 40,960 for 37,000 (3.4)"
         )
+    if experiment.data.context > 1:
+        lines.append(
+            f"several sentences in a sequence: up to {experiment.data.context} consecutive ones of a document, with a "
+            f"separator between two; the paper's are single (5.1)"
+        )
     if paper.data.corpus == "wmt14-en-fr" and experiment.data.vocab_type == "bpe":
         lines.append("the vocabulary uses byte-pair encoding; the paper's English-French one uses word-pieces (5.1)")
     if splits:
@@ -167,6 +174,11 @@ def deviations(experiment: Experiment, splits: dict[str, Any] | None = None) -> 
         lines.append(f"{kept}, {train['kept'] / pairs:.3g} times the paper's {pairs:,} (5.1)")
         if train["too_long"]:
             lines.append(f"{too_long} of more than {experiment.data.max_length} tokens a side are left out (5.1)")
+        if train.get("shortened"):
+            shortened = counted(train["shortened"], "example")
+            lines.append(
+                f"{shortened} of more than {experiment.data.max_length} tokens a side have fewer sentences (5.1)"
+            )
     else:
         if experiment.data.train_pairs:
             lines.append(f"at most {counted(experiment.data.train_pairs, 'training pair')} (5.1)")

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from copy import copy
 from typing import NamedTuple
 
-from experiments.programs import shapes
+from experiments.programs import few_heights, shapes
 from experiments.sentences import Translation
 from experiments.translator import Asked, Translator
 from transformer.config import counted
@@ -199,14 +199,6 @@ class Batcher:
         warnings: list[str] = []
         self.translator.log = lambda message: warnings.append(message.removeprefix("warning: "))
         return warnings
-
-
-def few_heights(count: int) -> int:
-    """Returns the padded height of a batch of `count` sentences: 1, 4, 16, 64, ...
-
-    There are half as many as in `translate`: a service compiles for all of them before it is ready.
-    """
-    return 4 ** (((count - 1).bit_length() + 1) // 2)
 
 
 def joined(asked: Sequence[Asked]) -> Asked:

@@ -24,8 +24,9 @@ def greedy_translator(experiment: Experiment, data: PreparedData, params: Params
 
 
 def sampled(experiment: Experiment, data: PreparedData) -> int:
-    """Number of validation sentences that each validation translates."""
-    return len(data.dev) if experiment.train.best == "score" else experiment.train.eval_sentences
+    """Number of lines of the validation text that each validation translates."""
+    whole = experiment.train.best == "score"
+    return len(data.text("dev", "source")) if whole else experiment.train.eval_sentences
 
 
 def sample_translations(

@@ -146,3 +146,20 @@ def test_the_results_of_parsing_are_those_of_the_records():
         )
         for name, count, f1 in zip(names, counts, f1s, strict=True):
             assert count == f"{details[title][name][column]:,}" and f1 == f"{details[title][name]['F1']:.1f}", name
+
+
+def test_the_results_of_documents_are_those_of_the_records():
+    page = (ROOT / "docs/documents.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`\S+`\]\(\.\./(\S+)\) \| (\d) \| (.*) \| \[(.*?)\]\(\.\./(\S+)\) \|$", page, re.MULTILINE)
+    assert len(rows) >= 2
+    for pronouns, context, shown, bleu, path in rows:
+        contrast, record = read_evaluation(ROOT / pronouns), read_evaluation(ROOT / path)
+        (accuracy,), groups = contrast["scores"], contrast["details"]["group"]
+        cells = [f"{accuracy['value']:.1f} ± {accuracy['margin']:.1f}"]
+        cells += [f"{groups[name]['accuracy']:.1f}" for name in ("er", "ihn", "sie", "es")]
+        assert shown.split(" | ") == cells, pronouns
+        (score,) = (score for score in record["scores"] if score["name"] == "BLEU")
+        assert bleu == f"{score['value']:.1f} ± {score['margin']:.1f}", path
+        for each in (contrast, record):
+            assert str(each["settings"]["data"]["context"]) == context
+            assert each["experiment"] == contrast["experiment"] and each["steps"] == contrast["steps"]

@@ -42,6 +42,8 @@ SAMPLING = "tests/data/test_sampling.py"
 CORPORA = "tests/data/test_corpora.py"
 DATASET = "tests/data/test_dataset.py"
 TOKENIZER = "tests/data/test_tokenizer.py"
+DOCUMENTS = "tests/data/test_documents.py"
+OF_DOCUMENTS = "tests/experiments/test_documents.py"
 
 PLACES_OF_DROPOUT = f"{MODEL}::test_dropout_is_where_the_paper_has_it_and_each_place_draws_for_itself"
 IN_ONE_ROW = f"{MODEL}::test_sentences_in_one_row_are_as_alone"
@@ -429,9 +431,43 @@ DATA = [
     Change("a line that is not UTF-8 is guessed", "data/text.py", 'raw.decode("utf-8")',
            'raw.decode("utf-8", "replace")', CORPORA),
     # Prepared data
-    Change("long sentences of the test set are dropped", "data/dataset.py", "max_length if training else None",
-           "max_length", DATASET),
-    Change("blank pairs are not counted", "data/dataset.py", "counts.blank += 1", "counts.blank += 0", DATASET),
+    Change("long sentences of the test set are dropped", "data/dataset.py", "drop=training", "drop=True", DATASET),
+    Change("blank pairs are not counted", "data/documents.py", "counts.blank += is_blank(pair)",
+           "counts.blank += 0", DATASET),
+    # Documents
+    Change("an example crosses a boundary", "data/documents.py", "recent.clear()", "pass", DOCUMENTS),
+    Change("an example has one sentence too many", "data/documents.py", "deque(maxlen=context)",
+           "deque(maxlen=context + 1)", DOCUMENTS),
+    Change("one blank side is a boundary", "data/documents.py", "if not all(map(is_blank_line, pair)):", "if False:",
+           DOCUMENTS),
+    Change("a long example loses its last sentences", "data/encoding.py",
+           "source = source[source.index(tokenizer.source.separator) + 1 :]",
+           "source = source[: source.index(tokenizer.source.separator)]", DOCUMENTS),
+    Change("<sep> in a text separates sentences", "data/tokenizer.py", "user_defined_symbols=list(symbols),",
+           "user_defined_symbols=[*symbols, *controls],", DOCUMENTS),
+    Change("documents share a folder with sentences", "data/dataset.py",
+           'several = {"context": config.context} if config.context > 1 else {}', "several = {}", DOCUMENTS),
+    Change("other names on the two sides are read", "data/corpora/own.py", "if name != other:", "if False:", DOCUMENTS),
+    Change("a document sees the one before", "experiments/documents.py", "start = i + 1", "start = start",
+           OF_DOCUMENTS),
+    Change("the translation before is not given", "experiments/translator.py",
+           "step.sources[place], step.prefixes[place] = in_context(pairs, ids, begun, *separators)",
+           "step.sources[place], _ = in_context(pairs, ids, begun, *separators)", OF_DOCUMENTS),
+    Change("a score includes the sentences before", "experiments/translator.py",
+           "return [each[len(each) - len(target) :] for each, target in zip(found, targets, strict=True)]",
+           "return found", OF_DOCUMENTS),
+    Change("a predicted separator ends a line", "experiments/translator.py",
+           'text = " ".join(filter(None, text.split("\\n")))', "pass", OF_DOCUMENTS),
+    Change("context grows beyond that of training", "experiments/documents.py",
+           "in_target + len(target)) <= longest", "in_target + len(target)) <= 10 * longest", OF_DOCUMENTS),
+    Change("a group of lines forgets the one before", "experiments/cli/translating.py",
+           "before = following(before, [line", "before = following([], [line", OF_DOCUMENTS),
+    Change("blank lines between documents are scored", "experiments/evaluation/evaluate.py",
+           "if translator.experiment.data.context > 1:", "if False:", OF_DOCUMENTS),
+    Change("an equal score is a success", "experiments/inspection/contrast.py",
+           "range(len(of_it) - 1, -1, -1)", "range(len(of_it))", OF_DOCUMENTS),
+    Change("the context of ContraPro is that of another line", "experiments/inspection/contrast.py",
+           "at += size * (1 + len(example.contrastive))", "at += size", OF_DOCUMENTS),
     Change("two lengths share a folder", "data/dataset.py", '"vocab_size", "max_length", "train_pairs")',
            '"vocab_size", "train_pairs")', DATASET),
     Change("a file of another size is read", "data/dataset.py", 'if size != facts["bytes"]:', "if size is None:",

@@ -34,7 +34,7 @@ class Echo:
     def ask(self, texts, count, prefixes=None):
         if "refuse" in texts:
             raise UserError(f"line 1 is refused <b>{HOSTILE}</b>")
-        return Asked(texts, [[5, 2]] * len(texts), [1] * len(texts), [], [], [count] * len(texts))
+        return Asked(texts, [[5, 2]] * len(texts), [1] * len(texts), [], [], [count] * len(texts), [])
 
     def answer(self, asked):
         return [
