@@ -1,7 +1,7 @@
 """The compiled programs of a translator, and the few shapes of batches for which they are compiled."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,14 +15,28 @@ from transformer.model import Transformer
 from transformer.variants import ways
 from transformer.variants.alignment import Head, alignment
 from transformer.variants.ensemble import Ensemble
+from transformer.variants.speculative import Drafted
 from transformer.variants.ways import NOTHING, Given
 
-Graph = nnx.GraphDef[Transformer] | tuple[nnx.GraphDef[Transformer], ...]
+
+@dataclass(frozen=True)
+class WithDraft:
+    """The structures of a model and of the model that drafts for it (transformer.variants.speculative)."""
+
+    model: nnx.GraphDef[Transformer]
+    draft: nnx.GraphDef[Transformer]
+    length: int
+    """Number of tokens that are drafted at a time."""
+
+
+Graph = nnx.GraphDef[Transformer] | WithDraft | tuple[nnx.GraphDef[Transformer], ...]
 """The structure of a model, or of each model of an ensemble; hashable."""
 
 
-def merged(graph: Graph, params: Any) -> Transformer | Ensemble:
-    """Returns the model, or the ensemble if there are several graphs."""
+def merged(graph: Graph, params: Any) -> Transformer | Drafted | Ensemble:
+    """Returns the model, with its draft if it has one, or the ensemble if there are several graphs."""
+    if isinstance(graph, WithDraft):
+        return Drafted(nnx.merge(graph.model, params[0]), nnx.merge(graph.draft, params[1]), graph.length)
     if isinstance(graph, tuple):
         return Ensemble([nnx.merge(*one) for one in zip(graph, params, strict=True)])
     return nnx.merge(graph, params)
@@ -82,7 +96,13 @@ def compiled_scoring(graph: Graph, replaced: tuple[Any, ...]) -> Callable[..., j
 @cache
 def compiled_alignment(graph: Graph, replaced: tuple[Any, ...], head: Head | None) -> Callable[..., jax.Array]:
     """Returns the compiled function (params, source, target) -> attention of target to source positions."""
-    return jax.jit(lambda params, source, target: alignment(merged(graph, params), source, target, head))
+
+    def align(params: Any, source: jax.Array, target: jax.Array) -> jax.Array:
+        model = merged(graph, params)
+        assert not isinstance(model, Drafted)
+        return alignment(model, source, target, head)
+
+    return jax.jit(align)
 
 
 def width_for(length: int) -> int:

@@ -20,6 +20,7 @@ from data.treebanks.trees import words_in
 from experiments.documents import Both, begun_by, history_of, in_context, rounds, without_begin
 from experiments.programs import (
     Graph,
+    WithDraft,
     batches,
     compiled_alignment,
     compiled_scoring,
@@ -48,7 +49,7 @@ from experiments.sentences import (
 from experiments.words import Links, aligned, copied, words_of_pieces
 from experiments.workdir import find_workdir
 from transformer.checkpoint import choose, load, read_meta
-from transformer.config import EOS, PAD, Experiment, LoraConfig, UserError, counted
+from transformer.config import EOS, PAD, DecodeConfig, Experiment, LoraConfig, UserError, counted
 from transformer.decode import Hypotheses, length_penalty
 from transformer.model import AttentionWeights, Transformer
 from transformer.parameters import Params
@@ -57,8 +58,12 @@ from transformer.variants.alignment import Head
 from transformer.variants.ensemble import Ensemble
 from transformer.variants.finetuning import merge_lora
 from transformer.variants.sampling import line_keys
+from transformer.variants.speculative import Drafted
 from transformer.variants.trees import codes_of
 from transformer.variants.ways import Given
+
+LONGEST_DRAFT = 64
+"""Pieces that a draft may have at a time."""
 
 
 class Attention(NamedTuple):
@@ -210,10 +215,47 @@ class Translator(Reader):
         together.members = tuple(members)
         return together
 
+    def with_draft(self, draft: "Translator", length: int) -> "Translator":
+        """Returns a translator whose greedy search is speculative (transformer.variants.speculative): the outputs of
+        this one, in fewer steps.
+
+        Args:
+            draft: a smaller model with the same vocabulary.
+            length: number of pieces that it drafts at a time.
+
+        Raises:
+            UserError: another vocabulary, or settings of decoding that are not those of a greedy search.
+        """
+        if draft.tokenizer.sha256 != self.tokenizer.sha256:
+            raise UserError("the draft has another vocabulary than the model it drafts for")
+        if not (isinstance(length, int) and 1 <= length <= LONGEST_DRAFT):
+            raise UserError(f"a draft has from 1 to {LONGEST_DRAFT} pieces at a time, not {length!r}")
+        for each in (self, draft):
+            each.check_searched("a draft")
+            if each.members or isinstance(each.graph, WithDraft):
+                raise UserError("a draft is of one model for one model, not of an ensemble")
+        if self.experiment.data.context > 1:
+            raise UserError("a draft is for single sentences: data.context is 1")
+        decode = self.experiment.decode
+        if decode.beam != 1 or decode.sample:
+            raise UserError(
+                f"a draft speeds up greedy search: it needs a beam of 1, not {decode.beam}, and no sampling"
+            )
+        for name in ("min_length", "no_repeat_ngram", "forbid_unk", "replace_unk", "only_trees"):
+            if getattr(decode, name) != getattr(DecodeConfig, name):
+                raise UserError(f"decode.{name} cannot be used with a draft")
+        assert isinstance(self.graph, nnx.GraphDef) and isinstance(draft.graph, nnx.GraphDef)
+        graph = WithDraft(self.graph, draft.graph, length)
+        both = Translator((self.params, draft.params), self.experiment, self.tokenizer, self.log, graph)
+        both.meta, both.steps, both.selection, both.max_tokens = self.meta, self.steps, self.selection, self.max_tokens
+        return both
+
     @property
     def model(self) -> Transformer:
         """The model as an nnx module, for inspection. UserError for an ensemble."""
         model = merged(self.graph, self.params)
+        if isinstance(model, Drafted):
+            return model.model
         if isinstance(model, Ensemble):
             raise UserError("an ensemble has no parameters or attention weights of its own: load one run")
         return model
@@ -287,6 +329,8 @@ class Translator(Reader):
         """Reads and checks the arguments of `n_best`, with warnings about them."""
         self.check_count(count)
         if prefixes is not None or constraints is not None:
+            if isinstance(self.graph, WithDraft):
+                raise UserError("prefixes and constraints cannot be used with a draft")
             self.check_searched("prefixes and constraints")
         texts = self.source_texts(sentences, "line", first)
         sources = self.read(texts, "line", first, bad_lines, self.tokenizer.source)
@@ -486,12 +530,15 @@ class Translator(Reader):
 
     def check_alignable(self, head: Head | None = None) -> None:
         """Raises UserError for trees, and if the model, or a model of an ensemble, does not have this head."""
+        if isinstance(self.graph, WithDraft):
+            raise UserError("alignments cannot be used with a draft")
         self.check_searched("alignments")
         if self.tokenizer.of_trees:
             raise UserError("the words of a tree are those of its sentence, one by one: there is nothing to align")
         if head is None:
             return
         model = merged(self.graph, self.params)
+        assert not isinstance(model, Drafted)
         for each in model.models if isinstance(model, Ensemble) else (model,):
             depth, heads = each.config.decoder_depth, each.config.num_heads
             if not (0 <= head.layer < depth and 0 <= head.number < heads):

@@ -102,7 +102,9 @@ class Searching(Loading):
     """Flags of every command that translates."""
 
     beam: int | None = None
-    """Beam size; 1 is greedy search. Default: the run's setting."""
+    """Beam size; 1 is greedy search. Of mask-predict, the number of lengths. Default: the run's setting."""
+    iterations: int | None = None
+    """Of mask-predict: number of passes through the decoder. Default: the run's setting."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,14 @@ class Averaging:
 
 
 @dataclass(frozen=True)
+class Distilling(Decoding):
+    """Flags of `distill`."""
+
+    output: Path | None = None
+    """Folder for the text. Default: RUN-distilled, next to RUN. What an interrupted call wrote there is kept."""
+
+
+@dataclass(frozen=True)
 class Exporting:
     """Flags of `export`."""
 
@@ -218,6 +228,11 @@ class Comparing:
 class Translating(Choosing):
     """Flags of `translate`."""
 
+    draft: str | None = None
+    """Let this smaller run, with the same vocabulary, draft the pieces of a greedy search (--beam 1): the outputs
+    remain the same, and take fewer steps of the large model (speculative decoding)."""
+    draft_length: int = 4
+    """With --draft: number of pieces that are drafted at a time."""
     input: Path | None = None
     """Input text, one sentence per line: a file (.gz and .xz are decompressed) or a pipe. Default: standard input."""
     output: Path | None = None

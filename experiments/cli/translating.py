@@ -30,7 +30,8 @@ def loaded(name: str, given: Loading) -> Translator:
     flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
     if "tag" in flags:
         flags["tag"] = flags["tag"] or None
-    for name in flags.keys() - {"batch_size"}:
+    in_passes = translator.experiment.model.architecture == "mask-predict"  # which the settings check
+    for name in flags.keys() - {"batch_size", "iterations"} if not in_passes else ():
         translator.check_searched(f"--{name.replace('_', '-')}")
     if flags.get("sample"):
         flags.setdefault("beam", 1)  # the run's setting is that of its beam search
@@ -47,6 +48,10 @@ def loaded(name: str, given: Loading) -> Translator:
         if given.max_tokens < 2:
             raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")
         translator.max_tokens = given.max_tokens
+    if isinstance(given, Translating) and given.draft is not None:
+        return translator.with_draft(Translator.load(given.draft), given.draft_length)
+    if isinstance(given, Translating) and given.draft_length != Translating.draft_length:
+        raise UserError("--draft-length is of a draft: it needs --draft RUN")
     return translator
 
 

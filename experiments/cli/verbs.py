@@ -22,6 +22,7 @@ from experiments.cli.flags import (
     Averaging,
     Comparing,
     Contrasting,
+    Distilling,
     Evaluating,
     Explaining,
     Exporting,
@@ -58,6 +59,7 @@ from experiments.tables.render import render_table, render_table1
 from experiments.tables.runner import Number, experiments_of, fill
 from experiments.task import task_of
 from experiments.training.average import average_run
+from experiments.training.distill import distill
 from experiments.training.loop import train
 from experiments.training.screen import Screen, has_screen, watch
 from experiments.training.views import WeightsAndBiases
@@ -293,6 +295,14 @@ def run_average(arguments: Arguments) -> None:
     print(average_run(run, given.checkpoint, given.output or path.with_name(path.name + "-averaged"), print))
 
 
+def run_distill(arguments: Arguments) -> None:
+    """distill RUN: write its training text with its own translations, from which a simpler model learns more easily"""
+    name, flags = run_of("distill", arguments)
+    given = read_flags(run_distill, Distilling(), flags, name)
+    path = one_run(name).path.resolve()
+    print(distill(loaded(name, given), given.output or path.with_name(f"{path.name}-distilled"), log_to_stderr))
+
+
 def run_export(arguments: Arguments) -> None:
     """export RUN: write the model as a folder for other programs, checked against the run"""
     name, flags = run_of("export", arguments)
@@ -460,6 +470,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "inspect": run_inspect,
     "evaluate": run_evaluate,
     "average": run_average,
+    "distill": run_distill,
     "export": run_export,
     "import": run_import,
     "compare": run_compare,
