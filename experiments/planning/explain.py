@@ -64,8 +64,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield "3.1    each sub-layer f: " + ("Norm(x + f(x))" if m.norm == "post" else "x + f(Norm(x)), and a final Norm")
     yield f"       encoder: {counted(encoder, 'layer')} of self-attention and FFN"
     if decoder:
-        layers = counted(decoder, "layer")
-        yield f"       decoder: {layers} of masked self-attention, attention over the encoder's output, and FFN"
+        layers, masked = counted(decoder, "layer"), "" if m.architecture == "mask-predict" else "masked "
+        yield f"       decoder: {layers} of {masked}self-attention, attention over the encoder's output, and FFN"
     else:
         yield "       no decoder: the labels are predicted from the encoder's output"
     if m.shared_layers > 1:
@@ -78,6 +78,10 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield f"3.2.1  Attention(Q, K, V) = softmax(Q K^T / sqrt({m.d_k})) V"
     else:
         yield from component(experiment, "model.attention", "3.2.1")
+    if m.attention in ("restricted", "sparse"):
+        yield f"       r = {m.attention_window} tokens; the paper plans it and has no such model (4, 7)"
+    if m.architecture == "recurrent":
+        yield f"       decoder in segments of {m.attention_window} tokens, with {m.attention_memory} before each in memory"
     biased = "with a bias" if m.biases else "without bias"
     yield f"3.2.2  MultiHead(x, m) = Concat(head_1, ..., head_{m.num_heads}) W^O"
     yield f"       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each projection {biased}"

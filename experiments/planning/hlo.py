@@ -28,6 +28,9 @@ CUSTOM_CALL = r'custom_call_target="(\w+)"'
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
+_UNKNOWN = 2**63 - 1
+"""What the TPU compiler writes for cycles that it cannot estimate."""
+
 
 class Kernel(NamedTuple):
     """One unit of execution on a device: a fusion, a library call, a copy, or a collective."""
@@ -256,7 +259,7 @@ class Program:
             is_own=bool(
                 re.search(r'custom_call_target="(__gpu\$xla\.gpu\.triton|triton_kernel_call)', instruction.attributes)
             ),
-            cycles=times * float(cycles[1]) if cycles else 0.0,
+            cycles=times * float(cycles[1]) if cycles and int(cycles[1]) < _UNKNOWN else 0.0,
             is_aside=not any(re.search(r"\[\d", part) for part in (instruction.shape, *operands)),
         )
 

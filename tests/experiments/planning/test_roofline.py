@@ -381,6 +381,8 @@ def test_a_tpu_does_scalars_and_copies_aside_and_its_compiler_estimates_the_rest
     # The bytes of a copy take their time all the same: memory is shared with the other kernels.
     assert [seconds_of(kernel, tpu) for kernel in kernels] == [pytest.approx(s) for s in (12e-9, 4e-6, 4e-6)]
     assert seconds_of(kernels[2], tpu._replace(clock=1e8)) == pytest.approx(30e-6)
+    unknown = Program(ASIDE.replace("3000", str(2**63 - 1))).kernels()
+    assert unknown[2].cycles == 0
     gpu = ACCELERATORS["h100"]._replace(bandwidth=1e9, overhead=1.0)
     assert [seconds_of(kernel, gpu) >= 1 for kernel in kernels] == [True] * 3
 
