@@ -214,7 +214,10 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError("two outputs have the same file name: the second would replace the first")
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
-        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
+        png_of = given.png_of or ("cross" if pair.shares is None else "encoder")
+        if png_of not in pair.weights:
+            raise UserError(f"--png-of {png_of}: this run labels its input, with an encoder only: --png-of encoder")
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, png_of)
     if not outputs:
         run.figures.mkdir(exist_ok=True)
     for path, text_of in ((page, to_page), (given.json, to_json)):

@@ -70,7 +70,7 @@ WSJ_CRAFT_POS = replace(
         TAGS.data, corpus="wsj-craft-tags", vocab_size=96, source_vocab_size=8000, max_length=256, batch_tokens=2048
     ),
     optimizer=MULTI30K_TINY.optimizer,
-    train=replace(TAGS.train, steps=3000, log_every=100, eval_every=300, keep=3),
+    train=replace(TAGS.train, steps=1600, log_every=100, eval_every=200, keep=3),
 )
 
 EXPERIMENTS = (TAGS, CLASSES, WSJ_CRAFT_POS)
