@@ -80,7 +80,7 @@ def run_list(arguments: Arguments) -> None:
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, counted(experiment.train.steps, "step")
         layers = counted(m.num_layers, "layer")
-        if m.decoder_depth != m.num_layers:
+        if m.decoder_depth not in (0, m.num_layers):
             layers = f"{m.num_layers} + {m.decoder_depth} layers"
         print(f"{name:24} {experiment.data.corpus:16} {layers}, d_model {m.d_model}, {steps}")
 
