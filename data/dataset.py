@@ -28,7 +28,7 @@ from data.documents import examples, kept, warn_of_one_document
 from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
-from data.labels.targets import MARKS, read_as, words_of
+from data.labels.targets import MARKS, check_labels, read_as, words_of
 from data.text import Pair, is_blank, read_lines
 from data.tokenizer import BYTES_FROM, SEPARATOR, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
@@ -390,10 +390,12 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
         return tokenizer
     if config.vocabularies == "shared":
         return learn((0, 1), config.vocab_size, VOCABULARY, "--data.vocab-size")
+    if config.task in MARKS:  # first: whether there are labels is known in no time
+        labels = _labels(folder, config, pairs(), log)
     size = config.source_pieces
     source = learn((0,), size, SOURCE_VOCABULARY, "--data.source-vocab-size", " of the source")
     if config.task in MARKS:
-        target = _labels(folder, config, pairs(), log)
+        target = labels
     elif config.task in TAGS:
         log("taking a vocabulary of the symbols of trees")
         sequences = (sequence_of(tree, TAGS[config.task]) for _, tree in pairs() if tree)
@@ -405,7 +407,11 @@ def _vocabulary(folder: Path, config: DataConfig, pairs: Callable[[], Iterator[P
 
 def _labels(folder: Path, config: DataConfig, pairs: Iterable[Pair], log: Log) -> Tokenizer:
     """Writes the vocabulary of the labels of these pairs. UserError if there is one only, or no room for them all."""
-    counts = Counter(label for pair in pairs if not is_blank(pair) for label in words_of(pair[1]))
+    counts: Counter[str] = Counter()
+    for pair in pairs:
+        if not is_blank(pair):
+            check_labels(*pair, MARKS[config.task])
+            counts.update(words_of(pair[1]))
     if len(counts) < 2:
         raise UserError(f"the training text has {counted(len(counts), 'label')}: there is nothing to learn")
     mark = MARKS[config.task]

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, Self
 
 import sentencepiece
 
-from data.labels.targets import MARKS, OF_WORDS, read_as, spread, words_of
+from data.labels.targets import MARKS, OF_WORDS, check_labels, read_as, spread, words_of
 from data.text import Pair, is_blank_line
 from data.treebanks.linear import MARK, XX, output_of, sequence_of
 from transformer.config import BOS, EOS, PAD, UNK, UserError
@@ -199,12 +199,10 @@ class Tokenizer:
 
         UserError for another number of labels.
         """
-        (ids,) = self.encode([labels])
-        if self.labels_of == OF_WORDS:
-            return list(spread(ids[:-1], self.source.lengths(source), source))
-        if len(ids) != 2:
-            raise UserError(f"a text has one label, which is one word, not {labels[:60]!r}")
-        return ids
+        assert self.labels_of
+        check_labels(source, labels, self.labels_of)
+        (ids,) = self.encode([" ".join(words_of(labels))])
+        return list(spread(ids[:-1], self.source.lengths(source))) if self.labels_of == OF_WORDS else ids
 
     def lengths(self, text: str) -> list[int]:
         """Returns the number of pieces of each word of a text, which is what spaces separate.

@@ -33,6 +33,17 @@ def read_as(text: str, mark: str) -> str:
     return " ".join(words_of(text)) if mark == OF_WORDS else text.replace("\t", f" {SEPARATOR} ")
 
 
+def check_labels(text: str, labels: str, mark: str) -> None:
+    """Raises UserError unless there is one label for a text, or one for each of its words."""
+    found = words_of(labels)
+    if mark != OF_WORDS:
+        if len(found) != 1:
+            raise UserError(f"a text has one label, which is one word, not {labels[:60]!r}")
+    elif len(found) != len(words := words_of(text)):
+        counts = f"{counted(len(found), 'label')} for {counted(len(words), 'word')}"
+        raise UserError(f"{counts}, where each word needs one: {text[:100]!r}")
+
+
 def starts_of(lengths: Sequence[int], width: int) -> list[int]:
     """Returns 1 for the first piece of each word and 0 elsewhere, of `width` places.
 
@@ -43,19 +54,13 @@ def starts_of(lengths: Sequence[int], width: int) -> list[int]:
     return places + [0] * (width - len(places))
 
 
-def spread(labels: Sequence[int], lengths: Sequence[int], text: str) -> Iterator[int]:
+def spread(labels: Sequence[int], lengths: Sequence[int]) -> Iterator[int]:
     """Yields the ids of the labels of words in the places of the words' pieces, then EOS.
 
-    UserError unless there is one for each word.
-
     Args:
-        labels: ids, without EOS.
+        labels: ids, one for each word.
         lengths: the number of pieces of each word.
-        text: the words, for the message.
     """
-    if len(labels) != len(lengths):
-        counts = f"{counted(len(labels), 'label')} for {counted(len(lengths), 'word')}"
-        raise UserError(f"{counts}, where each word needs one: {text[:100]!r}")
     for label, length in zip(labels, lengths, strict=True):
         yield label
         yield from [PAD] * (length - 1)

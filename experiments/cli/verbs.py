@@ -84,7 +84,7 @@ def run_list(arguments: Arguments) -> None:
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, counted(experiment.train.steps, "step")
         layers = counted(m.num_layers, "layer")
-        if m.decoder_depth != m.num_layers:
+        if m.decoder_depth not in (0, m.num_layers):
             layers = f"{m.num_layers} + {m.decoder_depth} layers"
         print(f"{name:24} {experiment.data.corpus:16} {layers}, d_model {m.d_model}, {steps}")
 
@@ -219,7 +219,10 @@ def run_attention(arguments: Arguments) -> None:
         raise UserError("two outputs have the same file name: the second would replace the first")
     pair = pair_of(loaded(name, given), run.path.resolve().name, sentence, given.target)
     if given.png:  # first, as it may be refused
-        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, given.png_of or "cross")
+        png_of = given.png_of or ("cross" if pair.shares is None else "encoder")
+        if png_of not in pair.weights:
+            raise UserError(f"--png-of {png_of}: this run labels its input, with an encoder only: --png-of encoder")
+        draw_attention(merged(pair.attention) if given.words else pair.attention, given.png, png_of)
     if not outputs:
         run.figures.mkdir(exist_ok=True)
     for path, text_of in ((page, to_page), (given.json, to_json)):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.inspection.saliency import MEASURES, saliency_of
 from experiments.sentences import Target
 from experiments.translator import Attention, Translator
 from transformer.config import UserError
@@ -19,6 +20,9 @@ MAX_PIECES = 256
 
 AXES = {"encoder": ("source", "source"), "decoder": ("target", "shifted"), "cross": ("target", "source")}
 """The pieces of the rows and the columns of each kind of weights. Row t of the target predicts piece t."""
+
+_MAPS = AXES | {"saliency": ("target", "source")}
+"""The same of everything that is shown."""
 
 FULL = 65535
 """The value of weight 1 in the page, which stores weights as unsigned 16-bit integers."""
@@ -45,6 +49,14 @@ class Pair(NamedTuple):
     steps: list[int]
     """Steps of the checkpoints; several were averaged."""
     attention: Attention
+    shares: np.ndarray | None = None
+    """Of labels: the share of each source token in each label (experiments.inspection.saliency), [1, 2, T, S]."""
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """What the maps show, [layer, head, row, column] each: attention weights and, of labels, first the shares."""
+        of_layers = {name: array for name, array in self.attention.weights._asdict().items() if len(array)}
+        return of_layers if self.shares is None else {"saliency": self.shares} | of_layers
 
 
 def pair_of(translator: Translator, run: str, sentence: str, target: str | None) -> Pair:
@@ -53,6 +65,11 @@ def pair_of(translator: Translator, run: str, sentence: str, target: str | None)
     UserError if either has more than MAX_PIECES tokens.
     """
     check_length("the sentence", translator.encode([sentence], translator.tokenizer.source)[0])
+    if translator.tokenizer.labels_of:
+        found_labels = saliency_of(translator, sentence, target)
+        labels = " ".join(piece.removeprefix("▁") for piece in found_labels.attention.target)
+        origin = run, translator.experiment.name, translator.steps
+        return Pair(sentence, labels, *origin, found_labels.attention, found_labels.shares)
     given: Target
     if target is None:
         found = translator.n_best([sentence], 1)[0][0]
@@ -102,7 +119,8 @@ def merged(attention: Attention) -> Attention:
     """Returns the attention with all pieces merged into words."""
     of = {axis: words(pieces) for axis, pieces in pieces_of(attention).items()}
     weights: dict[str, Any] = {
-        name: merge(array, *(of[axis] for axis in AXES[name])) for name, array in attention.weights._asdict().items()
+        name: merge(array, *(of[axis] for axis in AXES[name])) if len(array) else array
+        for name, array in attention.weights._asdict().items()
     }
     source, target = ([word.text for word in of[axis]] for axis in ("source", "target"))
     return Attention(source, target, AttentionWeights(**weights))
@@ -130,10 +148,10 @@ def bits(weights: np.ndarray) -> np.ndarray:
 def described(pair: Pair, by_words: bool) -> dict[str, Any]:
     """Returns everything except the weights, for JSON."""
     pieces = pieces_of(pair.attention)
-    origin = {name: value for name, value in pair._asdict().items() if name != "attention"}
+    origin = {name: value for name, value in pair._asdict().items() if name not in ("attention", "shares")}
     return origin | {
         "unit": "words" if by_words else "pieces",
-        "axes": AXES,
+        "axes": {name: _MAPS[name] for name in pair.weights},
         "pieces": pieces,
         "words": {axis: [word._asdict() for word in words(found)] for axis, found in pieces.items()},
     }
@@ -141,9 +159,13 @@ def described(pair: Pair, by_words: bool) -> dict[str, Any]:
 
 def to_json(pair: Pair, by_words: bool) -> str:
     """Returns a JSON object. "weights" has lists [layer, head, row, column] of the exact float32 values."""
-    attention = merged(pair.attention) if by_words else pair.attention
-    lists = {name: array.tolist() for name, array in attention.weights._asdict().items()}
-    return json.dumps(described(pair, by_words) | {"weights": lists}) + "\n"
+    of = {axis: words(pieces) for axis, pieces in pieces_of(pair.attention).items()}
+    lists = {
+        name: (merge(array, *(of[axis] for axis in _MAPS[name])) if by_words else array).tolist()
+        for name, array in pair.weights.items()
+    }
+    measures = {} if pair.shares is None else {"measures": MEASURES}
+    return json.dumps(described(pair, by_words) | measures | {"weights": lists}) + "\n"
 
 
 def to_page(pair: Pair, by_words: bool) -> str:
@@ -151,14 +173,11 @@ def to_page(pair: Pair, by_words: bool) -> str:
 
     It first shows words if `by_words`, and of each kind of attention the head with the highest mutual information.
     """
-    heads = pair.attention.weights.cross.shape[1]
-    layers = {name: len(array) for name, array in pair.attention.weights._asdict().items()}
-    packed = {
-        name: base64.b64encode(quantised(array).tobytes()).decode()
-        for name, array in pair.attention.weights._asdict().items()
-    }
-    opens = {name: int(telling(array).argmax()) for name, array in pair.attention.weights._asdict().items()}
-    sizes = {"layers": layers, "heads": heads, "full": FULL}
+    heads = pair.attention.weights.encoder.shape[1]
+    layers = {name: len(array) for name, array in pair.weights.items()}
+    packed = {name: base64.b64encode(quantised(array).tobytes()).decode() for name, array in pair.weights.items()}
+    opens = {name: int(telling(array).argmax()) for name, array in pair.weights.items()}
+    sizes = {"layers": layers, "heads": heads, "measures": MEASURES, "full": FULL}
     data = described(pair, by_words) | sizes | {"opens": opens, "weights": packed}
     page = files("experiments.inspection").joinpath("explorer.html").read_text(encoding="utf-8")
     before, after = page.split("{{data}}")

@@ -6,12 +6,14 @@ For example, a model whose causal mask leaks has an excellent training loss, and
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import BOS, ModelConfig
-from transformer.model import make_model
+from transformer.model import Transformer, make_model
 
 FIRST = 4  # the first ordinary token; the ids below it are special tokens
 
@@ -30,8 +32,13 @@ class Invariants(NamedTuple):
 
 
 def measure_invariants(config: ModelConfig) -> Invariants:
-    """Measures the invariants on a newly initialised model with these settings; each matrix needs more than 8 rows."""
+    """Measures the invariants on a newly initialised model with these settings; each matrix needs more than 8 rows.
+
+    Of a model without a decoder: those that it can violate.
+    """
     model = make_model(config, rngs=nnx.Rngs(0))
+    if not config.decoder_depth:
+        return invariants_of_encoder(model)
     forward, step, weights = jax.jit(model.__call__), jax.jit(model.step), jax.jit(model.attention_weights)
     start = jax.jit(lambda source: model.start_cache(source, beam=1, length=7))
     chance, real = np.random.default_rng(1), config.vocab_size - FIRST
@@ -57,6 +64,19 @@ def measure_invariants(config: ModelConfig) -> Invariants:
 
     rows = max(largest(attention.sum(axis=-1), 1.0) for attention in weights(source, target))
     return Invariants(causal, padding, cached, rows)
+
+
+def invariants_of_encoder(model: Transformer) -> Invariants:
+    """Measures the invariants of the encoder: there is no other part that looks at other positions."""
+    source = FIRST + np.random.default_rng(1).integers(0, model.config.source_rows - FIRST, (3, 9))
+
+    @jax.jit
+    def encode(source: Array) -> tuple[Array, Array]:
+        weights: list[Array] = []
+        return model.encode(source, weights=weights), jnp.stack(weights)
+
+    (memory, weights), (padded, _) = encode(source), encode(np.pad(source, ((0, 0), (0, 5))))
+    return Invariants(0.0, largest(memory, padded[:, :9]), 0.0, largest(weights.sum(axis=-1), 1.0))
 
 
 def largest(a: ArrayLike, b: ArrayLike, upto: int | None = None) -> float:

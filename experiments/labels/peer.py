@@ -111,7 +111,7 @@ def _of_words(texts: list[str], labels: list[str], seed: int) -> Labelling:
     from sklearn.linear_model import SGDClassifier
     from sklearn.pipeline import make_pipeline
 
-    hashed = FeatureHasher(2**20, input_type="string")
+    hashed = FeatureHasher(2**18, input_type="string")
     model = make_pipeline(hashed, SGDClassifier(loss="log_loss", alpha=1e-6, random_state=seed))
     rows = [row for text in texts for row in features(words_of(text))]
     model.fit(rows, [tag for line in labels for tag in line.split()])

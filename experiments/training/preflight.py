@@ -36,7 +36,8 @@ def preflight(experiment: Experiment, log: Callable[[str], None] = print) -> Non
         return
     log(f"preflight checks of {', '.join(own)}: this takes some seconds")
     sizes: dict[str, Any] = {"vocab_size": 64, "source_vocab_size": None}
-    small = replace(experiment.model, num_layers=1, decoder_layers=None, shared_layers=1, dtype="float32", **sizes)
+    decoder = None if experiment.model.decoder_depth else 0
+    small = replace(experiment.model, num_layers=1, decoder_layers=decoder, shared_layers=1, dtype="float32", **sizes)
     text = replace(experiment.data, **sizes)
     tried = replace(experiment, model=small, data=text, train=replace(experiment.train, accumulate=1))
     try:
@@ -158,10 +159,12 @@ def try_loss(experiment: Experiment) -> None:
 
 
 def try_step(experiment: Experiment) -> None:
-    """Traces a training step and a greedy search, without running them."""
+    """Traces a training step and, with a decoder, a greedy search, without running them."""
     ids = jax.ShapeDtypeStruct((2, 16), jnp.int32)
     state = jax.eval_shape(lambda: init_state(experiment))
     jax.eval_shape(make_train_step(experiment), state, {"source": ids, "target": ids}, jax.random.key(0))
+    if not experiment.model.decoder_depth:
+        return
     graph, decode = graph_of(experiment.model), experiment.decode
 
     def search(params: Any, source: Any) -> Any:

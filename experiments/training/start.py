@@ -162,7 +162,7 @@ def carried_over(
             raise UserError(f"{parent.run.path} has no {name}, which this model has: --init needs a model of its kind")
         found = np.asarray(found)
         side = " of the source" if name == "source_embedding" and " of the source" in shared else ""
-        rows = shared[side]
+        rows = shared.get(side)
         if name in _TABLES and found.shape[1:] == mine.shape[1:] and (rows is not None or found.shape != mine.shape):
             to, of = rows if rows is not None else 2 * (np.arange(both_sides[side][0].size),)
             table = np.array(replicated_value(mine))

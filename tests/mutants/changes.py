@@ -720,4 +720,44 @@ PARSING = [
            "for file in self.files),)", TREEBANKS),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING]
+CLASSIFIER_FILE = "transformer/variants/classifier.py"
+CLASSIFIER = "tests/transformer/variants/test_classifier.py"
+LABEL_SCORES_FILE = "experiments/labels/scores.py"
+LABEL_SCORES = "tests/experiments/labels/test_scores.py"
+LABEL_FILES = "tests/data/labels/test_files.py"
+LABEL_TARGETS = "tests/data/labels/test_targets.py"
+
+LABELS = [
+    # The encoder with a head
+    Change("a text is the sum of its tokens", CLASSIFIER_FILE,
+           "of_text / jnp.maximum(of_text.sum(axis=-1, keepdims=True), 1)", "of_text * 1.0", CLASSIFIER),
+    Change("a text is the mean of its row", CLASSIFIER_FILE,
+           "same_sentence(segments(target), segments(source)) & padding_mask(source)",
+           "(target[:, None, :, None] != PAD) & padding_mask(source)", CLASSIFIER),
+    Change("EOS is a label", CLASSIFIER_FILE, "jnp.where(target == EOS, PAD, target)", "target", CLASSIFIER),
+    Change("special pieces are predicted", CLASSIFIER_FILE, "at[..., : UNK + 1]", "at[..., :PAD]", CLASSIFIER),
+    Change("every piece counts in the score", CLASSIFIER_FILE, "jnp.where(wanted, found, 0.0)", "found", CLASSIFIER),
+    # Labels as targets
+    Change("a label is at the last piece of its word", "data/labels/targets.py",
+           "        yield label\n        yield from [PAD] * (length - 1)\n",
+           "        yield from [PAD] * (length - 1)\n        yield label\n", LABEL_TARGETS),
+    Change("words of a space alone vanish", "data/labels/targets.py", """text.replace("▁", "_")""", "text",
+           LABEL_TARGETS),
+    Change("columns may change", "data/labels/files.py", "len(row) < 2 or len(row) != columns", "len(row) < 2",
+           LABEL_FILES),
+    Change("a document is a sentence", "data/labels/files.py", 'if row and row[0] != "-DOCSTART-":', "if row:",
+           LABEL_FILES),
+    # Scores
+    Change("an entity begins only with B", LABEL_SCORES_FILE, "        if inside and not goes_on:\n",
+           "        if inside and not goes_on and prefix in 'BS':\n", LABEL_SCORES),
+    Change("the type does not matter", LABEL_SCORES_FILE, 'prefix in ("I", "E") and this == kind',
+           'prefix in ("I", "E")', LABEL_SCORES),
+    Change("labels without a count are 0 in the mean", LABEL_SCORES_FILE, "if found.gold or found.predicted]",
+           "if found.gold]", LABEL_SCORES),
+    # Saliency
+    Change("rollout without the residual connection", "experiments/inspection/saliency.py",
+           "(layer + np.eye(len(layer))) / 2 @ product", "layer @ product",
+           "tests/experiments/test_labels.py::test_rollout_by_hand"),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.inspection.attention import AXES, Pair, merged, pieces_of, telling, to_page, words
+from experiments.translator import Attention
 from tests.experiments.browser import HOSTILE, Browser, needs_browser, started
-from tests.experiments.pairs import make_pair
+from tests.experiments.pairs import make_pair, softmax
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
@@ -112,6 +113,23 @@ def test_it_begins_with_all_heads_and_one_large_map(browser, tmp_path):
     assert browser.one("#chosen").text == name("cross", *opened(PAIR, "cross"))
     assert "a-run" in browser.one("#origin").text and "20, 30" in browser.one("#origin").text
     assert not browser.one("#tip").is_displayed()
+
+
+def test_a_page_of_labels_opens_on_the_share_of_each_word(browser, tmp_path):
+    weights = SHORT.attention.weights
+    none = np.zeros((0, 2, 2, 6), np.float32)
+    shares = softmax(np.random.default_rng(0).normal(size=(1, 2, 2, 6)))
+    attention = Attention(SHORT.attention.source, ["▁DT", "▁NN"], weights._replace(decoder=none, cross=none))
+    browser.open(tmp_path, SHORT._replace(attention=attention, shares=shares, translation="DT NN"))
+    assert browser.texts("#tabs button") == ["encoder", "saliency"]
+    assert browser.one("#tabs [aria-selected=true]").text == "saliency"
+    assert browser.texts("#grid .head") == ["", "attention rollout", "gradient x input"]
+    assert browser.texts("#rows span") == ["▁DT", "▁NN"]
+    browser.all("#grid button")[1].click()
+    assert browser.one("#chosen").text == "saliency, gradient x input"
+    np.testing.assert_allclose(number(browser.hover(1, 3)), shares[0, 1, 1, 3], **CLOSE)
+    browser.choose("encoder")
+    assert browser.texts("#grid .head") == ["head", "1", "2"] and len(browser.all("#grid canvas")) == 4
 
 
 def test_stacks_of_different_depth_have_maps_of_their_own(browser, tmp_path):
