@@ -39,8 +39,12 @@ def history_of(sources: Sequence[list[int]]) -> list[range]:
 
 def rounds(sources: Sequence[list[int]]) -> list[list[int]]:
     """Returns the indices of what can be translated together: the first sentences of all documents, the second, ..."""
-    place = [len(before) for before in history_of(sources)]
-    return [[i for i, k in enumerate(place) if k == number] for number in range(max(place, default=0) + 1)]
+    found: list[list[int]] = [[]]
+    for i, before in enumerate(history_of(sources)):
+        if len(before) == len(found):
+            found.append([])
+        found[len(before)].append(i)
+    return found
 
 
 def begun_by(

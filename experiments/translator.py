@@ -357,16 +357,16 @@ class Translator(Reader):
         if any(asked.phrases):
             raise UserError("constraints are for models of single sentences, and this run is of documents")
         results: list[list[Translation]] = [[] for _ in asked.texts]
-        history = history_of(asked.sources)
-        earlier = [self.both(*pair) for pair in before[-(data.context - 1) :]]
+        history, most = history_of(asked.sources), data.context - 1
+        earlier = [self.both(*pair) for pair in before[-most:]]
         known: dict[int, Both] = {}
         done, count = 0, len(asked.waiting())
         for group in rounds(asked.sources):
             step = asked.of(group)
             for place, i in enumerate(group):
                 ids, begun = asked.sources[i], asked.prefixes[i]
-                pairs = (earlier if history[i].start == 0 else []) + [known[k] for k in history[i]]
-                pairs = begun_by(pairs[-(data.context - 1) :], ids, (), data.max_length, extra // 2)
+                pairs = (earlier if history[i].start == 0 else []) + [known[k] for k in history[i][-most:]]
+                pairs = begun_by(pairs[-most:], ids, (), data.max_length, extra // 2)
                 if len(ids) > 1:
                     step.sources[place], step.prefixes[place] = in_context(pairs, ids, begun, *separators)
                     step.hidden[place] = len(step.prefixes[place]) - len(begun)
@@ -678,24 +678,25 @@ class Translator(Reader):
         target_ids = self.read(given, "target line", first, bad_lines)
         if self.experiment.data.context == 1:
             return self.forced(source_ids, target_ids)
+        most = self.experiment.data.context - 1
         if before is not None:
             counted_alike(texts, before, "context", "contexts")
-            context = [[self.both(*pair) for pair in pairs] for pairs in before]
+            context = [[self.both(*pair) for pair in pairs[-most:]] for pairs in before]
         else:
             both = zip(source_ids, target_ids, strict=True)
             pairs = [Both(source[:-1], [i for i in target if i != EOS]) for source, target in both]
             history = history_of([ids if target else [] for ids, target in zip(source_ids, target_ids, strict=True)])
-            context = [[pairs[k] for k in each] for each in history]
+            context = [[pairs[k] for k in each[-most:]] for each in history]
         return self.forced_in_context(source_ids, target_ids, context)
 
     def forced_in_context(
         self, sources: list[list[int]], targets: list[list[int]], before: Sequence[Sequence[Both]]
     ) -> list[list[float]]:
-        """`forced` for sentences of documents: the log-probabilities of the sentence alone, given those before it."""
+        """`forced` for sentences of documents: the log-probabilities of each alone, given those right before it."""
         data, separators = self.experiment.data, self.separators()
         joined = []
         for source, target, pairs in zip(sources, targets, before, strict=True):
-            context = begun_by(pairs[-(data.context - 1) :], source, target, data.max_length)
+            context = begun_by(pairs, source, target, data.max_length)
             joined.append(in_context(context if len(source) > 1 and target else [], source, target, *separators))
         found = self.forced([source for source, _ in joined], [target for _, target in joined])
         return [each[len(each) - len(target) :] for each, target in zip(found, targets, strict=True)]
