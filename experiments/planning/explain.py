@@ -81,7 +81,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     if m.attention in ("restricted", "sparse"):
         yield f"       r = {m.attention_window} tokens; the paper plans it and has no such model (4, 7)"
     if m.architecture == "recurrent":
-        yield f"       decoder: segments of {m.attention_window} tokens, which remember the {m.attention_memory} before them"
+        memory = f"which remember the {m.attention_memory} before them"
+        yield f"       decoder: segments of {m.attention_window} tokens, {memory}"
     biased = "with a bias" if m.biases else "without bias"
     yield f"3.2.2  MultiHead(x, m) = Concat(head_1, ..., head_{m.num_heads}) W^O"
     yield f"       head_i = Attention(x W_i^Q, m W_i^K, m W_i^V), each projection {biased}"

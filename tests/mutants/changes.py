@@ -760,4 +760,66 @@ LABELS = [
            "tests/experiments/test_labels.py::test_rollout_by_hand"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS]
+LONG = "tests/transformer/variants/test_long.py"
+RECURRENCE = "tests/transformer/variants/test_recurrence.py"
+MASKED = "tests/transformer/variants/test_mask_predict.py"
+SPECULATIVE = "tests/transformer/variants/test_speculative.py"
+RESTRICTED_FILE = "transformer/variants/long/restricted.py"
+RECURRENCE_FILE = "transformer/variants/long/recurrence.py"
+LINEAR_ATTENTION = "transformer/variants/long/linear.py"
+MASKED_FILE = "transformer/variants/mask_predict.py"
+SPECULATIVE_FILE = "transformer/variants/speculative.py"
+
+NOT_ONE_BY_ONE = [
+    # Long inputs
+    Change("the neighbourhood is not centred", RESTRICTED_FILE, "(self.window // 2, (self.window - 1) // 2)",
+           "(self.window // 2, self.window // 2)", LONG),
+    Change("the last block is missing", RESTRICTED_FILE, "(-1, 0, 1)", "(-1, 0)", LONG),
+    Change("blocks go around the end of a row", RESTRICTED_FILE,
+           "(outside < 0) | (outside >= x.shape[1])", "outside < -len(outside)", LONG),
+    Change("blocks see other sentences", RESTRICTED_FILE,
+           "(number[:, :, None] == found.number[:, None, :]) & self.pattern",
+           "(found.number[:, None, :] != NO_SENTENCE) & self.pattern", LONG),
+    Change("a step reads too little of the cache", RESTRICTED_FILE, "min(self.window, length)",
+           "min(self.window - 1, length)", LONG),
+    Change("global tokens are seen twice", "transformer/variants/long/sparse.py",
+           "jnp.where(is_global, NO_SENTENCE, row.number)", "row.number", LONG),
+    Change("later global tokens are seen", "transformer/variants/long/sparse.py",
+           "seen &= keys[:, None, :] <= queries[:, :, None]", "pass", LONG),
+    Change("sums go on into the next sentence", LINEAR_ATTENTION,
+           "jnp.where((sentence == open_)[:, None, None, None], sums, 0.0)", "sums", LONG),
+    Change("an encoder sees earlier chunks only", LINEAR_ATTENTION, "(False,) if causal else (False, True)",
+           "(False,)", LONG),
+    Change("distances have the wrong sign", "transformer/variants/long/relative.py",
+           "asking[:, :, None] - asked[:, None, :] + length - 1", "asked[:, None, :] - asking[:, :, None] + length - 1",
+           f"{MODEL}::test_step_by_step_equals_all_at_once"),
+    Change("gradients flow into the memory", RECURRENCE_FILE, "jax.lax.stop_gradient((tuple(kept), past))",
+           "(tuple(kept), past)", RECURRENCE),
+    Change("a row does not go on with its position", RECURRENCE_FILE, "before.tokens.position[:, -1:] + 1, 0)",
+           "0, 0)", RECURRENCE),
+    Change("a row begins with BOS though a sentence goes on", RECURRENCE_FILE,
+           "jnp.where(inside, before.last[:, None], shifted[:, :1])", "shifted[:, :1]", RECURRENCE),
+    # Mask-predict
+    Change("EOS is masked too", MASKED_FILE, "(target != PAD) & (target != EOS)", "target != PAD", MASKED),
+    Change("a sentence may have no mask", MASKED_FILE, "(always | (uniform[2] < rate))", "(uniform[2] < rate)", MASKED),
+    Change("every token has a rate of its own", MASKED_FILE,
+           "(jnp.take_along_axis(each, first, axis=1) for each in uniform[:2])", "uniform[:2]", MASKED),
+    Change("the length is not learned", MASKED_FILE, "return loss + length_loss(model, memory, source, target), count",
+           "return loss, count", MASKED),
+    Change("the most certain are predicted again", MASKED_FILE, "jnp.where(inner, log_probs, jnp.inf)",
+           "jnp.where(inner, -log_probs, jnp.inf)", MASKED),
+    Change("the worst length is taken", MASKED_FILE, "scores, order = jax.lax.top_k(scores, best)",
+           "scores, order = jax.lax.top_k(-scores, best)", MASKED),
+    # Speculative decoding
+    Change("one token too many is accepted", SPECULATIVE_FILE, "jnp.minimum(accepted, end) + 1",
+           "jnp.minimum(accepted + 1, end) + 1", SPECULATIVE),
+    Change("a wrong token does not end what is accepted", SPECULATIVE_FILE, "jnp.cumprod(guessed == chosen[:k]).sum()",
+           "(guessed == chosen[:k]).sum()", SPECULATIVE),
+    Change("an output goes on after EOS", SPECULATIVE_FILE, "(kept & (chosen == EOS)).any() | ", "", SPECULATIVE),
+    Change("an output is longer than its limit", SPECULATIVE_FILE, ", limit - state.written)", ", k + 1)", SPECULATIVE),
+    # Distillation
+    Change("what is cut off is kept", "experiments/training/distill.py", '.split(b"\\n")[:-1]', '.split(b"\\n")',
+           "tests/experiments/test_less_sequential.py"),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS, *NOT_ONE_BY_ONE]
