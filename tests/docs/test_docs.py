@@ -61,7 +61,7 @@ def test_paths_and_make_targets_exist(page):
 
 
 def test_every_example_is_shown():
-    shown = set(re.findall(r"literalinclude\} (\S+)", text_of("extending")))
+    shown = set(re.findall(r"literalinclude\} (\S+)", text_of("extending") + text_of("text-to-text")))
     assert shown == {f"examples/{path.name}" for path in EXAMPLES.glob("*.py")}
 
 
