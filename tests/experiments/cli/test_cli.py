@@ -106,6 +106,7 @@ FLAGS_OF = {
     "import": ("--output PATH",),
     "compare": ("--test-set STR",),
     "score": ("--source FILE", "--target FILE"),
+    "contrast": ("--pairs PATH", "--context-source PATH", "--batch-size INT", "--record PATH"),
     "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
     "results": (),
 }
