@@ -24,10 +24,10 @@ def test_pairs_are_functions_and_their_sentences(tmp_path):
 
 
 def test_the_sentence_of_a_function_is_not_in_its_code(tmp_path):
-    code = 'def f(x):\n    """Adds one to x.  It\n    is simple.\n\n    More."""\n    # really\n    return x + 1\n'
+    code = 'def f(x):\n    """Adds one to it.  It\n    is simple.\n\n    More."""\n    # really\n    return x + 1\n'
     (tmp_path / "code.py").write_text(code)
     found = runpy.run_path(str(EXAMPLES / "docstrings.py"))["functions"](tmp_path / "code.py")
-    assert list(found) == [("def f(x): return x + 1", "Adds one to x.")]
+    assert list(found) == [("def f(x): return x + 1", "Adds one to it.")]
 
 
 def test_rouge_is_the_f1_of_what_both_have():
