@@ -1,7 +1,8 @@
 """Twenty training steps on as many devices as XLA_FLAGS makes: `python steps_on_devices.py OUT LAYOUT ...`.
 
 A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap; with "kernels-" before
-it, the step uses the GPU kernels, interpreted. OUT/<layout>.npz holds the parameters, the losses (the last one is of
+it, the step uses the GPU kernels, interpreted, and with a name of VARIANTS, as in sparse-2x2x2, it is that of another
+model. OUT/<layout>.npz holds the parameters, the losses (the last one is of
 validation) and the bytes of state on a device.
 """
 
@@ -48,6 +49,20 @@ EXPERIMENT = Experiment(
     train=TrainConfig(accumulate=2),
 )
 
+VARIANTS = {
+    name: replace(
+        EXPERIMENT,
+        model=replace(EXPERIMENT.model, **changes),
+        train=replace(EXPERIMENT.train, loss="mask_predict" if name == "masked" else "cross_entropy"),
+    )
+    for name, changes in {
+        "sparse": {"attention": "sparse", "attention_window": 4},
+        "recurrent": {"architecture": "recurrent", "attention": "relative", "positions": "none"}
+        | {"attention_window": 4, "attention_memory": 4},
+        "masked": {"architecture": "mask-predict"},
+    }.items()
+}
+
 
 def batches() -> list[dict[str, np.ndarray]]:
     """Rows of two sentences, with empty rows at the end."""
@@ -78,11 +93,13 @@ def main(out: Path, names: list[str]) -> None:
 
 def run(out: Path, name: str) -> None:
     """Runs one layout."""
-    if name == "one":
-        step, state = jax.jit(make_train_step(EXPERIMENT)), init_state(EXPERIMENT)
+    *kind, place = name.split("-")
+    experiment = VARIANTS[kind[0]] if kind and kind[0] in VARIANTS else EXPERIMENT
+    if place == "one":
+        step, state = jax.jit(make_train_step(experiment)), init_state(experiment)
         put, size = lambda batch: batch, total_bytes(state)
     else:
-        experiment = replace(EXPERIMENT, mesh=layout(name.removeprefix("kernels-")))
+        experiment = replace(experiment, mesh=layout(place))
         mesh = make_mesh(experiment.mesh, experiment.model)
         step, state, rows = parallel_step(experiment, mesh), init_on(mesh, experiment), padded_rows(ROWS, mesh, 2)
         size = bytes_per_device(state)
@@ -94,7 +111,7 @@ def run(out: Path, name: str) -> None:
     for batch in batches():
         state, metrics = step(state, put(batch), jax.random.key(0))
         losses.append(float(metrics.loss))
-    evaluate = jax.jit(make_eval_steps(EXPERIMENT)) if name == "one" else parallel_eval_steps(EXPERIMENT, mesh)
+    evaluate = jax.jit(make_eval_steps(experiment)) if place == "one" else parallel_eval_steps(experiment, mesh)
     stacked = {side: np.stack([batch[side] for batch in batches()[:3]]) for side in ("source", "target")}
     losses.append(float(evaluate(state.params, put(stacked))[0].sum()))
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
