@@ -159,6 +159,9 @@ def carried_over(
             return mine
         one_for_both = name == "source_embedding" and name not in theirs
         if (found := theirs.get("embedding" if one_for_both else name)) is None:
+            if other.experiment.model.architecture != experiment.model.architecture:
+                log(f"{name} is not in {parent.run.path}: it starts at random")
+                return mine
             raise UserError(f"{parent.run.path} has no {name}, which this model has: --init needs a model of its kind")
         found = np.asarray(found)
         side = " of the source" if name == "source_embedding" and " of the source" in shared else ""

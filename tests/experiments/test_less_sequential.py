@@ -66,6 +66,19 @@ def test_mask_predict_is_trained_translates_and_is_scored(at_once):
     assert scores[0].name == "BLEU"
 
 
+def test_mask_predict_may_start_from_a_model_that_predicts_one_token_after_the_other(at_once, micro, run, tmp_path):
+    short = replace(at_once.experiment(), name="begun", init=str(run.path), train=replace(micro.train, steps=1))
+    short = replace(short, train=replace(short.train, loss="mask_predict"), data=run.experiment().data)
+    said: list[str] = []
+    train(short, tmp_path / "begun", log=said.append)
+    assert any(line.startswith("lengths is not in") for line in said)
+    begun = Translator.load(tmp_path / "begun", "last", log=quiet)
+    before = Translator.load(run.path, log=quiet)
+    moved = abs(begun.params["encoder"][0]["feed_forward"]["inner"]["kernel"]
+                - before.params["encoder"][0]["feed_forward"]["inner"]["kernel"]).max()  # fmt: skip
+    assert moved < 0.01
+
+
 def test_the_number_of_iterations_and_lengths_can_be_given(at_once):
     given = Translating(iterations=1, beam=1, checkpoint="last")
     translator = loaded(str(at_once.path), given)
