@@ -63,6 +63,16 @@ def by_mask(attention: MultiHeadAttention, inputs: tuple[Array, ...], context: A
     return scaled_dot_product_attention(*inputs, context.mask & reached)[0]
 
 
+def same_values_and_gradients(both, inputs, atol: float) -> None:
+    """Asserts that the two results of a function of the inputs are equal, and their gradients too."""
+    (found, expected), pull_back = jax.vjp(jax.jit(both), inputs)
+    np.testing.assert_allclose(found, expected, atol=atol)
+    wave = jnp.cos(jnp.arange(found.size).reshape(found.shape))
+    zero = jnp.zeros_like(wave)
+    for ours, theirs in zip(pull_back((wave, zero))[0], pull_back((zero, wave))[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5 * atol)
+
+
 @pytest.mark.parametrize("causal", [False, True], ids=["encoder", "decoder"])
 @pytest.mark.parametrize(("name", "window"), WINDOWS)
 def test_attention_in_blocks_is_attention_with_a_mask(config, name, window, causal):
@@ -73,12 +83,7 @@ def test_attention_in_blocks_is_attention_with_a_mask(config, name, window, caus
         def both(inputs, context=context):
             return attention.attend(*inputs, context)[0], by_mask(attention, inputs, context)
 
-        (found, expected), pull_back = jax.vjp(jax.jit(both), inputs)
-        np.testing.assert_allclose(found, expected, atol=2e-6)
-        wave = jnp.cos(jnp.arange(found.size).reshape(found.shape))
-        zero = jnp.zeros_like(wave)
-        for ours, theirs in zip(pull_back((wave, zero))[0], pull_back((zero, wave))[0], strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        same_values_and_gradients(both, inputs, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["restricted", "sparse"])
@@ -109,12 +114,20 @@ def test_two_sparse_layers_connect_everything(config, causal):
 @pytest.mark.parametrize("causal", [False, True], ids=["encoder", "decoder"])
 def test_linear_attention_in_chunks_is_a_normalized_product_of_features(config, causal):
     attention = made(config, "linear")
-    for length in (1, 3 * CHUNK + 7):
-        (queries, keys, values), context = random_inputs(config, length), context_of(packed_row(length, 7), causal)
-        scores = jnp.einsum("BNTK,BNKS->BNTS", feature_map(queries), feature_map(keys)) * context.mask
-        expected = jnp.einsum("BNTS,BNSH->BNTH", scores / scores.sum(axis=-1, keepdims=True), values)
-        found, weights = jax.jit(partial(attention.attend, context=context))(queries, keys, values)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    long, one = packed_row(3 * CHUNK + 7, 7), jnp.full((2, CHUNK + 1), 5)  # one sentence in two chunks
+    for tokens in (long, one, one[:, :1]):
+        inputs, context = random_inputs(config, tokens.shape[1]), context_of(tokens, causal)
+
+        def dense(inputs, context=context):
+            queries, keys, values = inputs
+            scores = jnp.einsum("BNTK,BNKS->BNTS", feature_map(queries), feature_map(keys)) * context.mask
+            return jnp.einsum("BNTS,BNSH->BNTH", scores / scores.sum(axis=-1, keepdims=True), values)
+
+        def both(inputs, context=context):
+            return attention.attend(*inputs, context)[0], dense(inputs)
+
+        same_values_and_gradients(both, inputs, atol=1e-5)
+        weights = jax.jit(partial(attention.attend, context=context))(*inputs)[1]
         np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
 
 

@@ -72,8 +72,8 @@ def in_chunks(queries: Array, row: Row, causal: bool) -> Array:
     total = einsum("BnNTS,BnSNH->BnTNH", scores.astype(v.dtype), v)
     for backwards in (False,) if causal else (False, True):
         total += from_other_chunks(q, k, v, number, backwards)
-    output = total[..., :-1] / jnp.maximum(total[..., -1:], 1e-30)
-    return output.reshape(B, -1, N, output.shape[-1])[:, :T].astype(row.values.dtype)
+    total = total.reshape(B, -1, N, total.shape[-1])[:, :T]  # without what fills the last chunk
+    return (total[..., :-1] / jnp.maximum(total[..., -1:], 1e-30)).astype(row.values.dtype)
 
 
 def from_other_chunks(q: Array, k: Array, v: Array, number: Array, backwards: bool) -> Array:
