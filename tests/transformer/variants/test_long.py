@@ -131,6 +131,13 @@ def test_linear_attention_in_chunks_is_a_normalized_product_of_features(config, 
         np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
 
 
+def test_what_fills_the_last_chunk_of_linear_attention_has_no_gradient(config):
+    """Not compiled: XLA may or may not remove a product of 0 and NaN."""
+    attention, context = made(config, "linear"), context_of(jnp.full((2, CHUNK + 1), 5), True)
+    gradients = jax.grad(lambda inputs: attention.attend(*inputs, context)[0].sum())(random_inputs(config, CHUNK + 1))
+    assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+
+
 def test_features_are_positive():
     assert (feature_map(jnp.array([-8.0, -1.0, 0.0, 3.0])) > 0).all()
     np.testing.assert_allclose(feature_map(jnp.array([-1.0, 0.0, 3.0])), [np.exp(-1), 1, 4], rtol=1e-6)
