@@ -146,3 +146,15 @@ def test_the_results_of_parsing_are_those_of_the_records():
         )
         for name, count, f1 in zip(names, counts, f1s, strict=True):
             assert count == f"{details[title][name][column]:,}" and f1 == f"{details[title][name]['F1']:.1f}", name
+
+
+def test_the_results_of_classification_are_those_of_the_records():
+    page = (ROOT / "docs/classification.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[[^]]+\]\(\.\./(\S+\.json)\) \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert {ROOT / path for path, *_ in rows} == set((RESULTS / "classification").glob("*.json"))
+    for path, steps, *told in rows:
+        record = read_evaluation(ROOT / path)
+        assert steps == f"{record['steps']:,}", path
+        scores = (record["scores"][0], record["peer"]["scores"][0])
+        assert {score["name"] for score in scores} == {"accuracy"}
+        assert told == [f"{score['value']:.1f} ± {score['margin']:.1f}" for score in scores], path
