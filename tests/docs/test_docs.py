@@ -163,3 +163,15 @@ def test_the_results_of_documents_are_those_of_the_records():
         for each in (contrast, record):
             assert str(each["settings"]["data"]["context"]) == context
             assert each["experiment"] == contrast["experiment"] and each["steps"] == contrast["steps"]
+
+
+def test_the_results_of_classification_are_those_of_the_records():
+    page = (ROOT / "docs/classification.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[[^]]+\]\(\.\./(\S+\.json)\) \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert {ROOT / path for path, *_ in rows} == set((RESULTS / "classification").glob("*.json"))
+    for path, steps, *told in rows:
+        record = read_evaluation(ROOT / path)
+        assert steps == f"{record['steps']:,}", path
+        scores = (record["scores"][0], record["peer"]["scores"][0])
+        assert {score["name"] for score in scores} == {"accuracy"}
+        assert told == [f"{score['value']:.1f} ± {score['margin']:.1f}" for score in scores], path

@@ -742,7 +742,7 @@ LABELS = [
            "        yield label\n        yield from [PAD] * (length - 1)\n",
            "        yield from [PAD] * (length - 1)\n        yield label\n", LABEL_TARGETS),
     Change("words of a space alone vanish", "data/labels/targets.py", """text.replace("▁", "_")""", "text",
-           LABEL_TARGETS),
+           LABEL_FILES),
     Change("columns may change", "data/labels/files.py", "len(row) < 2 or len(row) != columns", "len(row) < 2",
            LABEL_FILES),
     Change("a document is a sentence", "data/labels/files.py", 'if row and row[0] != "-DOCSTART-":', "if row:",
