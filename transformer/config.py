@@ -46,7 +46,7 @@ class ModelConfig:
     """The model (section 3). Everything that Table 3 varies is a field."""
 
     architecture: str = "encoder-decoder"
-    """What the layers are put together to: a name in the registry transformer.model.ARCHITECTURES."""
+    """Architecture: a name in the registry transformer.model.ARCHITECTURES. The paper has an encoder and a decoder."""
     vocab_size: int = 37_000
     """V: rows of the shared embedding matrix. At least the size of the vocabulary; more is allowed."""
     num_layers: int = 6
@@ -549,6 +549,8 @@ def _check_mask_predict(experiment: Experiment) -> None:
         if decode.iterations != DecodeConfig.iterations:
             raise UserError(f"decode.iterations is for --model.architecture mask-predict, not for {name}")
         return
+    if experiment.data.context > 1:
+        raise UserError(f"model.architecture {name} translates single sentences: data.context must be 1")
     for f in fields(decode):
         if f.name not in (*_OF_SEARCH, "iterations", "tag", "replace_unk") and getattr(decode, f.name) != f.default:
             raise UserError(f"decode.{f.name} is for outputs that are searched for: those of {name} are not")

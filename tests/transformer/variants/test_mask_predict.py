@@ -167,3 +167,8 @@ def test_the_settings_choose_it(masked, source):
 def test_settings_that_do_not_fit(model, train, decode, message):
     with pytest.raises(UserError, match=message):
         Experiment("x", ModelConfig(**model), train=TrainConfig(**train), decode=DecodeConfig(**decode))
+
+
+def test_documents_are_not_for_it():
+    with pytest.raises(UserError, match=r"data\.context must be 1"):
+        Experiment("x", ModelConfig(architecture="mask-predict"), DataConfig(context=2))
