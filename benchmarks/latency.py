@@ -20,6 +20,9 @@ from experiments.translator import Translator
 ITERATIONS = (1, 2, 4, 10)
 DRAFT = 4
 """Pieces of a draft."""
+LENGTHS, EXTRA = 3, 12
+"""Lengths that mask-predict tries, and how much longer than the source they may be. It computes as many pieces as the
+longest may have, so the 50 of a search, which only an output without an end reaches, would double its time."""
 
 
 def quiet(line: str) -> None:
@@ -44,7 +47,8 @@ def ways(options: argparse.Namespace) -> dict[str, Translator]:
     if options.mask_predict:
         at_once = Translator.load(options.mask_predict, log=quiet)
         for count in ITERATIONS:
-            found[f"mask-predict, {count}"] = with_settings(at_once, beam=options.lengths, iterations=count)
+            settings = {"beam": LENGTHS, "extra_length": EXTRA, "iterations": count}
+            found[f"mask-predict, {count}"] = with_settings(at_once, **settings)
     return found
 
 
@@ -78,7 +82,6 @@ def main() -> None:
     parser.add_argument("--mask-predict")
     parser.add_argument("--draft")
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--lengths", type=int, default=4)
     options = parser.parse_args()
     found, outputs = {}, {}
     for name, translator in ways(options).items():

@@ -41,6 +41,8 @@ MASK_PREDICT = replace(
     name="multi30k-tiny-mask-predict",
     model=replace(TINY.model, architecture="mask-predict"),
     train=replace(TINY.train, loss="mask_predict"),
+    # All pieces that a translation may have are computed, and lengths are predicted: 50 more would be wasted.
+    decode=replace(TINY.decode, extra_length=12),
 )
 
 EXPERIMENTS = (
