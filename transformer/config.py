@@ -41,6 +41,10 @@ def _counts(section: str, config: Any, names: Iterable[str]) -> None:
             raise UserError(f"{section}.{name} must be at most {_LARGEST}, not {value}")
 
 
+_WITH_DECODER = ("encoder-decoder", "recurrent", "mask-predict")
+"""The architectures that are nothing without layers in the decoder."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The model (section 3). Everything that Table 3 varies is a field."""
@@ -119,7 +123,7 @@ class ModelConfig:
             *("max_positions", "attention_window", "attention_memory"),
         )
         given = [name for name in ("decoder_layers", "source_vocab_size") if getattr(self, name) is not None]
-        if self.decoder_layers == 0 and self.architecture != "encoder-decoder":
+        if self.decoder_layers == 0 and self.architecture not in _WITH_DECODER:
             given.remove("decoder_layers")
         _counts("model", self, (*sizes, *given))
         if self.source_vocab_size is not None and self.tied == "all":
@@ -535,6 +539,9 @@ def _check_labels(experiment: Experiment) -> None:
     if tasks and task not in tasks:
         raise UserError(f"model.architecture {architecture} predicts labels: --data.task {' or '.join(tasks)}")
     if task in LABELLED:
+        for name in ("context", "documents"):
+            if getattr(experiment.data, name) != getattr(DataConfig, name):
+                raise UserError(f"data.{name} is for translations of documents: leave it out with data.task {task}")
         for f in fields(experiment.decode):
             if f.name not in _OF_SEARCH and getattr(experiment.decode, f.name) != f.default:
                 raise UserError(f"decode.{f.name} is for outputs that are searched for: labels of {task} are not")
@@ -551,6 +558,14 @@ def _check_mask_predict(experiment: Experiment) -> None:
         return
     if experiment.data.context > 1:
         raise UserError(f"model.architecture {name} translates single sentences: data.context must be 1")
+    known = experiment.model.max_positions
+    if known < experiment.data.max_length:
+        raise UserError(
+            f"mask-predict predicts lengths up to model.max_positions ({known}), which must be at least "
+            f"data.max_length ({experiment.data.max_length})"
+        )
+    if decode.beam > known:
+        raise UserError(f"decode.beam is {decode.beam} lengths, but the model knows only model.max_positions ({known})")
     for f in fields(decode):
         if f.name not in (*_OF_SEARCH, "iterations", "tag", "replace_unk") and getattr(decode, f.name) != f.default:
             raise UserError(f"decode.{f.name} is for outputs that are searched for: those of {name} are not")

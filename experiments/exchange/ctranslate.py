@@ -34,7 +34,10 @@ ACCEPTED: dict[Quantization, float] = {"float32": TOLERANCE, "int16": 1e-2, "int
 def check_model(config: ModelConfig) -> None:
     """Raises UserError with the settings that the format needs."""
     width = config.d_model / config.num_heads
-    needed = {"attention": "softmax", "norm_type": "layer", "feed_forward": "ffn", "d_k": width, "d_v": width}
+    needed = {
+        **{"architecture": "encoder-decoder", "attention": "softmax", "norm_type": "layer", "feed_forward": "ffn"},
+        **{"d_k": width, "d_v": width},
+    }
     differing = [
         f"{name} = {value:g}" if name in ("d_k", "d_v") else f"{name} = {value}"
         for name, value in needed.items()

@@ -124,7 +124,8 @@ def settings_of(config: ModelConfig) -> dict[str, Any]:
     """
     heads = config.d_model // config.num_heads
     needed = {
-        **{"positions": "sinusoidal", "attention": "softmax", "norm_type": "layer", "feed_forward": "ffn"},
+        **{"architecture": "encoder-decoder", "positions": "sinusoidal", "attention": "softmax"},
+        **{"norm_type": "layer", "feed_forward": "ffn"},
         **{"norm": "post", "biases": True, "shared_layers": 1, "d_k": heads, "d_v": heads},
     }
     differing = [f"{name} = {value}" for name, value in needed.items() if getattr(config, name) != value]

@@ -1,6 +1,7 @@
 """The pages of docs/ are correct: their Python runs, and their commands, flags, files and links exist."""
 
 import importlib
+import json
 import inspect
 import re
 import shutil
@@ -175,3 +176,14 @@ def test_the_results_of_classification_are_those_of_the_records():
         scores = (record["scores"][0], record["peer"]["scores"][0])
         assert {score["name"] for score in scores} == {"accuracy"}
         assert told == [f"{score['value']:.1f} ± {score['margin']:.1f}" for score in scores], path
+
+
+def test_the_times_of_fewer_steps_are_those_of_the_record():
+    record = json.loads((ROOT / "benchmarks/results/latency-cpu.json").read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \| (\d+) \| (\d+) \|$", text_of("decoding"), re.MULTILINE)
+    expected = [
+        (name, f"{row['bleu']:.1f}", f"{row['milliseconds, one by one']:.0f}", f"{row['milliseconds, in batches']:.0f}")
+        for name, row in record["measured"].items()
+    ]
+    assert rows == expected
+    assert record["outputs that differ with a draft"] == 0

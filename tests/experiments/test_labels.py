@@ -262,6 +262,13 @@ def test_a_translation_model_cannot_start_from_an_encoder(micro, classifier, tmp
         train(other, tmp_path / "new", quiet)
 
 
+@pytest.mark.parametrize("documents", [{"context": 2}, {"documents": "column"}])
+def test_labels_of_documents_are_refused(documents):
+    experiment = find("generated-tags")
+    with pytest.raises(UserError, match=rf"data.{next(iter(documents))} is for translations of documents"):
+        replace(experiment, data=replace(experiment.data, **documents))
+
+
 def test_explain_and_plan_say_what_there_is_and_what_differs(tagger):
     experiment = small("generated-tags")
     said = "\n".join(explain(experiment))

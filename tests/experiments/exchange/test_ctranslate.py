@@ -84,6 +84,7 @@ def test_another_function_is_noticed_and_nothing_is_left(random, tmp_path, monke
 REFUSED = {
     "d_k = 8, model.d_v = 8": {"d_k": 4, "d_v": 4},
     "d_v = 8": {"d_v": 4},
+    "architecture = encoder-decoder": {"architecture": "recurrent"},
 }
 
 

@@ -56,6 +56,7 @@ REFUSED = {
     "biases = True": {"biases": False},
     "shared_layers = 1": {"shared_layers": 2},
     "d_v = 8": {"d_v": 4},
+    "architecture = encoder-decoder": {"architecture": "recurrent"},
     "an even model.d_model": {"d_model": 30},
 }
 

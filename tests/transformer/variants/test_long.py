@@ -172,6 +172,11 @@ def test_an_attention_bias_is_refused(config, name):
         made(config, name).attend(*random_inputs(config, 8), context)
 
 
+def test_linear_attention_refuses_dropout_of_weights_that_it_does_not_have(config):
+    with pytest.raises(UserError, match="attention_dropout"):
+        made(replace(config, attention_dropout=0.1), "linear")
+
+
 @pytest.mark.parametrize("name", ["restricted", "sparse", "linear"])
 def test_a_search_with_a_cache_scores_as_forced_scoring_does(config, source, name):
     model = Transformer(replace(config, attention=name, attention_window=3), rngs=nnx.Rngs(0))

@@ -162,6 +162,10 @@ def test_the_settings_choose_it(masked, source):
         ({}, {}, {"iterations": 4}, "not for encoder-decoder"),
         ({"architecture": "mask-predict"}, {}, {"min_length": 4}, "decode.min_length"),
         ({"architecture": "mask-predict"}, {}, {"iterations": 0}, "decode.iterations must be at least 1"),
+        ({"architecture": "mask-predict"}, {}, {"beam": 1025}, "decode.beam is 1025 lengths"),
+        ({"architecture": "mask-predict", "max_positions": 99}, {}, {}, "must be at least data.max_length"),
+        ({"architecture": "mask-predict", "decoder_layers": 0}, {}, {}, "model.decoder_layers must be at least 1"),
+        ({"architecture": "recurrent", "decoder_layers": 0}, {}, {}, "model.decoder_layers must be at least 1"),
     ],
 )
 def test_settings_that_do_not_fit(model, train, decode, message):

@@ -8,6 +8,7 @@ the matmul units do best.
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
 from transformer.attention import ATTENTIONS, AttentionContext, MultiHeadAttention
@@ -32,6 +33,11 @@ class LinearAttention(MultiHeadAttention):
     """Multi-head attention whose self-attention has no softmax; encoder-decoder attention is the paper's."""
 
     self_only = True
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        if config.attention_dropout:  # there are no weights to drop out
+            raise UserError("model.attention linear has no weights for model.attention_dropout: set it to 0")
+        super().__init__(config, rngs=rngs)
 
     @staticmethod
     def pairs(config: ModelConfig, tokens: int) -> float:
