@@ -1,8 +1,8 @@
 """The pages of docs/ are correct: their Python runs, and their commands, flags, files and links exist."""
 
 import importlib
-import json
 import inspect
+import json
 import re
 import shutil
 from pathlib import Path
