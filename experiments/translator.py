@@ -201,8 +201,8 @@ class Translator(Reader):
         name, first = members[0]
         if len(members) == 1:
             return first
-        first.check_searched("an ensemble")
         for other, member in members:
+            member.check_searched("an ensemble")
             if member.tokenizer.sha256 != first.tokenizer.sha256:
                 raise UserError(f"{name} and {other} have different vocabularies: they cannot be an ensemble")
             rows, theirs = first.experiment.model.vocab_size, member.experiment.model.vocab_size
