@@ -201,9 +201,9 @@ class Translator(Reader):
         name, first = members[0]
         if len(members) == 1:
             return first
-        if first.experiment.model.architecture == "mask-predict":
-            first.check_searched("an ensemble")
         for other, member in members:
+            if member.experiment.model.architecture == "mask-predict":
+                member.check_searched("an ensemble")
             if member.tokenizer.sha256 != first.tokenizer.sha256:
                 raise UserError(f"{name} and {other} have different vocabularies: they cannot be an ensemble")
             rows, theirs = first.experiment.model.vocab_size, member.experiment.model.vocab_size

@@ -30,8 +30,9 @@ def loaded(name: str, given: Loading) -> Translator:
     flags = {field: value for field, value in vars(given).items() if hasattr(decode, field) and value is not None}
     if "tag" in flags:
         flags["tag"] = flags["tag"] or None
-    in_passes = translator.experiment.model.architecture == "mask-predict"  # which the settings check
-    for name in flags.keys() - {"batch_size", "iterations"} if not in_passes else ():
+    in_passes = translator.experiment.model.architecture == "mask-predict"
+    # The settings of mask-predict are checked, except for alpha, which a run may have from the preset of a search.
+    for name in flags.keys() & {"alpha"} if in_passes else flags.keys() - {"batch_size", "iterations"}:
         translator.check_searched(f"--{name.replace('_', '-')}")
     if flags.get("sample"):
         flags.setdefault("beam", 1)  # the run's setting is that of its beam search

@@ -81,12 +81,13 @@ def read_flags(verb: Callable[[Arguments], None], default: Flags, arguments: Arg
 def run_list(arguments: Arguments) -> None:
     """list: list the available experiments"""
     read_flags(run_list, NoFlags(), arguments)
+    widths = max(map(len, EXPERIMENTS)), max(len(each.data.corpus) for each in EXPERIMENTS.values())
     for name, experiment in EXPERIMENTS.items():
         m, steps = experiment.model, counted(experiment.train.steps, "step")
         layers = counted(m.num_layers, "layer")
         if m.decoder_depth not in (0, m.num_layers):
             layers = f"{m.num_layers} + {m.decoder_depth} layers"
-        print(f"{name:24} {experiment.data.corpus:16} {layers}, d_model {m.d_model}, {steps}")
+        print(f"{name:{widths[0]}} {experiment.data.corpus:{widths[1]}} {layers}, d_model {m.d_model}, {steps}")
 
 
 def run_prepare(arguments: Arguments) -> None:
@@ -273,13 +274,13 @@ def test_set_of(translator: Translator, given: Evaluating) -> TestSet:
     own_languages = languages_of(translator.experiment.data)
     languages = Languages.parse(given.languages) if given.languages else own_languages
     labels_of = translator.tokenizer.labels_of
-    if given.test_tgt and not given.test_src and labels_of:
-        return read_labelled(given.test_tgt, labels_of, translator.tokenizer, languages)
     if given.test_src or given.test_tgt:
+        if given.test_set != "test":
+            raise UserError("--test-set and --data.test-tgt both select a test set: give only one of them")
+        if given.test_tgt and not given.test_src and labels_of:
+            return read_labelled(given.test_tgt, labels_of, translator.tokenizer, languages)
         if not (given.test_src and given.test_tgt):
             raise UserError("a test set in files needs both sides: --data.test-src FILE and --data.test-tgt FILE")
-        if given.test_set != "test":
-            raise UserError("--test-set and --data.test-src both select a test set: give only one of them")
         return read_files(
             given.test_src, given.test_tgt, translator.tokenizer, languages, data=translator.experiment.data
         )

@@ -151,7 +151,11 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other {wrong_ones} {wrong:.3g}"
     longer = counted(d.extra_length, "token")
     search = f"sampled, temperature {d.temperature:g}" if d.sample else f"beam of {d.beam}"
-    if decoder:
+    if m.architecture == "mask-predict":
+        passes, lengths = counted(d.iterations, "pass", "passes"), counted(d.beam, "length")
+        best = f"the best by its mean log P; at most {longer} longer than the source"
+        yield f"6.1    no search: {passes} through the decoder with {lengths} in parallel; {best}"
+    elif decoder:
         yield f"6.1    {search}; log P / ((5 + length) / 6)^{d.alpha}; at most {longer} longer than the source"
     else:
         yield "6.1    no search: the likeliest labels, in one pass"

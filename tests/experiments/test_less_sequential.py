@@ -8,6 +8,7 @@ import pytest
 from experiments.cli.flags import Translating
 from experiments.cli.translating import loaded
 from experiments.evaluation.evaluate import evaluate
+from experiments.planning.explain import explain
 from experiments.streams import part_of
 from experiments.training import distill as distilling
 from experiments.training.distill import distill
@@ -79,6 +80,11 @@ def test_mask_predict_may_start_from_a_model_that_predicts_one_token_after_the_o
     assert moved < 0.01
 
 
+def test_explain_says_that_mask_predict_does_not_search(at_once):
+    (said,) = [line for line in explain(at_once.experiment()) if line.startswith("6.1")]
+    assert said.startswith("6.1    no search: 3 passes through the decoder with 2 lengths in parallel")
+
+
 def test_the_number_of_iterations_and_lengths_can_be_given(at_once):
     given = Translating(iterations=1, beam=1, checkpoint="last")
     translator = loaded(str(at_once.path), given)
@@ -89,6 +95,7 @@ def test_the_number_of_iterations_and_lengths_can_be_given(at_once):
     ("flags", "message"),
     [
         ({"sample": True}, "decode.sample"),
+        ({"alpha": 0.3}, "--alpha: not for mask-predict"),
         ({"min_length": 3}, "decode.min_length"),
         ({"iterations": 0}, "decode.iterations must be at least 1"),
     ],
@@ -103,9 +110,12 @@ def test_iterations_are_refused_by_a_search(run):
         loaded(str(run.path), Translating(iterations=3))
 
 
-def test_what_mask_predict_does_not_do_is_refused(at_once):
+def test_what_mask_predict_does_not_do_is_refused(at_once, run):
     translator = Translator.load(at_once.path, log=quiet)
+    searching = Translator.load(run.path, log=quiet)
     for call in (
+        lambda: Translator.ensemble([("a", translator), ("b", searching)]),
+        lambda: Translator.ensemble([("a", searching), ("b", translator)]),
         lambda: translator.n_best(LINES, 1, prefixes=["A"] * 4),
         lambda: translator.score(["A dog."], ["Ein Hund."]),
         lambda: Translator.ensemble([("a", translator), ("b", translator)]),
@@ -167,6 +177,16 @@ def replace_hash(tokenizer):
     return Other()
 
 
+def test_distillation_of_a_text_that_is_gone_is_refused(run, tmp_path, monkeypatch):
+    class Emptied:
+        sources = staticmethod(lambda *_: {})
+        pairs = staticmethod(lambda *_: iter([("", "")]))
+
+    monkeypatch.setattr(distilling, "find_corpus", lambda data: Emptied())
+    with pytest.raises(UserError, match="train has no sentence pair any more"):
+        distill(greedy(run), tmp_path / "text", quiet)
+
+
 def test_distillation_goes_on_where_it_was_and_its_text_can_be_trained_on(run, micro, tmp_path, monkeypatch):
     monkeypatch.setattr(distilling, "CHUNK", 64)
     translator = greedy(run)
@@ -189,6 +209,13 @@ def test_distillation_goes_on_where_it_was_and_its_text_can_be_trained_on(run, m
     assert not part_of(tmp_path / "text/train.target").exists()
     distill(translator, tmp_path / "text", said.append)
     assert said[-1].endswith("is complete")
+
+    # What one model began, another one does not go on with, nor the same one with other flags.
+    longer = replace(translator.experiment.decode, extra_length=translator.experiment.decode.extra_length + 1)
+    other = greedy(run)
+    other.experiment = replace(other.experiment, decode=longer)
+    with pytest.raises(UserError, match=r"teacher.json is of another model"):
+        distill(other, tmp_path / "text", quiet)
 
     given = dict(zip(flags.split()[::2], flags.split()[1::2], strict=True))
     files = {name.removeprefix("--data.").replace("-", "_"): value for name, value in given.items()}
