@@ -201,8 +201,9 @@ class Tokenizer:
         """
         assert self.labels_of
         check_labels(source, labels, self.labels_of)
-        (ids,) = self.encode([" ".join(words_of(labels))])
-        return list(spread(ids[:-1], self.source.lengths(source))) if self.labels_of == OF_WORDS else ids
+        # One by one: sentencepiece merges unknown words that follow each other.
+        ids = [label for label, _ in self.encode(words_of(labels))]
+        return list(spread(ids, self.source.lengths(source))) if self.labels_of == OF_WORDS else [*ids, EOS]
 
     def lengths(self, text: str) -> list[int]:
         """Returns the number of pieces of each word of a text, which is what spaces separate.

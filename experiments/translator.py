@@ -618,6 +618,8 @@ class Translator(Reader):
             if not (isinstance(count, int) and count >= 1):
                 raise UserError(f"cannot draw {count!r} samples: it must be at least 1")
             return
+        if self.tokenizer.labels_of == OF_WORDS and count != 1:
+            raise UserError("labels of words have no n-best list: each word has its own likeliest label")
         if not (isinstance(count, int) and 1 <= count <= self.most):
             most = counted(self.most, "label") if self.tokenizer.labels_of else f"a beam of {self.most}"
             raise UserError(f"an n-best list of {count!r} does not fit {most}: it must be from 1 to {self.most}")

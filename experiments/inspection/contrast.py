@@ -190,6 +190,7 @@ def of_contrapro(given: list[dict[str, Any]], path: Path, context: tuple[Path, P
 
 def contrast(run: WorkDir, translator: Translator, test: Contrasts, log: Log) -> Contrasted:
     """Scores a contrastive test, and writes <run>/evaluation/<name>.json with the preferred translations beside it."""
+    translator.check_searched("a contrastive test")
     start = time.monotonic()
     chosen = preferred(translator, test.examples)
     seconds = time.monotonic() - start

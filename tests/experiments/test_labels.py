@@ -192,6 +192,9 @@ def test_a_file_of_labelled_text_is_a_test_set(classes, tags, classifier, tmp_pa
     assert found.references == ["nothing", "thing"] and found.name.startswith("more-")
     main(["evaluate", str(classifier.path), "--data.test-tgt", str(path)])
     assert capsys.readouterr().out.startswith("accuracy = ")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(classifier.path), "--data.test-tgt", str(path), "--test-set", "dev"])
+    assert "both select a test set" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -59,6 +59,11 @@ def test_a_label_is_at_the_first_piece_of_its_word(tokenizer):
     assert tokenizer.decode([[i for i in target if i != UNK]]) == ["DT NN"]
 
 
+def test_each_of_several_unknown_labels_has_its_place(tokenizer):
+    (_, (target,)) = tokenizer.encode_pairs([("a b c", "XX YY DT")])
+    assert [i for i in target if i != PAD] == [UNK, UNK, *tokenizer.ids(["▁DT"]), EOS]
+
+
 def test_each_word_needs_a_label(tokenizer):
     with pytest.raises(UserError, match=r"^2 labels for 3 words, where each word needs one: 'the man bought'$"):
         tokenizer.encode_pairs([("the man bought", "DT NN")])
