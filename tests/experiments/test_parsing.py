@@ -177,7 +177,7 @@ def test_only_trees_is_refused_for_translation(run):
 
 
 def test_tasks_are_found_by_name():
-    assert {task_of(DataConfig(task=name)).metric for name in TASKS} == {"BLEU", "F1"}
+    assert {task_of(DataConfig(task=name)).metric for name in TASKS} == {"BLEU", "F1", "accuracy"}
     with pytest.raises(UserError, match=r"unknown data.task 'parsin'; there are: parsing"):
         task_of(DataConfig(task="parsin"))
 

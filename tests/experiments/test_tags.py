@@ -101,7 +101,8 @@ def test_flags_switch_off_every_setting_of_the_run(plain, monkeypatch):
     sampling = {"sample": True, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "seed": 3}
     other = {"tag": "<2de>", "min_length": 2, "no_repeat_ngram": 3, "forbid_unk": True, "replace_unk": True}
     other |= {"only_trees": True}
-    assert {"beam", "alpha", "batch_size", *sampling, *other} == vars(DecodeConfig()).keys() & vars(Decoding()).keys()
+    of_search = {"beam", "alpha", "batch_size", "iterations", *sampling, *other}
+    assert of_search == vars(DecodeConfig()).keys() & vars(Decoding()).keys()
     own = replace(plain.experiment, decode=replace(searching, **sampling, **other))
     monkeypatch.setattr(translating, "runs_of", lambda name: [])
     monkeypatch.setattr(

@@ -102,6 +102,7 @@ FLAGS_OF = {
     "inspect": ("--checkpoint STR",),
     "evaluate": ("--test-set STR", "--mbr INT", "--data.test-src PATH", "--data.max-unknown FLOAT", "--record PATH"),
     "average": ("--output PATH",),
+    "distill": ("--output PATH", "--beam INT"),
     "export": ("--checkpoint STR", "--output PATH"),
     "import": ("--output PATH",),
     "compare": ("--test-set STR",),
@@ -166,7 +167,7 @@ def test_unknown_verb_experiment_and_flag(program):
 
 def test_values_that_cannot_be(program):
     assert "model.dropout must lie in [0, 1)" in refused(program("train", "demo", "--model.dropout", "1.5"))
-    assert "unknown model.positions 'none'" in refused(program("train", "demo", "--model.positions", "none"))
+    assert "unknown model.positions 'no'" in refused(program("train", "demo", "--model.positions", "no"))
     assert "embedding only 10 rows" in refused(program("train", "demo", "--model.vocab-size", "10"))
     assert "decode.alpha must be 0 or more" in refused(program("train", "demo", "--decode.alpha", "nan"))
     assert "optimizer.b2 must lie in [0, 1)" in refused(program("train", "demo", "--optimizer.b2", "1"))

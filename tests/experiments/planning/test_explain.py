@@ -129,8 +129,8 @@ def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
 
 
 def test_an_unknown_part_lists_what_there_is(micro):
-    with pytest.raises(UserError, match=r"unknown model\.attention 'sparse'; there are: .*softmax"):
-        list(explain(replace(micro, model=replace(micro.model, attention="sparse"))))
+    with pytest.raises(UserError, match=r"unknown model\.attention 'dense'; there are: .*softmax"):
+        list(explain(replace(micro, model=replace(micro.model, attention="dense"))))
 
 
 def test_the_tree_holds_what_the_checkpoint_holds(run, micro):

@@ -27,6 +27,7 @@ class Echo:
 
     experiment = SimpleNamespace(name="echo", decode=DecodeConfig(beam=3, batch_size=2))
     steps = (7,)
+    most = 3
 
     def warm_up(self, *shape):
         pass
