@@ -76,7 +76,7 @@ def test_the_number_of_masked_tokens_is_uniform():
 
 def test_the_loss_is_that_of_the_masked_tokens_and_of_the_length(masked, source, target):
     experiment = Experiment(
-        "x", model=masked.config, data=DataConfig(vocab_size=29), train=TrainConfig(loss="mask_predict")
+        "x", model=masked.config, data=DataConfig(vocab_size=29, max_length=64), train=TrainConfig(loss="mask_predict")
     )
     assert LOSSES.find("mask_predict") is masked_cross_entropy
     key = jax.random.key(3)
