@@ -10,6 +10,7 @@ are compiled before that. Outputs with a draft are compared with those of greedy
 import argparse
 import time
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from benchmarks.timing import alone, record
@@ -71,7 +72,7 @@ def measured(translator: Translator, text: TestSet, count: int) -> tuple[dict[st
     score = bleu(language).corpus_score(outputs, [text.references]).score
     return {
         "bleu": score,
-        "milliseconds, one by one": 1e3 * sorted(times)[len(times) // 2],
+        "milliseconds, one by one": 1e3 * median(times),
         "milliseconds, in batches": 1e3 * batched / len(everything),
     }, outputs
 

@@ -29,8 +29,8 @@ from data.encoding import Counts, encode_pairs
 from data.fetch import sha256_of
 from data.folders import atomic_folder, created, remove_abandoned
 from data.labels.targets import MARKS, check_labels, read_as, words_of
-from data.text import Pair, is_blank, read_lines
-from data.tokenizer import BYTES_FROM, SEPARATOR, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
+from data.text import SEPARATOR, Pair, is_blank, read_lines
+from data.tokenizer import BYTES_FROM, SOURCE_VOCABULARY, VOCABULARY, Tokenizer, train_tokenizer
 from data.tokens import Side, Split, Tokens, TokenWriter
 from data.treebanks.linear import MARK, TAGS, sequence_of
 from transformer.config import DataConfig, UserError, counted
@@ -211,17 +211,14 @@ def _prepared_before(
     config: DataConfig, corpus: Corpus, data_dir: Path, same: Callable[[str, dict[str, str]], bool]
 ) -> Iterator[Path]:
     """Yields the folders prepared with these settings from sources, by role, that are the `same`; the newest first."""
-    settings = _settings(config)
+    always, optional = _settings_by_need(config)
     folders = data_dir.glob(f"{corpus.name}-{config.vocab_type}{config.vocab_size}-*")
     for path in sorted(folders, key=lambda path: (path.stat().st_mtime, path.name), reverse=True):
         manifest = _manifest_if_readable(path)
         if (
             manifest
-            and all(
-                manifest.get(name) == settings.get(name)
-                for name in ("vocabulary", "source_vocab_size", "symbols", "task", "context", "documents")
-            )
-            and all(manifest[name] == value for name, value in settings.items())
+            and all(manifest[name] == value for name, value in always.items())
+            and all(manifest.get(name) == value for name, value in optional.items())
             and all(same(role, source) for role, source in manifest["sources"].items())
         ):
             yield path
@@ -267,14 +264,21 @@ def _digest(config: DataConfig, sources: dict[str, Source]) -> str:
 
 def _settings(config: DataConfig) -> dict[str, Any]:
     """Settings that determine the content of the folder."""
+    always, optional = _settings_by_need(config)
+    return always | {name: value for name, value in optional.items() if value is not None}
+
+
+def _settings_by_need(config: DataConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those that every manifest has, and those that it has only if they are not None: it may be older than they are."""
     names = ("vocab_type", "vocab_size", "max_length", "train_pairs")
-    given = {"vocabulary": given_vocabulary(config).sha256} if config.vocabulary else {}
-    separate = {"source_vocab_size": config.source_pieces} if config.vocabularies == "separate" else {}
-    symbols = {"symbols": config.symbol_list} if config.symbols else {}
-    task = {"task": config.task} if config.task in (TAGS | MARKS) else {}
-    several = {"context": config.context} if config.context > 1 else {}
-    named = {"documents": config.documents} if config.documents != "blank" and is_own_text(config) else {}
-    return {name: getattr(config, name) for name in names} | given | separate | symbols | task | several | named
+    return {name: getattr(config, name) for name in names}, {
+        "vocabulary": given_vocabulary(config).sha256 if config.vocabulary else None,
+        "source_vocab_size": config.source_pieces if config.vocabularies == "separate" else None,
+        "symbols": config.symbol_list or None,
+        "task": config.task if config.task in (TAGS | MARKS) else None,
+        "context": config.context if config.context > 1 else None,
+        "documents": config.documents if config.documents != "blank" and is_own_text(config) else None,
+    }
 
 
 def given_vocabulary(config: DataConfig) -> Tokenizer:

@@ -14,6 +14,9 @@ from transformer.config import UserError, counted
 
 Pair = tuple[str, str]
 
+SEPARATOR = "<sep>"
+"""Stands between several texts that are one input: two that are labelled, or sentences of a document."""
+
 BOUNDARY: Pair = ("", "")
 """This object is yielded between two documents where the text itself has no blank line there: it counts as none."""
 

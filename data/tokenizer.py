@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, Self
 import sentencepiece
 
 from data.labels.targets import MARKS, OF_WORDS, check_labels, read_as, spread, words_of
-from data.text import Pair, is_blank_line
+from data.text import SEPARATOR, Pair, is_blank_line
 from data.treebanks.linear import MARK, XX, output_of, sequence_of
 from transformer.config import BOS, EOS, PAD, UNK, UserError
 
@@ -49,12 +49,6 @@ END_PIECE = "<end of vocabulary>"
 """A piece after which the vocabulary ends. A text may be split into the pieces behind it, but they are read as UNK.
 
 Imported models have it: Marian splits a text with one list of pieces, and reads it with another one.
-"""
-
-SEPARATOR = "<sep>"
-"""The piece between the sentences of a document, in vocabularies that are learned for documents.
-
-It is a control symbol: no text is split into it, so that "<sep>" in a sentence is five characters like others.
 """
 
 # The language code of multilingual Marian models. It is one piece, and only at the beginning of a text.
@@ -362,6 +356,7 @@ def train_tokenizer(
         symbols: texts that are pieces of their own and never split, such as "<2de>".
         separator: whether there is a piece between the sentences of a document.
     """
+    # No text is split into a control symbol: "<sep>" in a sentence is five characters like others.
     controls = (SEPARATOR,) if separator else ()
     byte_fallback = vocab_size >= BYTES_FROM and vocab_type != "word"
     model = _train(_sample(lines, _MAX_LINES), vocab_type, vocab_size, byte_fallback, flag, symbols, controls)

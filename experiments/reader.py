@@ -116,6 +116,10 @@ class Reader:
         """Raises UserError if the outputs are predicted without a search."""
         if self.tokenizer.labels_of:
             raise UserError(f"{what}: not for labels, which this run predicts in one pass, without a search")
+        self.check_has_probabilities(what)
+
+    def check_has_probabilities(self, what: str) -> None:
+        """Raises UserError if no probability of a whole output is defined."""
         if self.experiment.model.architecture == "mask-predict":
             raise UserError(f"{what}: not for mask-predict, which predicts all pieces at once, without a search")
 

@@ -202,8 +202,7 @@ class Translator(Reader):
         if len(members) == 1:
             return first
         for other, member in members:
-            if member.experiment.model.architecture == "mask-predict":
-                member.check_searched("an ensemble")
+            member.check_has_probabilities("an ensemble")
             if member.tokenizer.sha256 != first.tokenizer.sha256:
                 raise UserError(f"{name} and {other} have different vocabularies: they cannot be an ensemble")
             rows, theirs = first.experiment.model.vocab_size, member.experiment.model.vocab_size
@@ -662,8 +661,7 @@ class Translator(Reader):
             before: for each pair those that come before it in its document. None: the pairs are those of documents in
                 order, with a blank pair between two. A model of single sentences sees none of them.
         """
-        if self.experiment.model.architecture == "mask-predict":
-            self.check_searched("scores of given targets")
+        self.check_has_probabilities("scores of given targets")
         texts = self.source_texts(sources, "source line", first)
         given = targets_of(targets, "target line", first)
         if len(texts) != len(given):

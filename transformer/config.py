@@ -527,6 +527,13 @@ _OF_SEARCH = ("beam", "alpha", "extra_length", "batch_size")
 """Settings of decoding that may keep the values of a search: those that predict labels without one ignore them."""
 
 
+def _only(decode: DecodeConfig, names: Iterable[str], what: str) -> None:
+    """UserError if a setting with another name is set: `what` is predicted without a search."""
+    for f in fields(decode):
+        if f.name not in names and getattr(decode, f.name) != f.default:
+            raise UserError(f"decode.{f.name} is for outputs that are searched for: {what} are not")
+
+
 def _check_labels(experiment: Experiment) -> None:
     """UserError if the task has labels and the model predicts a sequence, or the other way round."""
     task, architecture = experiment.data.task, experiment.model.architecture
@@ -542,9 +549,7 @@ def _check_labels(experiment: Experiment) -> None:
         for name in ("context", "documents"):
             if getattr(experiment.data, name) != getattr(DataConfig, name):
                 raise UserError(f"data.{name} is for translations of documents: leave it out with data.task {task}")
-        for f in fields(experiment.decode):
-            if f.name not in _OF_SEARCH and getattr(experiment.decode, f.name) != f.default:
-                raise UserError(f"decode.{f.name} is for outputs that are searched for: labels of {task} are not")
+        _only(experiment.decode, _OF_SEARCH, f"labels of {task}")
 
 
 def _check_mask_predict(experiment: Experiment) -> None:
@@ -566,9 +571,7 @@ def _check_mask_predict(experiment: Experiment) -> None:
         )
     if decode.beam > known:
         raise UserError(f"decode.beam is {decode.beam} lengths, but the model knows only model.max_positions ({known})")
-    for f in fields(decode):
-        if f.name not in (*_OF_SEARCH, "iterations", "tag", "replace_unk") and getattr(decode, f.name) != f.default:
-            raise UserError(f"decode.{f.name} is for outputs that are searched for: those of {name} are not")
+    _only(decode, (*_OF_SEARCH, "iterations", "tag", "replace_unk"), f"those of {name}")
 
 
 def _from_dict(cls: Any, settings: dict[str, Any], prefix: str = "") -> Any:

@@ -215,11 +215,18 @@ class Transformer(nnx.Module):
         mask = own.reshape(B, 1, K, -1)
         queries, keys = jnp.full((1, K), index), jnp.repeat(positions, K)[None]
         context = self.attention_context(mask, queries, keys, causal=True, beam=K)
+        return self.advance(self.embed(tokens, self.positions(index[None])[None]), cache, context, index * K)
+
+    def advance(self, x: Array, cache: Cache, context: AttentionContext, index: Array) -> tuple[Array, Cache]:
+        """The decoder for embeddings x [B, T, D], whose keys and values are written into the cache at `index`.
+
+        Returns:
+            The logits [B, T, V] of the token after each, and the updated cache.
+        """
         memory_context = AttentionContext(cache.memory_mask)
-        x = self.embed(tokens, self.positions(index[None])[None])
         seen = []
         for layer, attended, before in zip(self.applied(self.decoder), cache.memory, cache.seen, strict=True):
-            x, now = layer(x, attended, context, memory_context, None, cache=before, index=index * K)
+            x, now = layer(x, attended, context, memory_context, None, cache=before, index=index)
             seen.append(now)
         x = self.decoder_norm(x) if self.config.norm == "pre" else x
         return self.logits(x), cache._replace(seen=tuple(seen))

@@ -14,8 +14,9 @@ from data.corpora.open_treebanks import wsj_craft, wsj_sample
 from data.corpora.own import FilesCorpus, TreebankFiles, own_files, own_trees
 from data.corpora.wmt14 import wmt14
 from data.corpora.wsj import WSJ
-from data.labels.targets import MARKS, OF_WORDS, SEPARATOR
+from data.labels.targets import MARKS, OF_WORDS
 from data.languages import Languages
+from data.text import SEPARATOR
 from data.treebanks.linear import TAGS
 from transformer.config import DataConfig, UserError
 from transformer.registry import Registry

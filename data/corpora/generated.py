@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 from data import grammar
 from data.corpora.corpus import SPLITS, Contrast, Log, Source, SplitName
@@ -14,44 +16,55 @@ from data.treebanks import generated
 
 
 @dataclass(frozen=True)
-class GrammarCorpus:
-    """The generated corpus of data/grammar, of unlimited size, which needs no download."""
+class Generated:
+    """A corpus of unlimited size that a module of this code generates, without a download."""
 
-    name: str = "grammar"
+    name: str
     licence: str = "that of this code"
-    languages: str = "en-de"
+    languages: str | None = None
     seed: int = 0
 
+    text: ClassVar[ModuleType]
+    """Its function `pairs(split, count, seed=...)` yields the text."""
+    side: ClassVar[str] = ""
+    """Ends the names of the sources: ".target" where the sentences are those of the targets."""
+    sizes: ClassVar[tuple[int, int]]
+    """Number of pairs of train, and of each other split."""
+
     def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
+        name = f"{self.text.__name__}, seed {self.seed}"
         return {
-            split: Source(f"data.grammar, seed {self.seed}", _hash_of(grammar.pairs(split, 100, seed=self.seed)))
+            f"{split}{self.side}": Source(name, _hash_of(self.text.pairs(split, 100, seed=self.seed)))
             for split in SPLITS
         }
 
     def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        default = 100_000 if split == "train" else 1000
-        return grammar.pairs(split, default if count is None else count, seed=self.seed)
+        default = self.sizes[0 if split == "train" else 1]
+        found: Iterator[Pair] = self.text.pairs(split, default if count is None else count, seed=self.seed)
+        return found
 
 
 @dataclass(frozen=True)
-class GrammarDocuments:
+class GrammarCorpus(Generated):
+    """The generated corpus of data/grammar."""
+
+    name: str = "grammar"
+    languages: str | None = "en-de"
+
+    text: ClassVar[ModuleType] = grammar
+    sizes: ClassVar[tuple[int, int]] = 100_000, 1000
+
+
+@dataclass(frozen=True)
+class GrammarDocuments(Generated):
     """The generated corpus of data/grammar/documents.py, with a contrastive test of its pronouns."""
 
     name: str = "grammar-documents"
-    licence: str = "that of this code"
-    languages: str = "en-de"
-    seed: int = 0
+    languages: str | None = "en-de"
     has_documents: bool = True
 
-    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        return {
-            split: Source(f"data.grammar.documents, seed {self.seed}", _hash_of(documents.pairs(split, 100, self.seed)))
-            for split in SPLITS
-        }
-
-    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        default = 100_000 if split == "train" else 1000
-        return documents.pairs(split, default if count is None else count, self.seed)
+    text: ClassVar[ModuleType] = documents
+    sizes: ClassVar[tuple[int, int]] = 100_000, 1000
 
     def contrasts(self, split: SplitName, downloads: Path, log: Log) -> tuple[list[Contrast], dict[str, Source]]:
         """Returns those of a split's 1,000 pairs."""
@@ -60,47 +73,25 @@ class GrammarDocuments:
 
 
 @dataclass(frozen=True)
-class GeneratedTreebank:
+class GeneratedTreebank(Generated):
     """The generated treebank of data/treebanks/generated.py."""
 
     name: str = "generated-trees"
-    licence: str = "that of this code"
-    languages: str | None = None
-    seed: int = 0
 
-    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        return {
-            f"{split}.target": Source(
-                f"data.treebanks.generated, seed {self.seed}", _hash_of(generated.pairs(split, 100, seed=self.seed))
-            )
-            for split in SPLITS
-        }
-
-    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        default = 10_000 if split == "train" else 500
-        return generated.pairs(split, default if count is None else count, seed=self.seed)
+    text: ClassVar[ModuleType] = generated
+    side: ClassVar[str] = ".target"
+    sizes: ClassVar[tuple[int, int]] = 10_000, 500
 
 
 @dataclass(frozen=True)
-class GeneratedClasses:
+class GeneratedClasses(Generated):
     """The generated texts with labels of data/labels/generated.py."""
 
     name: str = "generated-classes"
-    licence: str = "that of this code"
-    languages: str | None = None
-    seed: int = 0
 
-    def sources(self, downloads: Path, log: Log) -> dict[str, Source]:
-        return {
-            f"{split}.target": Source(
-                f"data.labels.generated, seed {self.seed}", _hash_of(classes.pairs(split, 100, seed=self.seed))
-            )
-            for split in SPLITS
-        }
-
-    def pairs(self, split: SplitName, count: int | None, downloads: Path, log: Log) -> Iterator[Pair]:
-        default = 10_000 if split == "train" else 500
-        return classes.pairs(split, default if count is None else count, seed=self.seed)
+    text: ClassVar[ModuleType] = classes
+    side: ClassVar[str] = ".target"
+    sizes: ClassVar[tuple[int, int]] = 10_000, 500
 
 
 def _hash_of(pairs: Iterator[Pair]) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 from data.corpora.corpus import Corpus, Log, Source, SplitName, WithTestSets
 from data.corpora.own import FilesCorpus
 from data.labels.files import sentences_in, texts_in
-from data.labels.targets import SEPARATOR
-from data.text import Pair
+from data.text import SEPARATOR, Pair
 from data.treebanks.trees import tree_in, words_of
 from transformer.config import UserError
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.labels.targets import SEPARATOR, words_of
-from data.text import Pair, is_blank_line, read_lines
+from data.labels.targets import words_of
+from data.text import SEPARATOR, Pair, is_blank_line, read_lines
 from transformer.config import UserError, counted
 
 

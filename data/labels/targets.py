@@ -8,6 +8,7 @@ classifier.py).
 import re
 from collections.abc import Iterator, Sequence
 
+from data.text import SEPARATOR
 from transformer.config import EOS, PAD, UserError, counted
 
 MARKS = {"classification": "<label>", "tagging": "<labels>", "entities": "<labels>"}
@@ -15,9 +16,6 @@ MARKS = {"classification": "<label>", "tagging": "<labels>", "entities": "<label
 
 OF_WORDS = "<labels>"
 """The mark of labels of words."""
-
-SEPARATOR = "<sep>"
-"""What stands between the two texts of a pair."""
 
 # Only ASCII has spaces between words: a word may contain a no-break space.
 _WORD = re.compile(r"[^ \t\r\n\f\v]+")

@@ -34,8 +34,8 @@ MULTI30K = replace(
     train=TrainConfig(steps=20_000, eval_every=500, keep=10),
 )
 
-# All tokens of a translation at once (transformer/variants/mask_predict.py). The validation
-# loss is that of a single iteration.
+# All tokens of a translation at once (transformer/variants/mask_predict.py).
+# The validation loss is that of one iteration.
 MASK_PREDICT = replace(
     TINY,
     name="multi30k-tiny-mask-predict",

@@ -68,9 +68,8 @@ def in_blocks(name: str) -> Layer:
         attention = ATTENTIONS.find(name)(config, rngs=rngs_of(0))
         assert isinstance(attention, RestrictedAttention)
         head = x[None, None]
-        tokens = one_sentence(len(x))
-        context = AttentionContext(jnp.array(True), causal=True)
-        return attention.attend_in_blocks(head, head.swapaxes(2, 3), head, tokens, context)[0, 0]
+        context = AttentionContext(jnp.array(True), tokens=one_sentence(len(x)), causal=True)
+        return attention.attend_in_blocks(head, head.swapaxes(2, 3), head, context)[0, 0]
 
     return layer
 

@@ -16,8 +16,8 @@ from data.encoding import Counts
 from data.grammar import documents
 from data.held_out import held_out
 from data.sampling import training_plan
-from data.text import BOUNDARY
-from data.tokenizer import SEPARATOR, Tokenizer, joined, sentences_in
+from data.text import BOUNDARY, SEPARATOR
+from data.tokenizer import Tokenizer, joined, sentences_in
 from transformer.config import EOS, DataConfig, UserError
 
 quiet = lambda line: None  # noqa: E731

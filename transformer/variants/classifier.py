@@ -19,7 +19,7 @@ from transformer.config import EOS, PAD, UNK, ModelConfig, UserError
 from transformer.decode import Decodable, Hypotheses, without_padding
 from transformer.matmul import einsum
 from transformer.model import ARCHITECTURES, AttentionWeights, Transformer
-from transformer.segments import same_sentence, segments
+from transformer.segments import Segments, same_sentence, segments
 
 
 class Encoder(Transformer):
@@ -45,15 +45,25 @@ class Encoder(Transformer):
         return AttentionWeights(jnp.stack(weights), jnp.zeros((0, B, N, T, T)), jnp.zeros((0, B, N, T, S)))
 
 
+def mean_of_sources(found: Segments, source: Array, memory: Array) -> Array:
+    """For each target token, by its sentence, the mean of the encoder outputs [B, S, D] of its source -> [B, T, D].
+
+    Args:
+        found: sentence of each target token, [B, T].
+        source: ids [B, S].
+    """
+    own = (same_sentence(found, segments(source)) & padding_mask(source))[:, 0]
+    share = own / jnp.maximum(own.sum(axis=-1, keepdims=True), 1)
+    return einsum("BTS,BSD->BTD", share.astype(memory.dtype), memory)
+
+
 class Classifier(Encoder):
     """One label for each text: a linear layer over the mean of its encoder outputs (BERT, section 3.2)."""
 
     def outputs(self, source: Array, target: Array, key: Array | None = None) -> Array:
         """Source ids [B, S], target ids [B, T] -> [B, T, D]: at each target position, the mean of its source."""
-        of_text = same_sentence(segments(target), segments(source)) & padding_mask(source)
-        share = of_text / jnp.maximum(of_text.sum(axis=-1, keepdims=True), 1)
         memory = self.encode(source, key)
-        return einsum("BTS,BSD->BTD", share[:, 0].astype(memory.dtype), memory).astype(memory.dtype)
+        return mean_of_sources(segments(target), source, memory).astype(memory.dtype)
 
 
 class Tagger(Encoder):

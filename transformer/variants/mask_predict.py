@@ -21,6 +21,7 @@ from transformer.matmul import einsum
 from transformer.model import ARCHITECTURES, Transformer
 from transformer.segments import Segments, same_sentence, segments
 from transformer.train import LOSSES, Batch
+from transformer.variants.classifier import mean_of_sources
 
 MASK = BOS
 """The id of a masked token: no target contains BOS, which the paper's decoder begins with."""
@@ -75,21 +76,12 @@ class MaskPredict(Transformer):
             x, _ = layer(x, layer.cross_attention.project(memory), context, memory_context, layer_key, weights)
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
-    def length_log_probs(self, memory: Array, share: Array) -> Array:
-        """Log-probabilities of target lengths 1, 2, ..., from the encoder output: [B, T, max_positions].
+    def length_log_probs(self, found: Segments, source: Array, memory: Array) -> Array:
+        """Log-probabilities [B, T, max_positions] of the lengths 1, 2, ... of the sentence of each target token.
 
-        Args:
-            memory: [B, S, D]
-            share: [B, T, S], the weights of an average over source tokens.
+        Only the sentences in `found` are used: the arguments are those of `mean_of_sources`.
         """
-        mean = einsum("BTS,BSD->BTD", share.astype(memory.dtype), memory)
-        return jax.nn.log_softmax(einsum("BTD,LD->BTL", mean, self.lengths[...]))
-
-
-def shares(queries: Segments, source: Array) -> Array:
-    """For each token of `queries`, the weights [B, T, S] of the mean over the source ids [B, S] of its sentence."""
-    own = (same_sentence(queries, segments(source)) & padding_mask(source))[:, 0]
-    return own / jnp.maximum(own.sum(axis=-1, keepdims=True), 1)
+        return jax.nn.log_softmax(einsum("BTD,LD->BTL", mean_of_sources(found, source, memory), self.lengths[...]))
 
 
 def masked_cross_entropy(
@@ -144,7 +136,7 @@ def length_loss(model: MaskPredict, memory: Array, source: Array, target: Array)
     """Negative log-likelihood of the lengths of all sentences of a batch, in nats. A longer one counts as the longest
     that the model knows."""
     found = segments(target)
-    known = model.length_log_probs(memory, shares(found, source))
+    known = model.length_log_probs(found, source, memory)
     index = jnp.minimum(sentence_lengths(target), known.shape[-1]) - 1
     chosen = jnp.take_along_axis(known, jnp.maximum(index, 0)[..., None], axis=-1)[..., 0]
     return -jnp.where((found.position == 0) & (target != PAD), chosen, 0.0).sum()
@@ -164,7 +156,8 @@ def mask_predict(
     B, S = source.shape
     L = S + extra_length
     memory = model.encode(source)
-    known = model.length_log_probs(memory, shares(Segments(jnp.ones((B, 1)), jnp.zeros((B, 1))), source))[:, 0]
+    one = Segments(jnp.ones((B, 1)), jnp.zeros((B, 1)))  # a row is one sentence
+    known = model.length_log_probs(one, source, memory)[:, 0]
     limits = length_limits(source, extra_length)[:, None]
     candidates = 1 + jnp.arange(known.shape[1])
     _, likely = jax.lax.top_k(jnp.where(candidates <= jnp.maximum(limits, 1), known, -jnp.inf), lengths)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from transformer.attention import AttentionContext
 from transformer.config import BOS, EOS, PAD
 from transformer.decode import Hypotheses, length_limits, length_penalty, without_padding
 from transformer.model import Cache, Transformer
@@ -122,11 +121,4 @@ def several_steps(model: Transformer, tokens: Array, cache: Cache, index: Array)
     keys = jnp.arange(cache.seen[0].values.shape[2])[None]
     mask = (keys[:, None, :] <= queries[:, :, None])[:, None]
     context = model.attention_context(mask, queries, keys, causal=True)
-    memory_context = AttentionContext(cache.memory_mask)
-    x = model.embed(tokens, model.positions(queries[0])[None])
-    seen = []
-    for layer, attended, before in zip(model.applied(model.decoder), cache.memory, cache.seen, strict=True):
-        x, now = layer(x, attended, context, memory_context, None, cache=before, index=index)
-        seen.append(now)
-    x = model.decoder_norm(x) if model.config.norm == "pre" else x
-    return model.logits(x), cache._replace(seen=tuple(seen))
+    return model.advance(model.embed(tokens, model.positions(queries[0])[None]), cache, context, index)

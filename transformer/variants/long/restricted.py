@@ -13,7 +13,6 @@ from jax import Array
 
 from transformer.attention import ATTENTIONS, AttentionContext, MultiHeadAttention, scaled_dot_product_attention
 from transformer.config import ModelConfig, UserError
-from transformer.segments import Segments
 
 Rows = TypeVar("Rows")
 
@@ -78,17 +77,17 @@ class RestrictedAttention(MultiHeadAttention):
         mask &= self.pattern(asking, asked, context.causal)[:, None]
         output, weights = scaled_dot_product_attention(queries, keys, values, mask, dropout=context.dropout)
         if context.tokens and queries.shape[2] > 3 * block_length(self.window):  # else three blocks are no less
-            output = self.attend_in_blocks(queries, keys, values, context.tokens, context)
+            output = self.attend_in_blocks(queries, keys, values, context)
         return output, weights
 
     def span(self, index: Array, length: int) -> tuple[Array | int, int]:
         """First position and number of positions of a cache of `length` that position `index` may reach: O(r)."""
         return jnp.maximum(index + 1 - self.window, 0), min(self.window, length)
 
-    def attend_in_blocks(
-        self, queries: Array, keys: Array, values: Array, tokens: Segments, context: AttentionContext
-    ) -> Array:
+    def attend_in_blocks(self, queries: Array, keys: Array, values: Array, context: AttentionContext) -> Array:
         """The output [B, N, T, H] of self-attention, without an array that grows with the square of T."""
+        tokens = context.tokens
+        assert tokens
         B, N, T, _ = queries.shape
         row = Row(jnp.moveaxis(keys, 3, 1), values.swapaxes(1, 2), *tokens)
         found = self.attended(row, context.causal)
