@@ -326,13 +326,13 @@ def _of_source(tokenizer: Tokenizer, path: Path, config: DataConfig) -> Tokenize
 
 
 @contextmanager
-def os_errors_explained(data_dir: Path) -> Iterator[None]:
-    """Converts an OSError to a UserError that names the file."""
+def os_errors_explained(folder: Path, what: str = "prepare data in") -> Iterator[None]:
+    """Converts an OSError to a UserError that names the file, or the folder: that it cannot do `what`."""
     try:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
-        raise UserError(f"cannot prepare data in {error.filename or data_dir}: {reason}") from error
+        raise UserError(f"cannot {what} {error.filename or folder}: {reason}") from error
 
 
 def _build(

@@ -56,6 +56,8 @@ def find_corpus(config: DataConfig) -> Corpus:
     """
     if config.train_pairs is not None and config.train_pairs < 1:
         raise UserError(f"data.train_pairs must be at least 1, not {config.train_pairs}")
+    if config.documents == "column" and (config.task in TAGS or config.task in MARKS):
+        raise UserError(f"data.documents is for pairs of sentences: leave it out with data.task {config.task}")
     if config.task in TAGS and (own := own_trees(config)):
         return TreebankFiles(own)
     if config.task in MARKS and (own := own_trees(config)):

@@ -15,6 +15,7 @@ def r_drop(model, batch, key, experiment):
     keys = (None, None) if key is None else jax.random.split(key)
     source, target = batch["source"], batch["target"]
     one, two = (model(source, target, each).astype(jnp.float32) for each in keys)
+    target = model.predicted(target)
     smoothing = experiment.train.label_smoothing
     (first, count), (second, _) = (cross_entropy(logits, target, smoothing) for logits in (one, two))
     p, q = jax.nn.log_softmax(one), jax.nn.log_softmax(two)

@@ -229,8 +229,8 @@ class Translating(Choosing):
     """Flags of `translate`."""
 
     draft: str | None = None
-    """Let this smaller run, with the same vocabulary, draft the pieces of a greedy search (--beam 1): the outputs
-    remain the same, and take fewer steps of the large model (speculative decoding)."""
+    """Let this smaller run, RUN or RUN:CHECKPOINT, with the same vocabulary, draft the pieces of a greedy search
+    (--beam 1): the outputs remain the same, and take fewer steps of the large model (speculative decoding)."""
     draft_length: int = 4
     """With --draft: number of pieces that are drafted at a time."""
     input: Path | None = None

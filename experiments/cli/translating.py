@@ -18,6 +18,7 @@ from experiments.evaluation.risk import MinimumRisk
 from experiments.history import minutes
 from experiments.sentences import SKIPPED, BadLines
 from experiments.streams import BLOCK, Group, check_output, chunks, opened, written
+from experiments.training.start import run_and_checkpoint
 from experiments.translator import Translator, log_to_stderr
 from experiments.words import pharaoh
 from transformer.config import OF_SAMPLING, DecodeConfig, UserError, counted
@@ -50,7 +51,8 @@ def loaded(name: str, given: Loading) -> Translator:
             raise UserError(f"--max-tokens must be at least 2 (one token and EOS), not {given.max_tokens}")
         translator.max_tokens = given.max_tokens
     if isinstance(given, Translating) and given.draft is not None:
-        return translator.with_draft(Translator.load(given.draft), given.draft_length)
+        drafting = Translator.load(*run_and_checkpoint(given.draft, "average"))
+        return translator.with_draft(drafting, given.draft_length)
     if isinstance(given, Translating) and given.draft_length != Translating.draft_length:
         raise UserError("--draft-length is of a draft: it needs --draft RUN")
     return translator

@@ -248,8 +248,10 @@ def preferred(translator: Translator, examples: Sequence[Contrast]) -> list[int]
         [one.source for one, _ in each], [target for _, target in each], before=[one.context for one, _ in each]
     )
     totals, chosen, at = [sum(values) for values in found], [], 0
-    for one in examples:
+    for number, one in enumerate(examples, start=1):
         of_it = totals[at : at + 1 + len(one.contrastive)]
+        if any(map(math.isnan, of_it)):
+            raise UserError(f"example {number} has no log-probability: the parameters of the model are not finite")
         best = max(of_it)
         chosen.append(next((k for k in range(len(of_it) - 1, -1, -1) if of_it[k] == best), 0))
         at += len(of_it)

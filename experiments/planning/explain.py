@@ -105,8 +105,9 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         "none": "with E of the target, E' of the source and U",
     }[m.tied]
     scaled, bias = f" sqrt({m.d_model})" if m.scale_embeddings else "", " + b" if m.output_bias else ""
-    embeds, predicts = ("E", "next w") if decoder else ("E'", "label")
-    yield f"3.4    x = {embeds}[w]{scaled} + PE(position); p({predicts}) = softmax(x {matrix}^T{bias}), {which}"
+    predicts = {"mask-predict": "masked w"}.get(m.architecture, "next w") if decoder else "label"
+    embedded = ("E" if decoder else "E'") + "[w]" + scaled + " + PE(position)" * (m.positions != "none")
+    yield f"3.4    x = {embedded}; p({predicts}) = softmax(x {matrix}^T{bias}), {which}"
     for symbol, name in (
         ("E", "embedding"),
         ("E'", "source_embedding"),
@@ -139,7 +140,7 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
         yield f"       weight decay {o.weight_decay:g}, decoupled: w loses {o.weight_decay:g} rate w in each step"
     if o.clip_norm:
         yield f"       gradients of a global norm above {o.clip_norm:g} are scaled down to it"
-    yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on E[w] + PE(position)"
+    yield f"5.4    P_drop = {m.dropout} after each sub-layer, and on x (3.4)"
     if m.attention_dropout:
         yield f"       {m.attention_dropout} on the attention weights"
     if m.activation_dropout:

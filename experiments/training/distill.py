@@ -43,7 +43,7 @@ def distill(translator: Translator, folder: Path, log: Callable[[str], None]) ->
     if translator.tokenizer.of_trees or data.context > 1:
         raise UserError("distillation is for translations of single sentences")
     corpus, downloads = find_corpus(data), default_data_dir() / "downloads"
-    with os_errors_explained(folder):
+    with os_errors_explained(folder, "write translations to"):
         folder.mkdir(parents=True, exist_ok=True)
         corpus.sources(downloads, log)
         for split in SPLITS:

@@ -43,11 +43,11 @@ class Parent(NamedTuple):
 
 def parent_of(given: str, checkpoint: str) -> Parent:
     """Reads RUN or RUN:CHECKPOINT, where `checkpoint` is the default. UserError if there is no such run."""
-    name, which = split(given, checkpoint)
+    name, which = run_and_checkpoint(given, checkpoint)
     return Parent(find_workdir(name), which)
 
 
-def split(given: str, checkpoint: str) -> tuple[str, str]:
+def run_and_checkpoint(given: str, checkpoint: str) -> tuple[str, str]:
     """Splits RUN or RUN:CHECKPOINT."""
     name, colon, which = given.rpartition(":")
     return (name, which) if colon and re.fullmatch(r"average|best|last|ema|[0-9,]+", which) else (given, checkpoint)
@@ -62,7 +62,7 @@ def with_absolute_parent(experiment: Experiment, run: WorkDir) -> Experiment:
     for setting, default in (("init", "average"), ("branch", "last")):
         if (given := getattr(experiment, setting)) is None:
             continue
-        name, checkpoint = split(given, default)
+        name, checkpoint = run_and_checkpoint(given, default)
         try:
             changed[setting] = f"{find_workdir(name).path.absolute()}:{checkpoint}"
         except UserError:

@@ -218,6 +218,8 @@ def test_what_has_no_documents_is_refused(tmp_path):
         find_corpus(DataConfig(context=2))
     with pytest.raises(UserError, match=r"data\.documents is for your own text only"):
         find_corpus(DataConfig(documents="column"))
+    with pytest.raises(UserError, match=r"leave it out with data\.task parsing"):
+        find_corpus(DataConfig(documents="column", task="parsing", train_tgt="x.mrg", dev_tgt="x.mrg"))
     with pytest.raises(UserError, match=r"data\.context must be at least 1"):
         DataConfig(context=0)
     assert isinstance(CORPORA["grammar-documents"], OfDocuments)

@@ -1,6 +1,7 @@
 """Translation of documents: one line for each line, whatever is in them, and nothing of another document."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,6 +346,9 @@ def test_a_wrong_translation_that_is_as_probable_is_no_success(translator, monke
     examples = read_contrasts(write_examples(tmp_path / "x.jsonl")).examples
     monkeypatch.setattr(translator, "log_probs", lambda *given, **more: [[-1.0]] * 5)
     assert preferred(translator, examples) == [2, 1]
+    monkeypatch.setattr(translator, "log_probs", lambda *given, **more: [[-1.0]] * 4 + [[math.nan]])
+    with pytest.raises(UserError, match="example 2 has no log-probability"):
+        preferred(translator, examples)
 
 
 def test_the_corpus_has_a_contrastive_test_of_its_own(translator):

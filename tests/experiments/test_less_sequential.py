@@ -137,8 +137,11 @@ def test_a_draft_changes_no_output(run, smaller, length):
 
 
 def test_a_draft_from_the_command_line(run, smaller):
-    translator = loaded(str(run.path), Translating(draft=str(smaller.path), beam=1, draft_length=2))
-    assert translator.translate(LINES) == greedy(run).translate(LINES)
+    for draft in (str(smaller.path), f"{smaller.path}:last"):
+        translator = loaded(str(run.path), Translating(draft=draft, beam=1, draft_length=2))
+        assert translator.translate(LINES) == greedy(run).translate(LINES)
+    with pytest.raises(UserError, match="no checkpoint '12345'"):
+        loaded(str(run.path), Translating(draft=f"{smaller.path}:12345", beam=1))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,8 @@ def test_distillation_goes_on_where_it_was_and_its_text_can_be_trained_on(run, m
     )
     assert isinstance(train(short, tmp_path / "pupil", log=quiet).experiment(), Experiment)
 
+    with pytest.raises(UserError, match="cannot write translations to"):
+        distill(translator, tmp_path / "text/train.source", quiet)
     (tmp_path / "text/train.source").write_text("Another text.\n")
     with pytest.raises(UserError, match="has another text"):
         distill(translator, tmp_path / "text", quiet)

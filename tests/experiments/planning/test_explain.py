@@ -121,6 +121,12 @@ def test_what_differs_is_named_with_its_section(micro):
     assert all(re.search(r"\(\d(\.\d)+\)$", line) for line in differing)
 
 
+def test_only_positions_that_are_added_are_in_the_sum(micro):
+    assert any(f"x = E[w] sqrt({micro.model.d_model}) + PE(position); p(next w)" in line for line in explain(micro))
+    without = replace(micro, model=replace(micro.model, positions="none"))
+    assert any(f"x = E[w] sqrt({micro.model.d_model}); p(next w)" in line for line in explain(without))
+
+
 def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
     with tables_restored():
         run_file(EXAMPLES / "rotary.py")
