@@ -12,16 +12,16 @@ from flax import nnx
 from transformer.config import PAD, DecodeConfig, ModelConfig
 from transformer.decode import Hypotheses, token_log_probs
 from transformer.model import Transformer
-from transformer.variants import ways
-from transformer.variants.alignment import Head, alignment
-from transformer.variants.ensemble import Ensemble
-from transformer.variants.speculative import Drafted
-from transformer.variants.ways import NOTHING, Given
+from transformer.variants.decoding import ways
+from transformer.variants.decoding.alignment import Head, alignment
+from transformer.variants.decoding.ensemble import Ensemble
+from transformer.variants.decoding.speculative import Drafted
+from transformer.variants.decoding.ways import NOTHING, Given
 
 
 @dataclass(frozen=True)
 class WithDraft:
-    """The structures of a model and of the model that drafts for it (transformer.variants.speculative)."""
+    """The structures of a model and of the model that drafts for it (transformer.variants.decoding.speculative)."""
 
     model: nnx.GraphDef[Transformer]
     draft: nnx.GraphDef[Transformer]
@@ -55,7 +55,7 @@ def compiled_search(
 
     Args:
         replaced: that of a Translator; it only distinguishes entries of the cache.
-        pieces: size of the vocabulary, for the rules of transformer.variants.rules.
+        pieces: size of the vocabulary, for the rules of transformer.variants.decoding.rules.
         codes: of its pieces, for decode.only_trees.
         log_probs: whether the hypotheses have the log-probabilities of their tokens, which take a little more time.
     """

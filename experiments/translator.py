@@ -54,13 +54,13 @@ from transformer.decode import Hypotheses, length_penalty
 from transformer.model import AttentionWeights, Transformer
 from transformer.parameters import Params
 from transformer.train import abstract_model, graph_of, init_state
-from transformer.variants.alignment import Head
-from transformer.variants.ensemble import Ensemble
+from transformer.variants.decoding.alignment import Head
+from transformer.variants.decoding.ensemble import Ensemble
+from transformer.variants.decoding.sampling import line_keys
+from transformer.variants.decoding.speculative import Drafted
+from transformer.variants.decoding.trees import codes_of
+from transformer.variants.decoding.ways import Given
 from transformer.variants.finetuning import merge_lora
-from transformer.variants.sampling import line_keys
-from transformer.variants.speculative import Drafted
-from transformer.variants.trees import codes_of
-from transformer.variants.ways import Given
 
 LONGEST_DRAFT = 64
 """Pieces that a draft may have at a time."""
@@ -216,8 +216,9 @@ class Translator(Reader):
         return together
 
     def with_draft(self, draft: "Translator", length: int) -> "Translator":
-        """Returns a translator whose greedy search is speculative (transformer.variants.speculative): the outputs of
-        this one, in fewer steps.
+        """Returns a translator whose greedy search is speculative (transformer.variants.decoding.speculative).
+
+        The outputs are those of this one, in fewer steps.
 
         Args:
             draft: a smaller model with the same vocabulary.
@@ -508,7 +509,7 @@ class Translator(Reader):
         over the pieces of both (experiments.words.aligned).
 
         Args:
-            head: whose attention; see transformer.variants.alignment.
+            head: whose attention; see transformer.variants.decoding.alignment.
 
         Raises:
             UserError: the model has no such head, or the outputs are trees.

@@ -10,7 +10,7 @@ from experiments.sentences import Translation, as_json
 from experiments.translator import Translator
 from experiments.words import Links
 from transformer.config import UserError
-from transformer.variants.alignment import Head
+from transformer.variants.decoding.alignment import Head
 
 
 class Line(NamedTuple):

@@ -10,7 +10,7 @@ from data.tokenizer import train_tokenizer
 from experiments.cli.main import main
 from experiments.words import aligned, words_of_pieces
 from transformer.config import UserError
-from transformer.variants.alignment import Head
+from transformer.variants.decoding.alignment import Head
 
 
 @pytest.fixture(scope="module")

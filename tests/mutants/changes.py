@@ -540,7 +540,8 @@ SCORES = [
 
 WORDS = "tests/experiments/test_words.py"
 RESUMING = "tests/experiments/cli/test_resuming.py"
-VARIANTS_TESTS = "tests/transformer/test_variants.py"
+RULES, DRAWING = "transformer/variants/decoding/rules.py", "transformer/variants/decoding/sampling.py"
+VARIANTS_TESTS = "tests/transformer/variants/test_decoding.py"
 BEST_WITH_A_RULE = f"{VARIANTS_TESTS}::test_a_wide_beam_with_a_rule_finds_the_best_of_the_translations_that_keep_it"
 FREQUENCIES = f"{VARIANTS_TESTS}::test_samples_have_the_models_frequencies"
 ALONE_OR_NOT = f"{VARIANTS_TESTS}::test_a_sentence_does_not_notice_its_batch_or_its_padding"
@@ -554,57 +555,57 @@ VARIANTS = [
            "highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)",
            "highest - jax.nn.logsumexp(logits if allowed is None else allowed, axis=-1, keepdims=True)",
            BEST_WITH_A_RULE),
-    Change("one piece too few is long enough", "transformer/variants/rules.py", "index < least", "index < least - 1",
+    Change("one piece too few is long enough", RULES, "index < least", "index < least - 1",
            BEST_WITH_A_RULE),
-    Change("the latest n-gram may be repeated at once", "transformer/variants/rules.py",
+    Change("the latest n-gram may be repeated at once", RULES,
            "jnp.arange(starts) + n - 1 < index", "jnp.arange(starts) + n < index", BEST_WITH_A_RULE),
-    Change("rows without a piece are no unknown pieces", "transformer/variants/rules.py", "(ids < pieces) & ((ids",
+    Change("rows without a piece are no unknown pieces", RULES, "(ids < pieces) & ((ids",
            "((ids", BEST_WITH_A_RULE),
-    Change("rules apply within a prefix", "transformer/variants/rules.py", "== token, logits, -jnp.inf)",
+    Change("rules apply within a prefix", RULES, "== token, logits, -jnp.inf)",
            "== token, allowed, -jnp.inf)", BEST_WITH_A_RULE),
-    Change("a hypothesis with nothing left goes on", "transformer/variants/rules.py",
+    Change("a hypothesis with nothing left goes on", RULES,
            "nothing = jnp.isneginf(allowed.max(axis=-1))", "nothing = jnp.zeros(allowed.shape[:-1], bool)",
            f"{VARIANTS_TESTS}::test_where_the_rules_leave_nothing_the_output_ends"),
-    Change("every step draws with one key", "transformer/variants/sampling.py", "fold_in(keys, index), odds",
+    Change("every step draws with one key", DRAWING, "fold_in(keys, index), odds",
            "keys, odds", FREQUENCIES),
-    Change("all samples of a sentence are one", "transformer/variants/sampling.py", "(keys, jnp.arange(K)).reshape",
+    Change("all samples of a sentence are one", DRAWING, "(keys, jnp.arange(K)).reshape",
            "(keys, jnp.zeros(K, int)).reshape", SAMPLE_OF),
-    Change("a sample depends on its row", "transformer/variants/sampling.py", "keys = jax.vmap(fold_in, (None, 0), 1)(",
+    Change("a sample depends on its row", DRAWING, "keys = jax.vmap(fold_in, (None, 0), 1)(",
            "keys = jax.vmap(jax.random.fold_in)(keys, jnp.arange(B))\n    keys = jax.vmap(fold_in, (None, 0), 1)(",
            f"{ALONE_OR_NOT}[sampling]"),
     Change("the log-probabilities of tokens are those of another hypothesis", "transformer/decode.py",
            "extended.of(kept, going_on)", "extended.of(kept, going_on)._replace(totals=extended.totals[:, :K])",
            f"{SCORED}[beam]"),
-    Change("the temperature counts in the score", "transformer/variants/sampling.py",
+    Change("the temperature counts in the score", DRAWING,
            "jnp.take_along_axis(each, dr", "jnp.take_along_axis(each / temperature, dr",
            f"{SCORED}[sampling]"),
-    Change("top-k keeps one more", "transformer/variants/sampling.py", "top_k(logits, top_k)",
+    Change("top-k keeps one more", DRAWING, "top_k(logits, top_k)",
            "top_k(logits, top_k + 1)", f"{VARIANTS_TESTS}::test_the_nucleus_is_the_smallest_set_that_reaches_p"),
-    Change("the nucleus ends before p", "transformer/variants/sampling.py",
+    Change("the nucleus ends before p", DRAWING,
            "jnp.cumsum(probabilities, axis=-1) - probabilities < top_p", "jnp.cumsum(probabilities, axis=-1) < top_p",
            f"{VARIANTS_TESTS}::test_the_nucleus_is_the_smallest_set_that_reaches_p"),
-    Change("the generator is the default one", "transformer/variants/sampling.py", ', impl="threefry2x32"', "",
+    Change("the generator is the default one", DRAWING, ', impl="threefry2x32"', "",
            f"{VARIANTS_TESTS}::test_keys_do_not_depend_on_the_default_generator"),
-    Change("an output may end before it contains its phrases", "transformer/variants/constraints.py",
+    Change("an output may end before it contains its phrases", "transformer/variants/decoding/constraints.py",
            "jnp.where(complete, totals", "jnp.where(True, totals",
            f"{VARIANTS_TESTS}::test_a_finished_output_contains_its_phrases_even_with_a_small_beam"),
-    Change("no bank of the beam for those that have met constraints", "transformer/variants/constraints.py",
+    Change("no bank of the beam for those that have met constraints", "transformer/variants/decoding/constraints.py",
            "shared_out(scores, reached.met(phrases), K)", "shared_out(scores, reached.met(phrases) * 0, K)",
            f"{VARIANTS_TESTS}::test_a_finished_output_contains_its_phrases_even_with_a_small_beam"),
-    Change("a phrase is met by its last token", "transformer/variants/constraints.py", "matched = before & (",
+    Change("a phrase is met by its last token", "transformer/variants/decoding/constraints.py", "matched = before & (",
            "matched = (", BEST_WITH_A_RULE),
-    Change("no phrase is a phrase that is missing", "transformer/variants/constraints.py",
+    Change("no phrase is a phrase that is missing", "transformer/variants/decoding/constraints.py",
            "absent = ~jnp.any(phrases != PAD, axis=2)", "absent = jnp.zeros((B, J), bool)",
            f"{VARIANTS_TESTS}::test_no_phrases_are_no_constraint"),
-    Change("a constrained sentence that is done goes on with its batch", "transformer/variants/constraints.py",
+    Change("a constrained sentence that is done goes on with its batch", "transformer/variants/decoding/constraints.py",
            "where_beams(done, alive, alive_now)", "alive_now", f"{ALONE_OR_NOT}[constrained]"),
-    Change("the progress of another hypothesis", "transformer/variants/constraints.py",
+    Change("the progress of another hypothesis", "transformer/variants/decoding/constraints.py",
            "progress.of(parents).after(", "progress.of(parents * 0).after(", BEST_WITH_A_RULE),
-    Change("an ensemble averages logarithms", "transformer/variants/ensemble.py",
+    Change("an ensemble averages logarithms", "transformer/variants/decoding/ensemble.py",
            "jax.nn.logsumexp(each, axis=0) - jnp.log(len(logits))", "each.mean(axis=0)", MEAN),
-    Change("an ensemble adds probabilities of PAD and BOS", "transformer/variants/ensemble.py",
+    Change("an ensemble adds probabilities of PAD and BOS", "transformer/variants/decoding/ensemble.py",
            "jax.nn.log_softmax(without_padding(one.astype(jnp.float32)))", "jax.nn.log_softmax(one)", MEAN),
-    Change("the alignment is the decoder's attention to itself", "transformer/variants/alignment.py",
+    Change("the alignment is the decoder's attention to itself", "transformer/variants/decoding/alignment.py",
            "cross = weights[1::2]", "cross = weights[0::2]",
            f"{VARIANTS_TESTS}::test_the_alignment_is_the_last_layers_attention_to_the_source"),
     Change("samples are numbered by their group", "experiments/translator.py",
@@ -676,13 +677,13 @@ SERVING = [
 
 EVALB_FILE = "experiments/evaluation/evalb.py"
 LINEAR_FILE = "data/treebanks/linear.py"
-TREES_RULE = "transformer/variants/trees.py"
+TREES_RULE = "transformer/variants/decoding/trees.py"
 
 EVALB = "tests/experiments/evaluation/test_evalb.py"
 LINEAR = "tests/data/treebanks/test_linear.py"
 TREES = "tests/data/treebanks/test_trees.py"
 TREEBANKS = "tests/data/treebanks/test_open_treebanks.py"
-TREES_ALONE = "tests/transformer/test_trees.py"
+TREES_ALONE = "tests/transformer/variants/test_trees.py"
 
 PARSING = [
     # EVALB
@@ -768,7 +769,7 @@ RESTRICTED_FILE = "transformer/variants/long/restricted.py"
 RECURRENCE_FILE = "transformer/variants/long/recurrence.py"
 LINEAR_ATTENTION = "transformer/variants/long/linear.py"
 MASKED_FILE = "transformer/variants/mask_predict.py"
-SPECULATIVE_FILE = "transformer/variants/speculative.py"
+SPECULATIVE_FILE = "transformer/variants/decoding/speculative.py"
 
 NOT_ONE_BY_ONE = [
     # Long inputs

@@ -11,6 +11,7 @@ from flax import nnx
 
 from transformer.config import BOS, EOS, PAD, DataConfig, DecodeConfig, Experiment, ModelConfig, TrainConfig, UserError
 from transformer.train import LOSSES
+from transformer.variants.decoding.ways import decode
 from transformer.variants.mask_predict import (
     MASK,
     MaskPredict,
@@ -21,7 +22,6 @@ from transformer.variants.mask_predict import (
     masked_tokens,
     sentence_lengths,
 )
-from transformer.variants.ways import decode
 
 fill = jax.jit(MaskPredict.fill)
 

@@ -11,9 +11,9 @@ from flax import nnx
 from tests.transformer.compiled import greedy_search, step
 from transformer.config import DecodeConfig
 from transformer.model import make_model
-from transformer.variants import speculative
-from transformer.variants.speculative import Drafted, several_steps, speculative_search
-from transformer.variants.ways import decode
+from transformer.variants.decoding import speculative
+from transformer.variants.decoding.speculative import Drafted, several_steps, speculative_search
+from transformer.variants.decoding.ways import decode
 
 
 @pytest.fixture(scope="module", params=[{}, {"attention": "restricted", "attention_window": 3, "norm": "pre"}], ids=str)

@@ -15,7 +15,7 @@ from jax import Array
 
 from transformer.config import EOS, PAD, UNK, DecodeConfig
 from transformer.decode import Rule
-from transformer.variants.trees import only_trees
+from transformer.variants.decoding.trees import only_trees
 
 
 def rule_of(

@@ -14,11 +14,11 @@ from transformer import decode as decoding
 from transformer.config import BOS, EOS, PAD, UNK, DecodeConfig, ModelConfig
 from transformer.decode import length_penalty
 from transformer.model import Transformer
-from transformer.variants import ways
-from transformer.variants.alignment import alignment
-from transformer.variants.ensemble import Ensemble
-from transformer.variants.sampling import line_keys, truncated
-from transformer.variants.ways import Given
+from transformer.variants.decoding import ways
+from transformer.variants.decoding.alignment import alignment
+from transformer.variants.decoding.ensemble import Ensemble
+from transformer.variants.decoding.sampling import line_keys, truncated
+from transformer.variants.decoding.ways import Given
 
 ALPHA, EXTRA = 0.6, 6
 SIZE = 29

@@ -7,7 +7,7 @@ import pytest
 
 from data.treebanks.linear import is_tree_over
 from transformer.config import EOS
-from transformer.variants.trees import DEEPEST, NEITHER, WORD, codes_of, only_trees
+from transformer.variants.decoding.trees import DEEPEST, NEITHER, WORD, codes_of, only_trees
 
 PIECES = ["<pad>", "<s>", "</s>", "<unk>", "XX", "(S", ")S", "(NP", ")NP", "NN"]
 CODES = [NEITHER] * 4 + [WORD, 1, -1, 2, -2, WORD]

@@ -7,24 +7,24 @@ from jax import Array
 from transformer.config import DecodeConfig
 from transformer.decode import Decodable, Hypotheses, beam_search, greedy_search
 from transformer.variants.classifier import label
-from transformer.variants.constraints import constrained_beam_search
+from transformer.variants.decoding.constraints import constrained_beam_search
+from transformer.variants.decoding.rules import rule_of
+from transformer.variants.decoding.sampling import sample
+from transformer.variants.decoding.speculative import Drafted, speculative_search
 from transformer.variants.mask_predict import MaskPredict, mask_predict
-from transformer.variants.rules import rule_of
-from transformer.variants.sampling import sample
-from transformer.variants.speculative import Drafted, speculative_search
 
 
 class Given(NamedTuple):
     """What is given for each sentence of a batch besides its source."""
 
     prefixes: Array | None = None
-    """[B, P] ids that the outputs begin with, padded (transformer.variants.rules.prefixed)."""
+    """[B, P] ids that the outputs begin with, padded (transformer.variants.decoding.rules.prefixed)."""
     phrases: Array | None = None
-    """[B, J, M] ids of phrases that the outputs contain, padded (transformer.variants.constraints)."""
+    """[B, J, M] ids of phrases that the outputs contain, padded (transformer.variants.decoding.constraints)."""
     keys: Array | None = None
-    """[B] random keys; sampling needs them (transformer.variants.sampling.line_keys)."""
+    """[B] random keys; sampling needs them (transformer.variants.decoding.sampling.line_keys)."""
     words: Array | None = None
-    """[B] number of words; trees need it (transformer.variants.trees)."""
+    """[B] number of words; trees need it (transformer.variants.decoding.trees)."""
     places: Array | None = None
     """[B, T] where labels are predicted; models without a decoder need it (transformer.variants.classifier)."""
 
@@ -47,7 +47,7 @@ def decode(
 
     Args:
         pieces: size of the vocabulary, for rules.
-        codes: of each piece of a vocabulary of trees, for decode.only_trees (transformer.variants.trees).
+        codes: of each piece of a vocabulary of trees, for decode.only_trees (transformer.variants.decoding.trees).
     """
     if given.places is not None:
         return label(model, source, given.places, best)

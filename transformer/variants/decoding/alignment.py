@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer.model import Transformer
-from transformer.variants.ensemble import Ensemble
+from transformer.variants.decoding.ensemble import Ensemble
 
 
 class Head(NamedTuple):
