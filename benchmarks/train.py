@@ -27,12 +27,12 @@ from benchmarks.timing import Program, alone, compiling, matmul_rate, record, re
 from data.batching import Batch, Shape
 from data.tokens import Split
 from experiments import find
-from experiments.planning.plan import flops_per_step
 from experiments.presets.paper import BIG
 from experiments.presets.wmt14 import EN_DE_BASE
 from experiments.training.memory import compile_step, memory_of
 from transformer.config import PAD, UNK, Experiment, ModelConfig
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
+from transformer.train import step_flops
 
 SIZES = {
     "base": EN_DE_BASE,
@@ -218,7 +218,7 @@ def main() -> None:
         "size": options.size,
         "model": asdict(experiment.model),
         "batch": shape._asdict(),
-        "operations_per_step": flops_per_step(experiment.model, shape),
+        "operations_per_step": step_flops(experiment, *shape),
         "matmul_rate": rate,
         "memory": memory,
     }

@@ -34,6 +34,26 @@ def read_metrics(path: Path) -> list[Row]:
     return rows
 
 
+def curve_of(rows: list[Row]) -> dict[str, list[float | None]]:
+    """Returns the numbers of each validation as lists: step, training loss, validation loss, score.
+
+    The training loss is that of the last progress line before. A number is rounded to 4 decimals.
+    """
+    merged: dict[int, Row] = {}
+    for row in rows:
+        merged.setdefault(row["step"], {}).update(row)
+    names = sorted({name for row in rows for name in row if name.startswith("dev_") and name != "dev_ppl"})
+    found: dict[str, list[float | None]] = {name: [] for name in ("step", "loss", *names)}
+    loss = None
+    for step in sorted(merged):
+        loss = merged[step].get("loss", loss)
+        if "dev_loss" in merged[step]:
+            for name, value in (merged[step] | {"loss": loss}).items():
+                if name in found:
+                    found[name].append(round(value, 4) if isinstance(value, float) else value)
+    return found
+
+
 def fits(name: str, value: object) -> bool:
     """Returns whether a value has the right type for its name in a row."""
     return isinstance(value, str) if name in SAMPLE else value is None or isinstance(value, int | float)

@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "train.keep",
     "train.max_bad_steps",
     "train.patience",
+    "train.stop_at",
     "decode.",
     "note",
 )

@@ -24,7 +24,8 @@ SHARED = {
     "workdir",
 }  # fmt: skip
 ROOMS = [
-    "presets", "labels", "evaluation", "inspection", "training", "planning", "tables", "exchange", "serving", "cli",
+    "presets", "labels", "evaluation", "inspection", "training", "planning", "tables", "speedrun", "exchange",
+    "serving", "cli",
 ]  # fmt: skip
 LIBRARIES = {"jax", "flax", "optax", "orbax", "numpy"}
 

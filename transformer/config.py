@@ -320,12 +320,19 @@ class TrainConfig:
     task, such as BLEU. With score, each validation translates the whole validation text."""
     patience: int = 0
     """Early stopping: stop after this many validations in a row without a new best one. 0: train all steps."""
+    stop_at: float = 0.0
+    """With train.best = score: stop at the first validation whose score is at least this, say a BLEU of 30.
+    0: train all steps."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ema < 1.0:
             raise UserError(f"train.ema must lie in [0, 1), not {self.ema}")
         if not 0 <= self.patience <= _LARGEST:
             raise UserError(f"train.patience must be 0 or more, not {self.patience}")
+        if not 0.0 <= self.stop_at < math.inf:
+            raise UserError(f"train.stop_at must be 0 or more and finite, not {self.stop_at}")
+        if self.stop_at and self.best != "score":
+            raise UserError("train.stop_at is a score of the validation text: set --train.best score too")
         counts = ("steps", "accumulate", "log_every", "eval_every", "eval_sentences", "keep", "max_bad_steps")
         _counts("train", self, counts)
         # NumPy rejects negative seeds, and JAX reduces seeds modulo 2^32: different seeds would give equal parameters.

@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from transformer.config import Experiment, ModelConfig
+from transformer.flops import train_flops
 from transformer.initializers import rngs_of
 from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
@@ -93,7 +94,14 @@ Loss = Callable[[Transformer, Batch, Array | None, Experiment], tuple[Array, Arr
 
 LOSSES: Registry[Loss] = Registry("train.loss", {"cross_entropy": label_smoothed})
 """Training losses by name: functions (model, batch, dropout key, experiment) -> (sum, count) over the target tokens of
-a batch, float32 scalars. Padding adds nothing to either: sums of micro-batches and devices are added."""
+a batch, float32 scalars. Padding adds nothing to either: sums of micro-batches and devices are added. A loss that
+applies the model N times to each batch says so by an attribute `passes` = N, for the count of FLOPs."""
+
+
+def step_flops(experiment: Experiment, rows: int, source: int, target: int) -> int:
+    """FLOPs of a training step on a batch of this shape as they are computed, including padding."""
+    passes = getattr(LOSSES.find(experiment.train.loss), "passes", 1)
+    return passes * rows * train_flops(experiment.model, source, target)
 
 
 DROPOUT = 0x64726F70  # "drop"

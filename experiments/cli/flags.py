@@ -335,6 +335,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Speedrun:
+    """Flags of `speedrun`."""
+
+    recipe: str | None = None
+    """Train this recipe: a name, or several changes together as "rotary+muon" (experiments/speedrun/recipes.py).
+    Default: only render the records."""
+    seeds: int = 3
+    """Number of runs, with seeds 0, 1, ..."""
+    text: Path | None = None
+    """Folder with the files of a track whose text is not downloaded."""
+    runs: Path = Path("runs")
+    """Folder of the work directories; training resumes from what they hold."""
+    results: Path = field(default_factory=results_folder)
+    """Folder for the records and the rendered table."""
+
+
+@dataclass(frozen=True)
 class Contrasting(Loading):
     """Flags of `contrast`."""
 

@@ -33,6 +33,7 @@ from experiments.cli.flags import (
     Preparing,
     Scoring,
     Serving,
+    Speedrun,
     Table,
     Table1,
     Training,
@@ -53,6 +54,9 @@ from experiments.inspection.inspect import inspect
 from experiments.planning.explain import explain
 from experiments.planning.plan import plan
 from experiments.presets import EXPERIMENTS, find
+from experiments.speedrun.runner import run_recipe
+from experiments.speedrun.table import render_track
+from experiments.speedrun.tracks import find_track
 from experiments.streams import check_output, written
 from experiments.tables.complexity import fill_table1
 from experiments.tables.render import render_table, render_table1
@@ -446,6 +450,20 @@ def run_table(arguments: Arguments) -> None:
         print(path)
 
 
+def run_speedrun(arguments: Arguments) -> None:
+    """speedrun TRACK: train a recipe on a track of the speedrun, and render the table of its records"""
+    name, flags = run_of("speedrun", arguments, "TRACK")
+    given = read_flags(run_speedrun, Speedrun(), flags, name)
+    find_track(name)
+    if given.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {given.seeds}")
+    check_folders(given.results, given.runs)
+    if given.recipe is not None:
+        run_recipe(name, given.recipe, given.seeds, given.text, given.runs, given.results, print)
+    for path in render_track(name, given.results):
+        print(path)
+
+
 def check_folders(*paths: Path) -> None:
     """Raises UserError for a path that cannot become a folder, before anything is computed for it."""
     for path in paths:
@@ -481,5 +499,6 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "score": run_score,
     "contrast": run_contrast,
     "table": run_table,
+    "speedrun": run_speedrun,
     "results": run_results,
 }

@@ -14,6 +14,7 @@ from experiments.evaluation.records import ensemble_record, make_record, outputs
 from experiments.evaluation.risk import MinimumRisk
 from experiments.evaluation.test_sets import TestSet, own_split
 from experiments.evaluation.validation import warn_if_worse
+from experiments.history import curve_of, read_metrics
 from experiments.labels.peer import peer_of
 from experiments.sentences import SKIPPED
 from experiments.task import Score, Task, Translated, task_of
@@ -115,6 +116,8 @@ def evaluate(
         records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
     record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
     details: dict[str, Any] = {"details": tables} if (tables := task.details(scored_text)) else {}
+    if rows := read_metrics(run.metrics):
+        details["curve"] = curve_of(rows)
     peers: list[Score] = []
     if trained_peer:
         peers, _ = scored_with_margins(task, scored_text._replace(outputs=trained_peer.label(sources)))

@@ -32,6 +32,20 @@ def interval(values: list[float]) -> Interval:
     return Interval(mean, half, n)
 
 
+def p_value(ours: list[float], theirs: list[float]) -> float | None:
+    """Computes the p-value of Welch's t-test, two-sided: that both have the same mean. None with fewer than 2 seeds.
+
+    Without any variance in both, it is 1 for equal values, and otherwise None: the test says nothing.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    if len(set(ours)) == 1 and len(set(theirs)) == 1:
+        return 1.0 if ours[0] == theirs[0] else None
+    from scipy.stats import ttest_ind  # imported here, since importing it takes a second
+
+    return float(ttest_ind(ours, theirs, equal_var=False).pvalue)
+
+
 def margin_of(metric: Metric, outputs: list[str], references: list[str]) -> float | None:
     """Returns half the width of the 95% interval of a corpus score, by sacreBLEU's bootstrap over its sentences.
 

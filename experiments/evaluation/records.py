@@ -34,8 +34,9 @@ RECORDS = ("experiments/results", "benchmarks/results")
 """The folders of a checkout that contain records."""
 
 OF_RUN = (
-    "experiment", "note", "parameters", "corpus", "selection", "checkpoints", "steps", "target_tokens", "train_hours",
-    "dev_ppl", "settings", "parts", "deviations", "lineage", "vocabulary", "data", "commit",
+    "experiment", "note", "parameters", "corpus", "selection", "checkpoints", "steps", "target_tokens", "train_flops",
+    "step_seconds", "train_hours", "dev_ppl", "settings", "parts", "deviations", "lineage", "vocabulary", "data",
+    "commit",
 )  # fmt: skip
 """What a record says about the run. The record of an ensemble says it of each of its members, and not of itself."""
 
@@ -95,6 +96,9 @@ def make_record(
         "checkpoints": steps,
         "steps": meta["step"],
         "target_tokens": meta["target_tokens"],
+        # None for a checkpoint from before these were measured.
+        "train_flops": meta.get("flops"),
+        "step_seconds": meta.get("step_seconds"),
         "train_hours": round(meta["seconds"] / 3600, 4),
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),

@@ -156,6 +156,24 @@ def draw_beside(picture: Beside, path: Path) -> Path:
     return save(figure, path)
 
 
+def draw_costs(costs: dict[str, list[tuple[float, float]]], title: str, path: Path) -> Path:
+    """Draws a point (FLOPs, score) for each run, a color for each name. Returns the path of the PNG."""
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    markers = "os^vDPX*"
+    for number, (name, points) in enumerate(costs.items()):
+        style: dict[str, Any] = {
+            "color": f"C{number % 10}",
+            "marker": markers[number // 10 % len(markers)],
+            "linestyle": "none",
+        }
+        axis.plot([x for x, _ in points], [y for _, y in points], label=name, **style)
+    axis.set(title=title, xlabel="FLOPs of training", ylabel="score")
+    axis.grid(alpha=0.3)
+    if costs:
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return save(figure, path)
+
+
 def draw_growth(
     lengths: list[int],
     curves: dict[str, list[float | None]],

@@ -24,11 +24,11 @@ from experiments.task import task_of
 from experiments.training.memory import compile_anyway, device_memory, memory_of
 from experiments.training.preflight import preflight
 from experiments.workdir import WorkDir, title_of
-from transformer.config import UNK, DataConfig, Experiment, ModelConfig, counted
-from transformer.flops import train_flops
+from transformer.config import UNK, DataConfig, Experiment, counted
 from transformer.model import count_parameters
 from transformer.optimizer import learning_rate
 from transformer.parallel import init_on, make_mesh, padded_rows, put_rows
+from transformer.train import step_flops
 
 
 class Lengths(NamedTuple):
@@ -104,7 +104,7 @@ def plan(
         f"{steps / len(text.plan):.1f} epochs of {counted(len(text.plan), 'batch', 'batches')}; "
         f"{text.plan.fill():.1%} of the token slots are filled"
     )
-    per_step = flops_per_step(model, shape)
+    per_step = step_flops(experiment, *shape)
     yield f"operations    {per_step:.3g} per step, {steps * per_step:.3g} in total, including padding"
     yield "compilations  1 training step, 1 validation step, 1 sample translation"
     yield "learning rate " + ", ".join(
@@ -226,11 +226,6 @@ def measured(experiment: Experiment, shape: Shape, flops: float) -> Iterator[str
         f"{flops / whole / 1e12:.3g} TFLOP/s, {shape.rows * shape.target / whole:,.0f} target token slots/s: "
         f"{experiment.train.steps * whole / 3600:,.1f} hours for the run, without validation"
     )
-
-
-def flops_per_step(model: ModelConfig, shape: Shape) -> float:
-    """Returns the operations of a step as computed: including padding, and attention across sentences of a row."""
-    return float(shape.rows * train_flops(model, shape.source, shape.target))
 
 
 def full_batch(shape: Shape) -> Batch:

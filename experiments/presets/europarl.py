@@ -16,6 +16,18 @@ from transformer.config import DataConfig, Experiment, ModelConfig, OptimizerCon
 
 NOTE = "Europarl only, about 5% of the paper's EN-FR data"
 
+# Less than one epoch: no pair repeats, so there is no dropout. Pre-norm, since it learns from the first steps.
+SMALL = Experiment(
+    "europarl-en-fr-small",
+    note=NOTE,
+    model=ModelConfig(
+        vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64, dropout=0.0, norm="pre"
+    ),
+    data=DataConfig(corpus="files", languages="en-fr", vocab_size=8000, batch_tokens=2048),
+    optimizer=OptimizerConfig(warmup_steps=1000),
+    train=TrainConfig(steps=8000, eval_every=400, keep=5),
+)
+
 EXPERIMENTS = (
     Experiment(
         "europarl-en-fr",
@@ -24,15 +36,5 @@ EXPERIMENTS = (
         data=DataConfig(corpus="files", languages="en-fr", vocab_size=32_000),
         train=TrainConfig(steps=30_000, eval_every=1500, keep=5),
     ),
-    # Less than one epoch: no pair repeats, so there is no dropout. Pre-norm, since it learns from the first steps.
-    Experiment(
-        "europarl-en-fr-small",
-        note=NOTE,
-        model=ModelConfig(
-            vocab_size=8000, num_layers=3, d_model=256, d_ff=1024, num_heads=4, d_k=64, d_v=64, dropout=0.0, norm="pre"
-        ),
-        data=DataConfig(corpus="files", languages="en-fr", vocab_size=8000, batch_tokens=2048),
-        optimizer=OptimizerConfig(warmup_steps=1000),
-        train=TrainConfig(steps=8000, eval_every=400, keep=5),
-    ),
+    SMALL,
 )

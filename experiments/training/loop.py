@@ -49,7 +49,7 @@ from transformer.parallel import (
     total_bytes,
 )
 from transformer.processes import check_same, is_first, of_first_process, on_first_process
-from transformer.train import TrainState, abstract_model
+from transformer.train import TrainState, abstract_model, step_flops
 from transformer.variants.finetuning import has_frozen, trained
 
 Log = Callable[[str], None]
@@ -144,7 +144,8 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
         key = jax.random.key(experiment.train.seed)
-        about = partial(provenance, experiment, data, origins, code, lineage)
+        flops = step_flops(experiment, *train_plan.shape)
+        about = partial(provenance, experiment, data, origins, code, lineage, flops)
         try:
             for step, batch in enumerate(meter.waiting(stream(batches, start, end - start)), start + 1):
                 state, metrics = train_step(state, put_rows(batch, mesh, rows), key)
@@ -267,6 +268,7 @@ def provenance(
     origins: ModelOrigins,
     code: str,
     lineage: Lineage,
+    flops: int,
     best: Best,
     step: int,
     dev_loss: float | None,
@@ -287,5 +289,7 @@ def provenance(
         "best": best._asdict(),
         "seconds": meter.seconds(),
         "target_tokens": meter.target_tokens,
+        "flops": step * flops,
+        "step_seconds": meter.step_seconds(),
         "unread_metrics": meter.unread(),
     }

@@ -150,7 +150,7 @@ class Meter:
             "loss": loss / tokens if tokens else None,
             "tokens_per_second": self.tokens / (time.monotonic() - self.since),
             "skipped": skipped,
-            "step_seconds": median(self.recent) if self.recent else None,
+            "step_seconds": self.step_seconds(),
             "data_seconds": (self.spent["data"] - self.spent_before["data"]) / self.steps,
             "checkpoint_seconds": self.spent["checkpoints"] - self.spent_before["checkpoints"],
         }
@@ -178,6 +178,10 @@ class Meter:
         whole = self.process_seconds()
         rest = {name: seconds / whole for name, seconds in self.spent.items()}
         return {"steps": 1.0 - sum(rest.values()), **rest}
+
+    def step_seconds(self) -> float | None:
+        """Returns the median duration of the latest steps in seconds; None before the first one."""
+        return median(self.recent) if self.recent else None
 
     def process_seconds(self) -> float:
         """Returns the seconds since this process started to train."""

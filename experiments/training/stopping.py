@@ -1,4 +1,4 @@
-"""Why a run stops before its last step: preemption, or validations that no longer improve (early stopping).
+"""Why a run stops before its last step: preemption, validations that no longer improve, or one that is good enough.
 
 A scheduler that reclaims the machine sends SIGTERM; the run saves its state and exits with code 143.
 """
@@ -76,10 +76,16 @@ class Best(NamedTuple):
         return Best(value, 0, value) if is_better else Best(self.value, self.since + 1, value)
 
     def is_over(self, experiment: Experiment) -> bool:
-        """Whether training stops, by train.patience."""
-        return 0 < experiment.train.patience <= self.since
+        """Whether training stops, by train.patience or train.stop_at."""
+        return self.is_enough(experiment) or 0 < experiment.train.patience <= self.since
+
+    def is_enough(self, experiment: Experiment) -> bool:
+        """Whether a validation has reached the score train.stop_at."""
+        return self.value is not None and 0 < experiment.train.stop_at <= -self.value
 
     def reason(self, experiment: Experiment) -> str:
         """Why training has stopped."""
         what = task_of(experiment.data).metric if experiment.train.best == "score" else "validation loss"
+        if self.is_enough(experiment):
+            return f"{what} has reached {experiment.train.stop_at:g} (--train.stop-at)"
         return f"no better {what} in {counted(self.since, 'validation')} (--train.patience)"

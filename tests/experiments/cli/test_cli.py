@@ -109,6 +109,7 @@ FLAGS_OF = {
     "score": ("--source FILE", "--target FILE"),
     "contrast": ("--pairs PATH", "--context-source PATH", "--batch-size INT", "--record PATH"),
     "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
+    "speedrun": ("--recipe {None}|STR", "--seeds INT", "--text {None}|PATH", "--runs PATH"),
     "results": (),
 }
 SOME = {

@@ -57,8 +57,8 @@ def test_a_record_holds_all_that_its_number_rests_on(run):
     result = evaluate(run, Translator.load(run.path), "dev", lambda line: None)
     record = json.loads(result.record.read_text(encoding="utf-8"))
     for key in (
-        "experiment", "scores", "checkpoints", "steps", "target_tokens", "train_hours", "dev_ppl", "settings",
-        "vocabulary", "data", "hardware", "software", "commit", "command", "date",
+        "experiment", "scores", "checkpoints", "steps", "target_tokens", "train_flops", "step_seconds", "train_hours",
+        "dev_ppl", "settings", "vocabulary", "data", "hardware", "software", "commit", "command", "date",
     ):  # fmt: skip
         assert record[key], key
     assert record["scores"][0]["signature"] == result.scores[0].signature

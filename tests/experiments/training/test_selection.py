@@ -97,8 +97,24 @@ def test_the_best_checkpoint_by_bleu_is_that_of_the_whole_validation_text(micro,
         ({"ema": 1.0}, r"train\.ema must lie in \[0, 1\)"),
         ({"ema": -0.1}, r"train\.ema must lie in \[0, 1\)"),
         ({"patience": -1}, r"train\.patience must be 0 or more"),
+        ({"stop_at": -1.0, "best": "score"}, r"train\.stop_at must be 0 or more"),
+        ({"stop_at": 30.0}, r"train\.stop_at is a score .* set --train\.best score too"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         TrainConfig(**settings)
+
+
+def test_a_run_stops_once_its_score_is_high_enough(micro, tmp_path):
+    quick = replace(micro, train=replace(micro.train, steps=4, eval_every=1, best="score", stop_at=1e-6))
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        scores = iter((0.0, 5.0))
+        patch.setattr("experiments.training.loop.sample_translations", lambda *given: next(scores))
+        run = train(quick, tmp_path / "run", lines.append)
+    assert "stopping at step 2: BLEU has reached 1e-06 (--train.stop-at)" in lines
+    assert saved_steps(run.checkpoints)[-1] == 2
+    again: list[str] = []
+    train(quick, run.path, again.append)
+    assert again[-1] == "nothing to do: BLEU has reached 1e-06 (--train.stop-at)"

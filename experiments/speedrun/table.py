@@ -1,0 +1,100 @@
+"""Renders the records of a track: a table as Markdown and CSV, and a figure of the score against FLOPs."""
+
+import statistics
+from pathlib import Path
+
+from experiments.evaluation.intervals import p_value
+from experiments.inspection.figures import draw_costs
+from experiments.speedrun.recipes import find_recipe
+from experiments.speedrun.runner import PAPER, Record, folder_of, records_of
+from experiments.speedrun.tracks import Track, find_track
+from experiments.tables.render import mean, scores_of, write_text
+
+COLUMNS = [
+    "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
+    "difference", "p", "FLOPs of the paper's", "p of less", "records",
+]  # fmt: skip
+
+
+def render_track(track: str, results: Path) -> list[Path]:
+    """Writes TRACK.md, .csv and .png into results/speedrun/."""
+    found, records = find_track(track), records_of(track, results)
+    stem = folder_of(track, results)
+    paper = records.get(PAPER, [])
+    lines = [line_of(track, recipe, made, paper, before) for recipe, made, before in in_order(found, records)]
+    costs = {
+        recipe: list(zip(flops_of(made), scores_of(made, "BLEU"), strict=True)) for recipe, made in records.items()
+    }
+    picture = stem.with_suffix(".png")
+    draw_costs(costs, f"{track}: BLEU of the {found.split} text", picture)
+    return [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
+
+
+def in_order(track: Track, records: dict[str, list[Record]]) -> list[tuple[str, list[Record], list[Record]]]:
+    """Returns recipes with their records and those of the record before: the newest first where a target is reached,
+    the best first where recipes are compared."""
+    if not track.stop_at:
+        best = sorted(records.items(), key=lambda item: -statistics.fmean(scores_of(item[1], "BLEU")))
+        return [(recipe, made, []) for recipe, made in best]
+    dated = sorted(records.items(), key=lambda item: (item[0] != PAPER, max(record["date"] for record in item[1])))
+    found: list[tuple[str, list[Record], list[Record]]] = []
+    holder: list[Record] = []
+    for recipe, made in dated:
+        found.append((recipe, made, holder))
+        if not holder or statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder)):
+            holder = made
+    return found[::-1]
+
+
+def line_of(track: str, recipe: str, made: list[Record], paper: list[Record], before: list[Record]) -> list[str]:
+    """Returns the cells of a recipe."""
+    bleu, flops = scores_of(made, "BLEU"), statistics.fmean(flops_of(made))
+    theirs = scores_of(paper, "BLEU")
+    compared = bool(paper) and recipe != PAPER
+    seeds = [record["settings"]["train"]["seed"] for record in made]
+    return [
+        recipe,
+        find_recipe(recipe).what,
+        max(record["date"] for record in made)[:10],
+        str(len(made)),
+        f"{statistics.fmean(record['steps'] for record in made):,.0f}",
+        f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
+        f"{flops:.3g}",
+        f"{statistics.fmean(record['steps'] * record['step_seconds'] for record in made):,.0f}",
+        mean([record["dev_ppl"] for record in made]),
+        mean(bleu),
+        f"{statistics.fmean(bleu) - statistics.fmean(theirs):+.2f}" if compared else "",
+        formatted(p_value(bleu, theirs)) if compared else "",
+        f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
+        formatted(p_value(flops_of(made), flops_of(before))) if before else "",
+        " ".join(f"[{seed}]({track}/{recipe}-seed{seed}.json)" for seed in seeds),
+    ]
+
+
+def flops_of(records: list[Record]) -> list[float]:
+    """Returns the FLOPs of each training, as they were computed: including padding."""
+    return [float(record["train_flops"]) for record in records]
+
+
+def formatted(p: float | None) -> str:
+    """Formats a p-value; empty if there are too few seeds for one."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
+    """Returns the lines above a table."""
+    every = [record for made in records.values() for record in made]
+    if not every:
+        return [track.what, "", "No record yet."]
+    hardware = sorted({f"{record['hardware']['device']}, {record['hardware']['cores']} cores" for record in every})
+    ends = f"when greedy search reaches BLEU {track.stop_at:g} on the validation text" if track.stop_at else "with it"
+    return [
+        track.what,
+        "",
+        f"The budget is {track.share:.0%} of the FLOPs of the paper's recipe; a run ends {ends}. BLEU is of the "
+        f"{track.split} text, by beam search. FLOPs are those of training as computed, with padding. Seconds are the "
+        f"median of the last steps, times the number of steps, on {', '.join(hardware)}. ± is the 95% interval over "
+        f"seeds. p is that of Welch's t-test for a difference in BLEU from the paper's recipe, p of less that for a "
+        f"difference in FLOPs from the record before. {sum(record['train_hours'] for record in every):.1f} hours of "
+        f"training.",
+    ]

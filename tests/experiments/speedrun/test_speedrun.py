@@ -1,0 +1,182 @@
+"""The speedrun: budgets are equal, records belong to their place, and the table is rendered from records only."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from data.dataset import prepare
+from data.sampling import training_plan
+from experiments.evaluation.intervals import p_value
+from experiments.evaluation.records import read_record, write_record
+from experiments.speedrun import table as tables
+from experiments.speedrun.recipes import RECIPES, find_recipe
+from experiments.speedrun.runner import experiment_of, folder_of, records_of, run_recipe, within_budget
+from experiments.speedrun.table import COLUMNS, in_order, render_track
+from experiments.speedrun.tracks import TRACKS, Track
+from transformer.config import Experiment, UserError
+from transformer.train import step_flops
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def track(micro, monkeypatch):
+    base = replace(micro, train=replace(micro.train, steps=40, eval_every=10, keep=2))
+    track = Track("A track of this test.", base, "this machine", share=0.1, split="dev")
+    monkeypatch.setitem(TRACKS, "micro", track)
+    return track
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_changes_settings_and_all_fit_together_with_every_base(name):
+    for track in TRACKS.values():
+        changed = find_recipe(name).change(track.base)
+        assert (changed != track.base) == (name != "paper") or track.base.model.dropout == 0.0
+        if name not in ("paper", "pre-norm"):
+            assert find_recipe(f"pre-norm+{name}").change(track.base) == find_recipe(name).change(
+                find_recipe("pre-norm").change(track.base)
+            )
+
+
+def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
+    both = find_recipe("ema+wsd")
+    assert both.checkpoint == "ema" and find_recipe("wsd").checkpoint == "average"
+    changed = both.change(TRACKS["multi30k"].base)
+    assert changed.train.ema == 0.999 and changed.optimizer.schedule == "wsd"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rotory", "unknown recipe 'rotory'; the recipes are: paper, "),
+        ("wsd+", "unknown recipe ''"),
+        ("wsd+wsd", "each of them once"),
+        ("paper+wsd", "the paper's is in all of them"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        find_recipe(name)
+
+
+def flops_of(experiment: Experiment) -> int:
+    data = prepare(experiment.data, log=quiet)
+    return experiment.train.steps * step_flops(experiment, *training_plan(data, experiment.data, 0).shape)
+
+
+def test_recipes_have_equal_flops_and_equally_many_validations(track):
+    paper = within_budget(track, "paper", None, quiet)
+    assert (paper.train.steps, paper.train.eval_every) == (4, 1)  # a tenth of 40 steps with 4 validations
+    assert flops_of(paper) == pytest.approx(0.1 * flops_of(track.base))
+    half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
+    assert half.train.steps < 25 and half.train.eval_every == half.train.steps // 4
+    assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
+
+
+def test_only_the_paper_s_recipe_ignores_the_target(track):
+    with_target = track._replace(stop_at=30.0)
+    assert experiment_of(with_target, "paper").train.stop_at == 0.0
+    settings = experiment_of(with_target, "pre-norm").train
+    assert (settings.stop_at, settings.best) == (30.0, "score")
+
+
+def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
+    track = TRACKS["europarl-1h"]
+    with pytest.raises(UserError, match=r"--text FOLDER, with europarl-v7\.fr-en, newstest2013, newstest2014"):
+        within_budget(track, "paper", None, quiet)
+    with pytest.raises(UserError, match=r"europarl-v7\.fr-en\.en does not exist"):
+        within_budget(track, "paper", tmp_path, quiet)
+    with pytest.raises(UserError, match="downloads its corpus"):
+        within_budget(TRACKS["multi30k"], "paper", tmp_path, quiet)
+    for name in track.files:
+        for language in ("en", "fr"):
+            (tmp_path / f"{name}.{language}").touch()
+    data = experiment_of(track, "paper", tmp_path).data
+    assert (data.train_tgt, data.test_src) == (
+        str(tmp_path / "europarl-v7.fr-en.fr"),
+        str(tmp_path / "newstest2014.en"),
+    )
+
+
+@pytest.fixture
+def filled(track, tmp_path):
+    lines: list[str] = []
+    places = None, tmp_path / "runs", tmp_path / "results"
+    run_recipe("micro", "paper", 2, *places, lines.append)
+    run_recipe("micro", "pre-norm", 1, *places, lines.append)
+    return tmp_path, lines
+
+
+def test_a_recipe_is_trained_scored_and_rendered(filled):
+    folder, lines = filled
+    started = [line for line in lines if line.startswith("--- ")]
+    assert started == ["--- micro, paper, seed 0", "--- micro, paper, seed 1", "--- micro, pre-norm, seed 0"]
+    again: list[str] = []
+    run_recipe("micro", "paper", 2, None, folder / "runs", folder / "results", again.append)
+    assert again == []
+
+    records = records_of("micro", folder / "results")
+    assert {name: len(made) for name, made in records.items()} == {"paper": 2, "pre-norm": 1}
+    one, other = records["paper"]
+    assert one["train_flops"] == other["train_flops"] == 4 * one["train_flops"] // one["steps"]
+    assert one["curve"]["step"] == [1, 2, 3, 4] and min(one["curve"]["dev_loss"]) > 0 and one["split"] == "dev"
+    markdown, csv, picture = render_track("micro", folder / "results")
+    cells = [line.split(" | ") for line in markdown.read_text().splitlines() if line.startswith("| p")]
+    assert [len(line) for line in cells] == [len(COLUMNS)] * 2
+    assert "A track of this test." in markdown.read_text() and csv.read_text().count("\n") == 3
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    # A record that is moved to another seed or recipe is refused.
+    place = folder_of("micro", folder / "results")
+    (place / "paper-seed7.json").write_bytes((place / "paper-seed0.json").read_bytes())
+    with pytest.raises(UserError, match="seed is 0, not 7"):
+        records_of("micro", folder / "results")
+    (place / "paper-seed7.json").rename(place / "pre-norm-seed7.json")
+    with pytest.raises(UserError, match=r"is not a record of pre-norm on micro: it differs in model\.norm"):
+        records_of("micro", folder / "results")
+    (place / "pre-norm-seed7.json").rename(place / "unheard-seed7.json")
+    with pytest.raises(UserError, match="no recipe and seed with this name"):
+        records_of("micro", folder / "results")
+
+
+def made(date: str, flops: list[int], bleu: list[float]) -> list[dict]:
+    return [
+        {"date": date, "train_flops": cost, "scores": [{"name": "BLEU", "value": score}]}
+        for cost, score in zip(flops, bleu, strict=True)
+    ]
+
+
+def test_records_are_compared_with_the_record_before_and_the_newest_is_first(track):
+    records = {
+        "muon": made("2026-12-03", [50, 52, 51], [30.0, 30.0, 30.0]),
+        "wsd": made("2026-12-02", [90, 92, 91], [30.0, 30.0, 30.0]),
+        "ema": made("2026-12-01", [70, 72, 71], [30.0, 30.0, 30.0]),
+        "paper": made("2026-12-04", [100, 100, 100], [30.0, 30.0, 30.0]),
+    }
+    ordered = in_order(track._replace(stop_at=30.0), records)
+    assert [recipe for recipe, _, _ in ordered] == ["muon", "wsd", "ema", "paper"]
+    # wsd is no record: what comes after it is compared with ema.
+    assert [before for _, _, before in ordered] == [records["ema"], records["ema"], records["paper"], []]
+    best_first = in_order(track, records | {"wsd": made("2026-12-02", [90], [31.0])})
+    assert best_first[0][0] == "wsd" and not any(before for *_, before in best_first)
+
+
+def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
+    assert p_value([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1.0)
+    # From the formula: t = (2 - 12) / sqrt(1/3 + 4/3), with 2.94 degrees of freedom.
+    assert p_value([1.0, 2.0, 3.0], [10.0, 12.0, 14.0]) == pytest.approx(0.00467, abs=2e-4)
+    assert p_value([1.0], [1.0, 2.0]) is None
+    assert p_value([1.0, 1.0], [2.0, 2.0]) is None and p_value([2.0, 2.0], [2.0, 2.0]) == 1.0
+    assert [tables.formatted(p) for p in (None, 0.0001, 0.25)] == ["", "< 0.001", "0.250"]
+
+
+def test_a_record_of_another_checkpoint_is_refused(filled):
+    folder, _ = filled
+    path = folder_of("micro", folder / "results") / "paper-seed0.json"
+    record = {name: value for name, value in read_record(path).items() if name != "sha256"}
+    write_record(path, json.loads(json.dumps(record)) | {"selection": "last"})
+    with pytest.raises(UserError, match="selection is last, not average"):
+        records_of("micro", folder / "results")
