@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.batching import BatchPlan, Epoch, batch_plan, make_shape
+from data.curriculum import CurriculumPlan
 from data.dataset import SIDES, PreparedData
 from data.tokenizer import Tokenizer
 from data.tokens import Split, Tokens
@@ -108,7 +109,11 @@ class SampledPlan(BatchPlan):
 
 
 def training_plan(data: PreparedData, config: DataConfig, seed: int) -> BatchPlan:
-    """Plans the batches of the training text, with sampled subwords if data.subword_sampling asks for them."""
+    """Plans the batches of the training text: with sampled subwords (data.subword_sampling), or from short sentences to
+    long ones (data.curriculum)."""
     if config.subword_sampling:
         return SampledPlan(data.train, data.tokenizer, config, seed)
+    if config.curriculum:
+        lengths = data.train.lengths("source"), data.train.lengths("target")
+        return CurriculumPlan(*lengths, make_shape(*lengths, config.batch_tokens), seed, config.curriculum)
     return batch_plan(data.train, config, seed)

@@ -208,6 +208,9 @@ class DataConfig:
     """Encode the training text anew in each epoch, with randomly drawn pieces. With BPE, the probability of leaving out
     a merge (BPE-dropout, usually 0.1); with unigram, the exponent alpha of the probability of a segmentation
     (usually 0.1 to 0.5). 0: always the most probable pieces, as in the paper."""
+    curriculum: int = 0
+    """Length curriculum: number of epochs that have the shorter sentences only, more of them in each epoch
+    (data/curriculum.py). 0: all sentences in every epoch, as in the paper."""
     max_length: int = 128
     """Maximum length in tokens: training pairs longer than this on either side are dropped and counted."""
     max_unknown: float = 0.01
@@ -236,6 +239,10 @@ class DataConfig:
             raise UserError("data.symbols has a symbol twice")
         if not 0.0 <= self.subword_sampling < 1.0:
             raise UserError(f"data.subword_sampling must lie in [0, 1), not {self.subword_sampling}")
+        if not 0 <= self.curriculum <= _LARGEST:
+            raise UserError(f"data.curriculum must be 0 or more, not {self.curriculum}")
+        if self.curriculum and self.subword_sampling:
+            raise UserError("data.curriculum orders sentences by their pieces: leave out --data.subword-sampling")
         if not 0.0 <= self.max_unknown <= 1.0:
             raise UserError(f"data.max_unknown must lie in [0, 1], not {self.max_unknown}")
 

@@ -128,6 +128,8 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     if corpus.subword_sampling:
         meaning = "BPE-dropout" if corpus.vocab_type == "bpe" else "segmentations sampled with exponent"
         yield f"       training text encoded anew in each epoch: {meaning} {corpus.subword_sampling:g}"
+    if corpus.curriculum:
+        yield f"       {counted(corpus.curriculum, 'epoch')} of short sentences first, each with more of them"
     yield f"5.2    {counted(t.steps, 'step')}"
     yield from start(experiment)
     yield from component(experiment, "optimizer.name", "5.3")

@@ -93,6 +93,9 @@ RECIPES: dict[str, Recipe] = {
     "ema": Recipe("moving average of the parameters (0.999)", setting(train={"ema": 0.999}), "ema"),
     "r-drop": Recipe("R-Drop (Liang et al., 2021)", setting(train={"loss": "r_drop"})),
     "bpe-dropout": Recipe("BPE-dropout of 0.1 (Provilkov et al., 2020)", setting(data={"subword_sampling": 0.1})),
+    "curriculum": Recipe(
+        "short sentences first, for two epochs (Kocmi and Bojar, 2017)", setting(data={"curriculum": 2})
+    ),
     "half-vocabulary": Recipe("a vocabulary half as large", pieces(0.5)),
     "no-smoothing": Recipe("no label smoothing", setting(train={"label_smoothing": 0.0})),
     "double-dropout": Recipe("twice the dropout", times("model", dropout=2)),

@@ -20,6 +20,7 @@ from experiments.evaluation.metrics import target_language
 from experiments.evaluation.records import commit
 from experiments.evaluation.validation import Validation
 from experiments.history import minutes, perplexity
+from experiments.inspection.band import band_of
 from experiments.presets.deviations import head_widths
 from experiments.registry import ModelOrigins, check_origins, check_parts, custom_parts, origins_of
 from experiments.task import task_of
@@ -144,6 +145,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
         key = jax.random.key(experiment.train.seed)
+        band = band_of(experiment)
         flops = step_flops(experiment, *train_plan.shape)
         about = partial(provenance, experiment, data, origins, code, lineage, flops)
         try:
@@ -165,6 +167,9 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                         raise UserError(
                             f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                         )
+                    if band and (warning := band.warning(step, dev_loss)):
+                        progress.log(warning)
+                        band = None  # once
                     with meter.paused("translation"):
                         params = replicated_params(mesh, experiment, state.params)
                         value = sample_translations(translator, data, params, step, progress) if is_first() else 0.0

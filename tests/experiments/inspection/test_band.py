@@ -1,0 +1,139 @@
+"""The band of a preset: which losses are in it, and that sick runs leave it."""
+
+import json
+import math
+import statistics
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from data.batching import Batches
+from experiments import find
+from experiments.evaluation.evaluate import evaluate, publish
+from experiments.history import curve_of
+from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpolated
+from experiments.training.loop import train
+from experiments.translator import Translator
+from transformer.config import UserError
+
+LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
+BAND = Band([[10, 20, 30]] * 3, LOSSES, [])
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def test_the_band_is_where_one_more_run_is_found():
+    low, high = BAND.at(20)
+    # Student's t with 2 degrees of freedom: 99% lie within 9.925.
+    half = 9.925 * statistics.stdev([2.0, 2.4, 2.2]) * math.sqrt(4 / 3)
+    assert (low, high) == pytest.approx((2.2 - half, 2.2 + half), abs=1e-3)
+    assert BAND.at(30) == pytest.approx((1 - NARROWEST, 1 + NARROWEST))
+
+
+def test_the_band_is_linear_between_validations_and_ends_with_the_shortest_run():
+    assert interpolated(15, [10, 20], [4.0, 2.0]) == 3.0 and interpolated(10, [10], [4.0]) == 4.0
+    assert interpolated(20, [10, 20], [4.0, 2.0]) == 2.0
+    assert BAND.at(9) is None and BAND.at(31) is None
+    assert Band([[10, 20], [10, 20, 30]], [[4.0, 2.0], [4.2, 2.4, 1.0]], []).at(30) is None
+
+
+def test_only_a_loss_above_the_band_is_told_with_what_was_changed():
+    assert BAND.warning(30, 1.0) is None and BAND.warning(30, 0.1) is None and BAND.warning(40, 9.0) is None
+    told = BAND.warning(30, 1.45)
+    assert told == (
+        "warning: the validation loss is 0.40 above the band at step 30, which is 0.95 to 1.05 in 3 runs of this "
+        "preset: see docs/troubleshooting.md"
+    )
+    changed = BAND._replace(changed=["optimizer.scale"])
+    assert "of this preset, but has other settings (optimizer.scale): see" in changed.warning(30, 1.45)
+
+
+def test_the_curve_of_a_record_has_a_number_for_each_validation():
+    rows = [
+        {"step": 5, "loss": 3.0},
+        {"step": 10, "loss": 2.0, "seconds": 1.0},
+        {"step": 10, "dev_loss": 2.12345678, "dev_ppl": 8.4},
+        {"step": 10, "dev_bleu": 1.5},
+        {"step": 10, "source": "a", "output": "b", "reference": "c"},
+        {"step": 12, "dev_loss": 2.0, "dev_ppl": 7.4},
+        {"step": 12, "dev_bleu": None},
+    ]
+    assert curve_of(rows) == {
+        "step": [10, 12],
+        "loss": [2.0, 2.0],
+        "dev_bleu": [1.5, None],
+        "dev_loss": [2.1235, 2.0],
+    }
+
+
+@pytest.fixture(scope="module")
+def recorded(micro, run, tmp_path_factory):
+    """A folder with the records of two seeds of micro."""
+    folder = tmp_path_factory.mktemp("bands")
+    for seed in (0, 1):
+        other = replace(micro, train=replace(micro.train, seed=seed, steps=10))
+        trained = train(other, folder / f"run{seed}", quiet)
+        publish(
+            evaluate(trained, Translator.load(trained.path, log=quiet), "dev", quiet), folder / f"micro-seed{seed}.json"
+        )
+    return folder
+
+
+@pytest.mark.slow
+def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded, micro):
+    band = band_of(micro, recorded)
+    assert band.steps == [[10], [10]] and band.changed == []
+    other_rate = replace(micro, optimizer=replace(micro.optimizer, scale=3.0), mesh=replace(micro.mesh))
+    assert band_of(other_rate, recorded).changed == ["optimizer.scale"]
+    assert band_of(replace(micro, data=replace(micro.data, batch_tokens=300)), recorded) is None
+    assert band_of(replace(micro, name="other"), recorded) is None
+    (recorded / "micro-seed1.json").rename(recorded / "kept.json")
+    assert band_of(micro, recorded) is None
+    (recorded / "kept.json").rename(recorded / "micro-seed1.json")
+    record = json.loads((recorded / "micro-seed1.json").read_text())
+    (recorded / "micro-seed2.json").write_text(json.dumps(record | {"steps": 7}))
+    with pytest.raises(UserError, match="was edited"):
+        band_of(micro, recorded)
+
+
+STEPS = 400
+
+SICK = {
+    "rate": lambda e: replace(e, optimizer=replace(e.optimizer, scale=20.0)),
+    "warmup": lambda e: replace(e, optimizer=replace(e.optimizer, warmup_steps=1)),
+}
+
+
+def short(name: str):
+    demo = find(name)
+    return replace(demo, train=replace(demo.train, steps=STEPS, eval_sentences=4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not list(BANDS.glob("demo-seed*.json")), reason="there are no records of demo")
+@pytest.mark.parametrize("fault", ["none", *SICK, "shuffled targets"])
+def test_sick_runs_leave_the_band_and_a_healthy_one_does_not(fault, tmp_path, monkeypatch):
+    lines: list[str] = []
+    experiment = replace(short("demo"), train=replace(short("demo").train, seed=11))
+    assert band_of(experiment) is not None, asdict(experiment)
+    if fault in SICK:
+        experiment = SICK[fault](experiment)
+    if fault == "shuffled targets":
+        right = Batches.__getitem__
+
+        def shuffled(batches, step):
+            batch = right(batches, step)
+            return batch | {"target": np.roll(batch["target"], 1, axis=0)}
+
+        monkeypatch.setattr(
+            Batches,
+            "__getitem__",
+            lambda self, step: shuffled(self, step) if self.plan.seed is not None else right(self, step),
+        )
+    train(experiment, tmp_path / "run", lines.append)
+    told = [line for line in lines if "above the band" in line]
+    assert len(told) == (fault != "none"), lines
+    assert not told or ("other settings" in told[0]) == (fault in SICK)
