@@ -23,6 +23,7 @@ from experiments.cli.flags import (
     Preparing,
     Scoring,
     Serving,
+    Speedrun,
     Table,
     Table1,
     Training,
@@ -31,6 +32,8 @@ from experiments.cli.flags import (
 from experiments.cli.verbs import VERBS
 from experiments.evaluation.metrics import METRICS
 from experiments.registry import REGISTRIES
+from experiments.speedrun.recipes import find_recipe
+from experiments.speedrun.tracks import find_track
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -101,6 +104,10 @@ def check_command(words: list[str]) -> None:
             parse(Training, flags, Training(find("demo")), verb)
         elif verb == "table":
             parse(Table1 if names[0] == "1" else Table, flags, Table1() if names[0] == "1" else Table(), verb)
+        elif verb == "speedrun":
+            parse(Speedrun, flags, Speedrun(), verb)
+            find_track(names[0])
+            find_recipe(flags[flags.index("--recipe") + 1] if "--recipe" in flags else "paper")
         elif verb in _OF_RUN:
             parse(_OF_RUN[verb], flags, _OF_RUN[verb](), verb)
         else:
