@@ -7,8 +7,6 @@ import pytest
 from flax import nnx
 
 from experiments.presets.paper import BASE, BIG
-from experiments.registry import run_file
-from tests.examples import EXAMPLES
 from transformer.config import ModelConfig
 from transformer.flops import forward_flops, train_flops
 from transformer.model import Transformer
@@ -33,7 +31,6 @@ def test_the_paper_s_models_at_a_mean_length_of_28():
 def test_the_compiler_counts_the_same_products(changes):
     config = ModelConfig(vocab_size=500, num_layers=2, d_model=128, d_ff=256, num_heads=4, d_k=32, d_v=32)
     config = replace(config, **changes)
-    run_file(EXAMPLES / "gated_feed_forward.py")
     graph, params = nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))
     source, target = (jax.ShapeDtypeStruct((4, length), "int32") for length in (24, 40))
     compiled = jax.jit(lambda p, s, t: nnx.merge(graph, p)(s, t)).lower(params, source, target).compile()
