@@ -134,6 +134,28 @@ def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
         assert "model.positions = 'alibi'" in said and "is not built in" in said and "alibi.py" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "name", "words"),
+    [
+        ("model.positions", "rotary", "Rotary position embeddings"),
+        ("model.norm_type", "rms", "layer normalization without subtracting the mean"),
+        ("model.attention", "qk-norm", "q k / (|q| |k|)"),
+        ("model.feed_forward", "gated", "(activation(x W_1 + b_1) * (x V + c)) W_2"),
+        ("train.loss", "r_drop", "KL divergences"),
+        ("optimizer.schedule", "wsd", "decays linearly to zero"),
+        ("optimizer.schedule", "constant", "which stays"),
+        ("optimizer.name", "muon", "Muon for the matrices of layers; Adam for embeddings"),
+        ("optimizer.name", "schedule_free", "x is the average of all z"),
+    ],
+)
+def test_a_built_in_part_that_is_not_the_papers_is_explained(micro, setting, name, words):
+    section, field = setting.split(".")
+    said = list(explain(replace(micro, **{section: replace(getattr(micro, section), **{field: name})})))
+    assert any(f"{setting} = {name!r}: " in line and words in line for line in said)
+    assert any(f"{setting}: {name}; the paper's" in line for line in said)
+    assert any("beta_1 = 0.9" in line for line in said) and any("warmup 20 steps" in line for line in said)
+
+
 def test_an_unknown_part_lists_what_there_is(micro):
     with pytest.raises(UserError, match=r"unknown model\.attention 'dense'; there are: .*softmax"):
         list(explain(replace(micro, model=replace(micro.model, attention="dense"))))
