@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "config", "registry", "parameters", "mesh", "matmul", "segments", "dropout", "initializers", "kernels", "attention",
     "positions", "layers", "flops", "model", "variants.long", "loss", "variants.finetuning", "optimizer", "train",
-    "parallel", "decode", "variants.classifier", "processes", "checkpoint", "variants.mask_predict",
+    "variants.modern", "parallel", "decode", "variants.classifier", "processes", "checkpoint", "variants.mask_predict",
     "variants.decoding",
 ]  # fmt: skip
 # Each is one entry of the order.
-FOLDERS = {"kernels", "variants.long", "variants.decoding"}
+FOLDERS = {"kernels", "variants.long", "variants.modern", "variants.decoding"}
 # Shared modules and subpackages of experiments/: a file may import from its own subpackage and those before it.
 SHARED = {
     "documents", "history", "programs", "reader", "registry", "sentences", "streams", "task", "translator", "words",

@@ -18,5 +18,6 @@ from transformer.model import Transformer
 from transformer.variants import classifier as classifier
 from transformer.variants import long as long
 from transformer.variants import mask_predict as mask_predict
+from transformer.variants import modern as modern
 
 __all__ = ["Experiment", "ModelConfig", "Transformer", "UserError"]

@@ -38,7 +38,7 @@ RULES: tuple[tuple[str, P], ...] = (
     ("output/kernel", P("tensor", None, "fsdp")),  # [N, H, D]
     ("inner/kernel", P("fsdp", "tensor")),  # [D, F]
     ("inner/bias", P("tensor")),  # [F]
-    ("gate/kernel", P("fsdp", "tensor")),  # of a gated network, as docs/examples/gated_feed_forward.py names it
+    ("gate/kernel", P("fsdp", "tensor")),  # of a gated network (transformer/variants/modern/gated.py)
     ("gate/bias", P("tensor")),
     ("outer/kernel", P("tensor", "fsdp")),  # [F, D]
     ("", P()),  # normalization, biases of width D, counters: small, so replicated

@@ -16,7 +16,7 @@ Each registry is defined next to the components it contains:
     data.task            experiments/task.py        TASKS
     metric               experiments/evaluation/metrics.py     METRICS
 
-After `POSITIONS["rotary"] = Rotary`, the setting `model.positions = "rotary"` selects it. No other code changes.
+After `POSITIONS["mine"] = Mine`, the setting `model.positions = "mine"` selects it. No other code changes.
 """
 
 import hashlib

@@ -94,12 +94,13 @@ class Rotary(Positions):
         return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
-POSITIONS["rotary"] = Rotary
+POSITIONS["my-rotary"] = Rotary
 
 # %% [markdown]
-# The last line registers the class: from now on, `ModelConfig(positions="rotary")` uses it. The next cell checks the
-# property numerically. It places the same query and the same key at all pairs of positions. Along each diagonal the
-# distance is the same, and so is the dot product.
+# The last line registers the class: from now on, `ModelConfig(positions="my-rotary")` uses it. (This encoding and the
+# attention below are also built in, as "rotary" and "qk-norm" of `transformer/variants/modern`; names of built-in
+# components cannot be reused.) The next cell checks the property numerically. It places the same query and the same key
+# at all pairs of positions. Along each diagonal the distance is the same, and so is the dot product.
 
 # %%
 query, key = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 32)).astype(np.float32)
@@ -150,7 +151,7 @@ class CosineAttention(MultiHeadAttention):
         return scaled_dot_product_attention(queries, keys, values, context.mask, context.bias)
 
 
-ATTENTIONS["cosine"] = CosineAttention
+ATTENTIONS["my-cosine"] = CosineAttention
 
 # %% [markdown]
 # ## Check the invariants
@@ -182,8 +183,8 @@ ATTENTIONS["leaking"] = LeakingAttention
 
 cases = {
     "base": {},
-    "rotary": {"positions": "rotary"},
-    "cosine": {"attention": "cosine"},
+    "rotary": {"positions": "my-rotary"},
+    "cosine": {"attention": "my-cosine"},
     "leaking": {"attention": "leaking"},
 }
 small = ModelConfig(vocab_size=50, num_layers=2, d_model=32, d_ff=64, num_heads=4, d_k=8, d_v=8)
@@ -332,14 +333,14 @@ for name in ("rotary", "cosine"):
 # components came from a notebook, so whoever loads the checkpoint must first run their cells. Otherwise:
 
 # %%
-mine = POSITIONS.pop("rotary")
+mine = POSITIONS.pop("my-rotary")
 try:
     Translator.load(path_of("rotary", 0))
 except UserError as error:
     print(error)
-POSITIONS["rotary"] = mine
+POSITIONS["my-rotary"] = mine
 
 # %% [markdown]
-# To use the class elsewhere, put it and its registration into a file, say `rotary.py`:
-# `python -m experiments train demo --parts rotary.py --model.positions rotary`.
+# To use the class elsewhere, put it and its registration into a file, say `mine.py`:
+# `python -m experiments train demo --parts mine.py --model.positions my-rotary`.
 # [docs/extending.md](../../docs/extending.md) has an example of each kind of component.

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformer.config import Experiment, counted
 from transformer.model import count_parameters
+from transformer.optimizer import SCHEDULES
 
 EPOCHS = 60
 """Epochs after which a model on a small corpus mostly memorises."""
@@ -53,7 +54,7 @@ def advice(experiment: Experiment, splits: dict[str, Any], batches: int) -> Iter
             f"(--model.dropout {DROPOUT}) or a smaller model (--model.num-layers, --model.d-model with d_k and d_v)"
         )
     optimizer = experiment.optimizer
-    if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps > steps / 2:
+    if optimizer.schedule in SCHEDULES.built_in and optimizer.warmup_steps > steps / 2:
         yield (
             f"the warm-up of the learning rate takes more than half of {counted(steps, 'step')}: "
             f"use --optimizer.warmup-steps {max(1, steps // 10)}"

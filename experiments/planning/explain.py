@@ -18,6 +18,7 @@ from experiments.task import TASKS
 from experiments.workdir import WorkDir, title_of, value_of
 from transformer.config import LABELLED, DecodeConfig, Experiment, ModelConfig, counted
 from transformer.model import count_parameters
+from transformer.optimizer import OPTIMIZERS, SCHEDULES
 from transformer.parameters import Params
 from transformer.registry import Registry
 from transformer.train import init_params
@@ -133,10 +134,10 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     yield f"5.2    {counted(t.steps, 'step')}"
     yield from start(experiment)
     yield from component(experiment, "optimizer.name", "5.3")
-    if o.name == "adam":
+    if o.name in OPTIMIZERS.built_in:
         yield f"       beta_1 = {o.b1}, beta_2 = {o.b2}, epsilon = {o.eps:g}"
     yield from component(experiment, "optimizer.schedule")
-    if o.schedule == "inverse_sqrt":
+    if o.schedule in SCHEDULES.built_in:
         yield f"       warmup {counted(o.warmup_steps, 'step')}, scale {o.scale:g}"
     if o.weight_decay:
         yield f"       weight decay {o.weight_decay:g}, decoupled: w loses {o.weight_decay:g} rate w in each step"
@@ -148,7 +149,7 @@ def explain(experiment: Experiment, run: WorkDir | None = None) -> Iterator[str]
     if m.activation_dropout:
         yield f"       {m.activation_dropout} inside of each FFN, after the activation"
     if t.loss != "cross_entropy":
-        yield f"       loss: {t.loss}, in training only"
+        yield from component(experiment, "train.loss")
     wrong = t.label_smoothing / (m.vocab_size - 1)
     wrong_ones = "token" if decoder else "label"
     yield f"       eps_ls = {t.label_smoothing}: target {1 - t.label_smoothing:g}, every other {wrong_ones} {wrong:.3g}"

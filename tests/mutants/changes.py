@@ -771,6 +771,35 @@ LINEAR_ATTENTION = "transformer/variants/long/linear.py"
 MASKED_FILE = "transformer/variants/mask_predict.py"
 SPECULATIVE_FILE = "transformer/variants/decoding/speculative.py"
 
+MODERN = "tests/transformer/variants/test_modern.py"
+MODERN_FILES = "transformer/variants/modern"
+ORTHOGONAL = f"{MODERN}::test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adam"
+SCHEDULE_FREE = f"{MODERN}::test_schedule_free_is_the_papers_algorithm"
+
+TODAY = [
+    Change("rotary pairs turn in both directions", f"{MODERN_FILES}/rotary.py",
+           "a * sin + b * cos", "b * cos - a * sin", f"{MODERN}::test_rotary_pairs_turn_at_the_papers_wavelengths"),
+    Change("scores of unit vectors are divided by sqrt(d_k)", f"{MODERN_FILES}/qk_norm.py",
+           " * queries.shape[-1] ** 0.5", "",
+           f"{MODERN}::test_query_key_normalization_ignores_the_length_of_queries_and_keys"),
+    Change("the gate is not multiplied by the activation", f"{MODERN_FILES}/gated.py",
+           "super().hidden(x) * self.gate(x)", "self.inner(x) * self.gate(x)",
+           f"{MODERN}::test_a_gated_network_is_its_formula"),
+    Change("padding adds to the divergence", f"{MODERN_FILES}/r_drop.py", "jnp.where(target != PAD, both_ways, 0.0)",
+           "both_ways", f"{MODERN}::test_r_drop_is_its_formula"),
+    Change("the last rate is 0", f"{MODERN_FILES}/wsd.py", "steps + 1 - jnp", "steps - jnp",
+           f"{MODERN}::test_wsd_does_not_decay_before_the_warmup_ends_and_every_rate_is_positive"),
+    Change("the decay begins before the warmup ends", f"{MODERN_FILES}/wsd.py",
+           "max(min(round(DECAY * steps), steps - warmup), 0)", "round(DECAY * steps)",
+           f"{MODERN}::test_wsd_does_not_decay_before_the_warmup_ends_and_every_rate_is_positive"),
+    Change("the output projection is orthogonal in D and K", f"{MODERN_FILES}/muon.py",
+           'MuonDimensionNumbers((0, 1), 2) if names[-2] == "output" else ', "", ORTHOGONAL),
+    Change("Muon goes uphill", f"{MODERN_FILES}/muon.py", "learning_rate=-1.0", "learning_rate=1.0", ORTHOGONAL),
+    Change("the rate of the step before", f"{MODERN_FILES}/schedule_free.py", "-rate(count + 1)", "-rate(count)",
+           SCHEDULE_FREE),
+    Change("the rate enters twice", f"{MODERN_FILES}/schedule_free.py", "-m / now", "-m", SCHEDULE_FREE),
+]  # fmt: skip
+
 NOT_ONE_BY_ONE = [
     # Long inputs
     Change("the neighbourhood is not centred", RESTRICTED_FILE, "(self.window // 2, (self.window - 1) // 2)",
@@ -823,4 +852,4 @@ NOT_ONE_BY_ONE = [
            "tests/experiments/test_less_sequential.py"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS, *NOT_ONE_BY_ONE]
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS, *TODAY, *NOT_ONE_BY_ONE]

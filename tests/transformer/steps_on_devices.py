@@ -62,6 +62,10 @@ VARIANTS = {
         "masked": {"architecture": "mask-predict"},
     }.items()
 }
+VARIANTS |= {
+    name: replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, name=name, schedule="constant"))
+    for name in ("muon", "schedule_free")
+}
 
 
 def batches() -> list[dict[str, np.ndarray]]:

@@ -7,11 +7,10 @@ import pytest
 from flax import nnx
 
 from experiments.presets.paper import BASE, BIG
-from experiments.registry import run_file
-from tests.examples import EXAMPLES
-from transformer.config import ModelConfig
+from transformer.config import Experiment, ModelConfig, TrainConfig
 from transformer.flops import forward_flops, train_flops
 from transformer.model import Transformer
+from transformer.train import step_flops
 
 
 def test_the_paper_s_models_at_a_mean_length_of_28():
@@ -33,9 +32,15 @@ def test_the_paper_s_models_at_a_mean_length_of_28():
 def test_the_compiler_counts_the_same_products(changes):
     config = ModelConfig(vocab_size=500, num_layers=2, d_model=128, d_ff=256, num_heads=4, d_k=32, d_v=32)
     config = replace(config, **changes)
-    run_file(EXAMPLES / "gated_feed_forward.py")
     graph, params = nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))
     source, target = (jax.ShapeDtypeStruct((4, length), "int32") for length in (24, 40))
     compiled = jax.jit(lambda p, s, t: nnx.merge(graph, p)(s, t)).lower(params, source, target).compile()
     # The compiler also counts norms, softmax and residuals: a few percent in such a small model.
     assert 4 * forward_flops(config, 24, 40) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.06)
+
+
+def test_a_step_has_the_flops_of_all_its_rows_and_passes():
+    experiment = Experiment("base", model=BASE)
+    once = step_flops(experiment, 4, 30, 20)
+    assert once == 4 * train_flops(BASE, 30, 20)
+    assert step_flops(replace(experiment, train=TrainConfig(loss="r_drop")), 4, 30, 20) == 2 * once

@@ -7,11 +7,9 @@ import pytest
 from flax import nnx
 from jax.scipy.special import expit, ndtr
 
-from experiments.registry import run_file
-from tests.examples import EXAMPLES
 from transformer.dropout import dropout, random_bits
 from transformer.initializers import INITIALIZERS
-from transformer.layers import EncoderLayer, FeedForward, LayerNorm, Residual, make_feed_forward
+from transformer.layers import EncoderLayer, FeedForward, LayerNorm, Residual
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -79,16 +77,6 @@ def test_activations_are_their_formulas(config, name, theirs):
     x = 3 * jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
     inner = theirs(x @ layer.inner.kernel[...])
     np.testing.assert_allclose(layer(x), inner @ layer.outer.kernel[...], atol=1e-5)
-
-
-def test_a_gated_network_is_its_formula(config):
-    run_file(EXAMPLES / "gated_feed_forward.py")
-    layer = make_feed_forward(replace(config, feed_forward="gated", activation="swish", biases=False), rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 3, config.d_model))
-    a = x @ layer.inner.kernel[...]
-    np.testing.assert_allclose(
-        layer(x), (a * expit(a) * (x @ layer.gate.kernel[...])) @ layer.outer.kernel[...], atol=1e-5
-    )
 
 
 def test_activation_dropout_is_between_the_matrices(config):

@@ -17,7 +17,7 @@ from transformer.model import ARCHITECTURES, Transformer, count_parameters, make
 from transformer.segments import segments
 from transformer.train import init_params
 
-for example in ("rotary", "alibi", "cosine_attention", "rms_norm", "gated_feed_forward"):
+for example in ("alibi", "soft_cap_attention", "scale_norm", "maxout"):
     run_file(EXAMPLES / f"{example}.py")
 
 VARIANTS = [
@@ -25,8 +25,8 @@ VARIANTS = [
     pytest.param({"norm": "pre"}, marks=pytest.mark.slow),
     pytest.param({"positions": "learned"}, marks=pytest.mark.slow),
     pytest.param({"norm": "pre", "positions": "learned"}, marks=pytest.mark.slow),
-    {"norm": "pre", "positions": "alibi"},
-    {"positions": "rotary", "attention": "cosine", "norm_type": "rms"},
+    {"norm": "pre", "positions": "alibi", "attention": "soft-cap", "norm_type": "scale-norm", "feed_forward": "maxout"},
+    {"positions": "rotary", "attention": "qk-norm", "norm_type": "rms"},
     {"decoder_layers": 4, "shared_layers": 2, "tied": "target", "activation": "gelu", "biases": False}
     | {"output_bias": True},
     {"attention": "restricted", "attention_window": 8},
@@ -74,7 +74,7 @@ def test_padding_changes_nothing(variant, source, target):
     logits = forward(variant, source, target)
     wider = jnp.pad(source, ((0, 0), (0, 5))), jnp.pad(target, ((0, 0), (0, 3)))
     # Cosines are multiplied by 10, and so is their rounding error.
-    atol = 1e-5 if variant.config.attention == "cosine" else 2e-6
+    atol = 1e-5 if variant.config.attention == "qk-norm" else 2e-6
     np.testing.assert_allclose(
         forward(variant, *wider)[:, : target.shape[1]][target != PAD], logits[target != PAD], atol=atol
     )

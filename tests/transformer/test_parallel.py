@@ -13,8 +13,6 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from experiments.registry import run_file
-from tests.examples import EXAMPLES
 from tests.transformer.kernels_on_cpu import kernels_on_cpu
 from tests.transformer.steps_on_devices import EXPERIMENT, VARIANTS
 from transformer.config import MeshConfig, UserError
@@ -143,8 +141,16 @@ def test_each_matrix_is_shared_by_all_devices_but_those_of_data(sizes, parts):
         assert math.prod(x.sharding.shard_shape(x.shape)) * parts == math.prod(x.shape), (x.shape, x.sharding.spec)
 
 
+@pytest.mark.parametrize("name", ["muon", "schedule_free"])
+def test_the_state_of_other_optimizers_is_shared_like_the_parameters(name):
+    experiment = replace(EXPERIMENT, optimizer=replace(EXPERIMENT.optimizer, name=name))
+    state = state_on(AbstractMesh((1, 2, 2), AXES), experiment)
+    matrices = [x for x in jax.tree.leaves(state.opt_state) if math.prod(x.shape) > 512]
+    assert len(matrices) > 10
+    assert all(math.prod(x.sharding.shard_shape(x.shape)) * 4 == math.prod(x.shape) for x in matrices)
+
+
 def test_all_matrices_of_other_settings_are_shared_too():
-    run_file(EXAMPLES / "gated_feed_forward.py")
     changes = {"tied": "none", "output_bias": True, "feed_forward": "gated"}
     model = replace(EXPERIMENT.model, **changes)
     params = state_on(AbstractMesh((1, 2, 2), AXES), replace(EXPERIMENT, model=model)).params

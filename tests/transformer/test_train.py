@@ -11,7 +11,6 @@ from experiments.registry import run_file
 from tests.documents import tables_restored
 from tests.examples import EXAMPLES
 from transformer.config import (
-    PAD,
     DataConfig,
     DecodeConfig,
     Experiment,
@@ -285,38 +284,18 @@ def test_it_learns_to_reverse(experiment, change):
 
 
 @pytest.fixture
-def r_drop():
+def focal():
     with tables_restored():
-        run_file(EXAMPLES / "r_drop.py")
-        yield LOSSES["r_drop"]
+        run_file(EXAMPLES / "focal_loss.py")
+        yield LOSSES["focal"]
 
 
-def test_r_drop_is_its_formula(r_drop, experiment, batch):
-    model, key = nnx.merge(graph_of(experiment.model), start_of(experiment).params), jax.random.key(5)
-
-    def passes(keys):
-        return [jax.nn.softmax(model(batch["source"], batch["target"], key)) for key in keys]
-
-    def paper(p, q):
-        real = batch["target"] != PAD
-        divergence = [jnp.where(real, (a * jnp.log(a / b)).sum(axis=-1), 0).sum() for a, b in ((p, q), (q, p))]
-        likelihoods = [
-            cross_entropy(jnp.log(each), batch["target"], experiment.train.label_smoothing) for each in (p, q)
-        ]
-        return (sum(loss for loss, _ in likelihoods) + 5.0 / 2 * sum(divergence)) / 2, likelihoods[0][1]
-
-    for given, keys in ((key, jax.random.split(key)), (None, (None, None))):
-        np.testing.assert_allclose(r_drop(model, batch, given, experiment), paper(*passes(keys)), rtol=1e-4)
-    without, with_dropout = (float(r_drop(model, batch, given, experiment)[0]) for given in (None, key))
-    assert abs(with_dropout - without) > 1e-2
-
-
-def test_a_training_loss_of_ones_own_is_what_is_trained_and_not_what_is_validated(r_drop, experiment, batch):
-    own = replace(experiment, train=replace(experiment.train, loss="r_drop"))
+def test_a_training_loss_of_ones_own_is_what_is_trained_and_not_what_is_validated(focal, experiment, batch):
+    own = replace(experiment, train=replace(experiment.train, loss="focal"))
     state, key = start_of(own), jax.random.key(0)
     (_, ours), (_, usual) = (step_of(one)(state, batch, key) for one in (own, experiment))
     model = nnx.merge(graph_of(own.model), state.params)
-    np.testing.assert_allclose(ours.loss, r_drop(model, batch, dropout_key(key, 0), own)[0], rtol=1e-4)
+    np.testing.assert_allclose(ours.loss, focal(model, batch, dropout_key(key, 0), own)[0], rtol=1e-4)
     assert abs(float(ours.loss - usual.loss)) > 1e-2
     both = [jax.jit(make_eval_step(one))(state.params, batch) for one in (own, experiment)]
     np.testing.assert_array_equal(*both)

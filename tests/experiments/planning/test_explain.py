@@ -129,9 +129,31 @@ def test_only_positions_that_are_added_are_in_the_sum(micro):
 
 def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
     with tables_restored():
-        run_file(EXAMPLES / "rotary.py")
-        said = "\n".join(explain(replace(micro, model=replace(micro.model, positions="rotary"))))
-        assert "model.positions = 'rotary'" in said and "is not built in" in said and "rotary.py" in said
+        run_file(EXAMPLES / "alibi.py")
+        said = "\n".join(explain(replace(micro, model=replace(micro.model, positions="alibi"))))
+        assert "model.positions = 'alibi'" in said and "is not built in" in said and "alibi.py" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "words"),
+    [
+        ("model.positions", "rotary", "Rotary position embeddings"),
+        ("model.norm_type", "rms", "layer normalization without subtracting the mean"),
+        ("model.attention", "qk-norm", "q k / (|q| |k|)"),
+        ("model.feed_forward", "gated", "(activation(x W_1 + b_1) * (x V + c)) W_2"),
+        ("train.loss", "r_drop", "KL divergences"),
+        ("optimizer.schedule", "wsd", "decays linearly to zero"),
+        ("optimizer.schedule", "constant", "which stays"),
+        ("optimizer.name", "muon", "Muon for the matrices of layers; Adam for embeddings"),
+        ("optimizer.name", "schedule_free", "x is the average of all z"),
+    ],
+)
+def test_a_built_in_part_that_is_not_the_papers_is_explained(micro, setting, name, words):
+    section, field = setting.split(".")
+    said = list(explain(replace(micro, **{section: replace(getattr(micro, section), **{field: name})})))
+    assert any(f"{setting} = {name!r}: " in line and words in line for line in said)
+    assert any(f"{setting}: {name}; the paper's" in line for line in said)
+    assert any("beta_1 = 0.9" in line for line in said) and any("warmup 20 steps" in line for line in said)
 
 
 def test_an_unknown_part_lists_what_there_is(micro):
@@ -154,12 +176,12 @@ def test_the_tree_holds_what_the_checkpoint_holds(run, micro):
 
 def test_a_part_is_explained_by_its_own_words(micro):
     with tables_restored():
-        for name in ("rotary", "cosine_attention"):
+        for name in ("alibi", "soft_cap_attention"):
             run_file(EXAMPLES / f"{name}.py")
         NORMS["none"] = lambda config, *, rngs: lambda x: x
-        model = replace(micro.model, positions="rotary", attention="cosine", norm_type="none")
+        model = replace(micro.model, positions="alibi", attention="soft-cap", norm_type="none")
         said = "\n".join(explain(replace(micro, model=model)))
-    for name in ("rotary", "cosine_attention"):
+    for name in ("alibi", "soft_cap_attention"):
         first = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text())).splitlines()[0]
         assert first in said
     assert "Base class of positional encodings" not in said
@@ -190,11 +212,11 @@ def test_a_checkpoint_that_needs_a_part_is_inspected_without_it(micro, tmp_path)
     from experiments.training.loop import train
 
     with tables_restored():
-        run_file(EXAMPLES / "rotary.py")
-        changed = replace(micro, model=replace(micro.model, positions="rotary"), train=replace(micro.train, steps=2))
+        run_file(EXAMPLES / "alibi.py")
+        changed = replace(micro, model=replace(micro.model, positions="alibi"), train=replace(micro.train, steps=2))
         run = train(changed, tmp_path / "run", lambda line: None)
     said = list(inspect(run, "last"))
-    assert any(line.startswith("custom part") and "rotary.py" in line for line in said)
+    assert any(line.startswith("custom part") and "alibi.py" in line for line in said)
 
 
 def test_a_parser_is_compared_with_the_papers_parser():
