@@ -30,5 +30,5 @@ def r_drop(model: Transformer, batch: Batch, key: Array | None, experiment: Expe
     return (first + second) / 2 + WEIGHT / 4 * jnp.where(target != PAD, both_ways, 0.0).sum(), count
 
 
-r_drop.passes = 2  # type: ignore[attr-defined] - for step_flops
+r_drop.passes = 2  # type: ignore[attr-defined]
 LOSSES.build_in({"r_drop": r_drop})
