@@ -132,5 +132,6 @@ main(["list"])
 """
 
 
+@pytest.mark.slow
 def test_the_program_runs_where_torch_and_tensorflow_cannot_be_had():
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH_AND_TENSORFLOW], cwd=ROOT, check=True)

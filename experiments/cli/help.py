@@ -18,6 +18,7 @@ from tyro.constructors import (
 )
 
 from experiments.presets import EXPERIMENTS
+from experiments.speedrun.tracks import TRACKS
 
 REGISTRY = ConstructorRegistry()
 """Tyro's rules for reading the fields of a dataclass, with those of this module."""
@@ -40,7 +41,8 @@ def argument_help(argument: str) -> str:
         "of OPUS-MT.",
         "TEXT": "TEXT is one sentence, in quotes.",
         "A": "A and B are runs: work directories, or their names under runs/.",
-        "N": "N is 1, 2 or 3. Table 1 has only the flags --render and --results.",
+        "TRACK": f"TRACK is one of: {', '.join(TRACKS)}.",
+        "N": "N is 1, 2, 3 or 4. Table 1 has only the flags --render and --results.",
     }[argument]
 
 

@@ -464,6 +464,7 @@ def test_multi30k_from_the_mirror(language: str, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "downloads").exists()
 
 
+@pytest.mark.slow
 def test_the_grammar_needs_nothing(tmp_path: Path) -> None:
     prepared = prepare(DataConfig(corpus="grammar", train_pairs=2000, vocab_size=120), tmp_path, _quiet)
     assert [len(split) for split in (prepared.train, prepared.dev, prepared.test)] == [2000, 1000, 1000]

@@ -269,6 +269,7 @@ def test_contrasts_are_those_of_the_pairs():
         assert context[-1] in lines
 
 
+@pytest.mark.slow
 def test_generated_documents_are_repeatable_and_in_one_split():
     assert list(documents.pairs("train", 200)) == list(documents.pairs("train", 300))[:200]
     assert list(documents.pairs("train", 200, seed=1)) != list(documents.pairs("train", 200))

@@ -270,6 +270,7 @@ def test_splits_share_no_sentence_whatever_the_seeds() -> None:
     assert not splits["dev"] & splits["test"]
 
 
+@pytest.mark.slow
 def test_sentences_are_distinct_and_each_has_one_translation() -> None:
     translations: dict[str, str] = {}
     for seed in (0, 1, 2):

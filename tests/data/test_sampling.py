@@ -129,6 +129,7 @@ def test_a_text_that_fills_its_batches_has_no_more_of_them(prepared, batches: in
         assert len(np.unique(np.concatenate([batch.indices for batch in full.epoch(number)]))) > 0.9 * 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepared", ["bpe"], indirect=True)
 def test_a_program_can_end_while_the_next_epoch_is_encoded(prepared) -> None:
     data, config = prepared

@@ -45,6 +45,7 @@ def with_decode(translator, log=lambda line: None, **changes) -> Translator:
 SAMPLING = {"sample": True, "beam": 1, "temperature": 1.3, "seed": 5}
 
 
+@pytest.mark.slow
 def test_samples_depend_on_line_and_seed_and_not_on_the_batch(translator, sentences):
     drawn = with_decode(translator, **SAMPLING).n_best(sentences, 3)
     again = with_decode(translator, batch_size=5, **SAMPLING).n_best(sentences, 3)
@@ -91,6 +92,7 @@ def test_a_translation_begins_with_its_prefix_whatever_the_batch(translator, sen
     assert whole.n_best(sentences, 1, prefixes=exact)[0][0].pieces[:2] == ("▁", "D")
 
 
+@pytest.mark.slow
 def test_constraints_are_met_or_warned_of_and_leave_other_sentences_alone(translator, sentences):
     said: list[str] = []
     wide = with_decode(translator, said.append, beam=6)

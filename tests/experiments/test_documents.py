@@ -74,6 +74,7 @@ def alone(translator) -> Translator:
 A, B, C, D = "The man sells his hat.", "It is heavy.", "We buy a car.", "This king needs it."
 
 
+@pytest.mark.slow
 def test_the_first_sentence_is_translated_like_a_document_of_one_and_like_a_sentence(translator, alone):
     first, *_ = translator.translate([A, B, C])
     assert [first] == translator.translate([A]) == alone.translate([A])
@@ -232,6 +233,7 @@ def test_what_follows_a_boundary_has_nothing_before_it():
 # Scores
 
 
+@pytest.mark.slow
 def test_a_score_is_of_the_lines_that_are_sentences(document_run, translator):
     result = evaluate(document_run, translator, "test", quiet)
     pairs = [pair for pair in lines_of("test", 24) if pair != BOUNDARY]

@@ -217,6 +217,7 @@ def test_a_translation_has_no_peer_of_this_kind(run):
         evaluate(run, Translator.load(run.path, log=quiet), "test", quiet, peer=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", ["all", pytest.param("none", marks=pytest.mark.slow)])
 def test_init_copies_the_encoder_of_a_translation_run(micro, run, tied, tmp_path):
     parent = run
@@ -297,6 +298,7 @@ def test_an_own_architecture_without_a_decoder_passes_the_preflight_checks(monke
     assert told == ["preflight checks of model.architecture: this takes some seconds"]
 
 
+@pytest.mark.slow
 def test_shares_of_all_tokens_sum_to_one_and_belong_to_a_label(tags, classes):
     for translator, count in ((tags, 8), (classes, 1)):
         found = saliency_of(translator, SENTENCE)

@@ -67,6 +67,7 @@ def test_mask_predict_is_trained_translates_and_is_scored(at_once):
     assert scores[0].name == "BLEU"
 
 
+@pytest.mark.slow
 def test_mask_predict_may_start_from_a_model_that_predicts_one_token_after_the_other(at_once, micro, run, tmp_path):
     short = replace(at_once.experiment(), name="begun", init=str(run.path), train=replace(micro.train, steps=1))
     short = replace(short, train=replace(short.train, loss="mask_predict"), data=run.experiment().data)
@@ -136,6 +137,7 @@ def test_a_draft_changes_no_output(run, smaller, length):
     assert drafted.score(LINES[:1], ["Ein Hund."]) == pytest.approx(greedy(run).score(LINES[:1], ["Ein Hund."]))
 
 
+@pytest.mark.slow
 def test_a_draft_from_the_command_line(run, smaller):
     for draft in (str(smaller.path), f"{smaller.path}:last"):
         translator = loaded(str(run.path), Translating(draft=draft, beam=1, draft_length=2))
@@ -190,6 +192,7 @@ def test_distillation_of_a_text_that_is_gone_is_refused(run, tmp_path, monkeypat
         distill(greedy(run), tmp_path / "text", quiet)
 
 
+@pytest.mark.slow
 def test_distillation_goes_on_where_it_was_and_its_text_can_be_trained_on(run, micro, tmp_path, monkeypatch):
     monkeypatch.setattr(distilling, "CHUNK", 64)
     translator = greedy(run)

@@ -94,6 +94,7 @@ def test_a_script_is_executed_in_the_directory_and_with_the_code_beside_it(tmp_p
     assert notebook.cells[1].outputs[0].text.strip() == str(ROOT / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("set_there", "backend"), [({}, "agg"), ({"MPLBACKEND": "svg"}, "svg")])
 def test_figures_need_no_display_and_leave_a_notebook_its_backend(set_there, backend):
     code = "import experiments.inspection.figures, matplotlib; print(matplotlib.get_backend())"

@@ -55,6 +55,7 @@ def test_a_symbol_is_one_piece_wherever_it_is_and_comes_back(tokenizer, line):
     assert all(sum(piece in SYMBOLS for piece in tokenizer.pieces(ids)) == 1 for ids in drawn)
 
 
+@pytest.mark.slow
 def test_a_tag_is_the_same_as_writing_it_in_each_line(plain):
     tagged, written = with_tag(plain, "<2de>"), [f"<2de> {line}" if line else "" for line in LINES]
     found = tagged.n_best(LINES, 1)

@@ -56,6 +56,7 @@ def test_each_side_has_its_matrix_and_its_pieces(translator, both):
     assert translator.tokenizer.sha256 == translator.meta["vocabulary"] == Tokenizer.load(both.path).sha256
 
 
+@pytest.mark.slow
 def test_translation_scoring_and_attention_agree_on_the_ids(translator, sentences):
     found = [best[0] for best in translator.n_best(sentences, 1)]
     scores = translator.score(sentences, [one.pieces for one in found])

@@ -37,8 +37,23 @@ def copy_of_the_code(folder: Path) -> Path:
 
 
 def run_tests(folder: Path, tests: list[str], compiled: Path) -> tuple[int, str]:
-    """Returns pytest's exit code (0: all passed, 1: one failed, -1: timeout) and its output."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    """Returns pytest's exit code (0: all passed, 1: one failed, -1: timeout) and its output.
+
+    Slow tests run only if no other one fails.
+    """
+    none = 5  # the exit code without any test
+    found = none, "no such tests"
+    for marks in ("not slow and not faults", "slow and not faults"):
+        code, said = run_marked(folder, tests, compiled, marks)
+        if code not in (0, none):
+            return code, said
+        found = min(found, (code, said))
+    return found
+
+
+def run_marked(folder: Path, tests: list[str], compiled: Path, marks: str) -> tuple[int, str]:
+    """Returns pytest's exit code and output for the tests with these marks."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *tests]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

@@ -290,6 +290,7 @@ def focal():
         yield LOSSES["focal"]
 
 
+@pytest.mark.slow
 def test_a_training_loss_of_ones_own_is_what_is_trained_and_not_what_is_validated(focal, experiment, batch):
     own = replace(experiment, train=replace(experiment.train, loss="focal"))
     state, key = start_of(own), jax.random.key(0)

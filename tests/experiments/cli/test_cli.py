@@ -109,7 +109,7 @@ FLAGS_OF = {
     "score": ("--source FILE", "--target FILE"),
     "contrast": ("--pairs PATH", "--context-source PATH", "--batch-size INT", "--record PATH"),
     "table": ("--scale {smoke,small,paper}", "--rows [STR [STR ...]]", "--results PATH"),
-    "speedrun": ("--recipe {None}|STR", "--seeds INT", "--text {None}|PATH", "--runs PATH"),
+    "speedrun": ("--recipe STR", "--seeds INT", "--text PATH", "--runs PATH"),
     "results": (),
 }
 SOME = {
@@ -118,6 +118,7 @@ SOME = {
     "DIR": "no-such-folder",
     "TEXT": "A dog.",
     "N": "2",
+    "TRACK": "multi30k",
     "A": "no-such-run",
     "B": "another",
 }
@@ -369,6 +370,7 @@ def test_text_that_bleu_cannot_count_is_told_before_a_run(program, data_flags, o
     assert "warning: into" not in program(*flags, "--data.languages", "en-zh").out
 
 
+@pytest.mark.slow
 def test_one_of_a_kind_is_told_in_the_singular(program, run, tmp_path, text, data_flags, monkeypatch):
     """Messages about one item do not say "1 lines", "1 pairs", "1 steps"."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
@@ -405,6 +407,7 @@ def test_translate_reads_and_writes_files(program, run, tmp_path, text):
     assert len(out.read_text(encoding="utf-8").splitlines()) == 20
 
 
+@pytest.mark.slow
 def test_a_bad_line_costs_no_other_line(program, run, tmp_path):
     """It is skipped with a warning; if it is refused, the output file keeps its earlier content."""
     long = b"a" * (LONGEST_LINE + 1)
@@ -475,6 +478,7 @@ def test_what_is_no_text_at_all_is_refused(program, run, tmp_path):
         assert f"standard input is {kind}" in refused(program("translate", run.path, stdin=content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), pytest.param(".xz", lzma, marks=pytest.mark.slow)])
 def test_archives_are_read_and_written(program, run, tmp_path, suffix, module):
     plain, packed, out = tmp_path / "a.txt", tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
@@ -546,6 +550,7 @@ def test_a_line_does_not_wait_for_ever_for_those_that_keep_coming():
     assert 1 < len(first[1]) < CHUNK and second[0] == len(first[1]) + 1
 
 
+@pytest.mark.slow
 def test_a_program_that_gives_one_line_at_a_time_gets_its_answers(run):
     command = [sys.executable, "-m", "experiments", "translate", str(run.path), "--beam", "1", "--wait", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
@@ -606,6 +611,7 @@ def test_n_best_lists(program, run):
     assert "n-best list of 9 does not fit" in refused(program("translate", run.path, "--n-best", "9", stdin=b""))
 
 
+@pytest.mark.slow
 def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
     source, pieces = tmp_path / "source.en", tmp_path / "pieces"
     lines = b"The man sees the dog.\n", b"\n", b"A house.\n"
@@ -622,6 +628,7 @@ def test_score_takes_the_pieces_that_translate_found(program, run, tmp_path):
     assert f"target line {len(rows)}: 'nopiece' is not a piece" in error
 
 
+@pytest.mark.slow
 def test_json_lines_have_the_pieces_with_the_log_probabilities_that_score_adds_up(program, run, tmp_path):
     text = b"The man sees the dog.\n\n\xff\nA house.\n"
     flags = "--beam", "3", "--n-best", "3"
@@ -684,6 +691,7 @@ def test_attention_writes_a_page_into_the_run_or_what_it_is_told(program, run, t
     assert len(found["weights"]["cross"][0][0]) == 3  # Der, Mann., EOS
 
 
+@pytest.mark.slow
 def test_attention_refuses_before_it_computes(program, run, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.cli.verbs.pair_of", None)
     assert "needs a sentence" in refused(program("attention", run.path))
@@ -834,6 +842,7 @@ for kind, commands in FAILING.items():
 """
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_ends_in_a_line_or_quietly(tmp_path):
     """A full device: one line and exit code 2. A closed pipe: no message and 141. Never a traceback."""
     command = [sys.executable, "-W", "ignore", "-c", OUTPUTS_THAT_FAIL, str(tmp_path / "said")]

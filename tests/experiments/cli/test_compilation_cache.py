@@ -29,6 +29,7 @@ def start(**environment: str | None) -> tuple[str, float]:
     return out[0], float(out[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["XDG_CACHE_HOME", pytest.param("JAX_COMPILATION_CACHE_DIR", marks=pytest.mark.slow)])
 def test_what_is_compiled_is_kept_where_the_environment_says(tmp_path, name):
     folder, first = start(**{name: str(tmp_path)})

@@ -49,7 +49,7 @@ def test_the_record_of_an_ensemble_says_of_each_run_what_its_own_record_says(pai
     ]
     assert [member["checkpoints"] for member in record["members"]] == [[20, 30, 40], [20, 30]]
     assert "members" not in own[0] and "mbr" not in own[0] and set(OF_RUN) < set(own[0])
-    assert set(record) == set(own[0]) - set(OF_RUN) | {"members", "commit"}
+    assert set(record) == set(own[0]) - {*OF_RUN, "curve"} | {"members", "commit"}
     assert record["commit"] == {"evaluate": own[0]["commit"]["evaluate"]}
 
 
@@ -108,6 +108,7 @@ def test_each_member_is_described(tmp_path):
         read_evaluation(tmp_path / "lacking.json")
 
 
+@pytest.mark.slow
 def test_the_choice_among_samples_is_scored_and_recorded(pair, capsys, text):
     a = str(pair[0].path)
     ways = ["--sample", "--mbr", "4", "--mbr-metric", "bleu", "--seed", "3", "--temperature", "0.5"]

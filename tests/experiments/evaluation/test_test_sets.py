@@ -47,6 +47,7 @@ def test_a_further_text_has_a_record_of_its_own(run, news):
     assert "average of checkpoints 20, 30, 40 (average), news, en-de" in said
 
 
+@pytest.mark.slow
 def test_a_record_says_what_it_was_scored_by(run, news):
     """Flags of `evaluate` override the settings of the run, also in the settings of the record."""
     translator = Translator.load(run.path)

@@ -39,6 +39,7 @@ def quiet(line):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", [one if one == "separate" else pytest.param(one, marks=pytest.mark.slow) for one in VARIANTS]
 )

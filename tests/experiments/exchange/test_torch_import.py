@@ -77,12 +77,14 @@ def slow_but(first, variants):
     return [one if one == first else pytest.param(one, marks=pytest.mark.slow) for one in variants]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", slow_but("shared", FAIRSEQ))
 def test_a_model_of_fairseq_computes_the_same(variant, tmp_path):
     args, state, symbols = write_fairseq_folder(tmp_path, **FAIRSEQ[variant])
     same_function(*read_fairseq(tmp_path, quiet), fairseq_logits(args, state), symbols)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", slow_but("pre", JOEY))
 def test_a_model_of_joeynmt_computes_the_same(variant, tmp_path):
     config, state, symbols = write_joey_folder(tmp_path, **JOEY[variant])

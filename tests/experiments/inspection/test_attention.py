@@ -69,6 +69,7 @@ def test_words_of_pieces():
     ]
 
 
+@pytest.mark.slow
 @given(pieces)
 def test_words_cover_all_pieces_in_order(pieces):
     found = words(pieces)
@@ -108,6 +109,7 @@ def test_quantised_rows_sum_exactly_and_no_weight_is_far_off(rows, columns, spre
     assert np.all(found[weights == 0] == 0)
 
 
+@pytest.mark.slow
 def test_json_is_the_translators_attention_exactly(translator):
     sentence, target = "The man sees the dog.", "Der Mann sieht den Hund."
     pair = pair_of(translator, "micro", sentence, target)

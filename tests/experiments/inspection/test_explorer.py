@@ -153,6 +153,7 @@ def test_texts_are_shown_and_not_executed(browser, tmp_path):
     assert HOSTILE in browser.hover(0, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(AXES))
 @pytest.mark.parametrize("by_words", [False, True])
 def test_every_number_is_the_weight(browser, tmp_path, kind, by_words):

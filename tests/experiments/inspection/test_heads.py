@@ -107,6 +107,7 @@ def test_heads_count_as_the_layers_are_applied(config, source, target):
     }
 
 
+@pytest.mark.slow
 def test_unshared_layers_are_the_same_model_whose_heads_can_be_ablated_alone(config, source, target):
     config = replace(config, num_layers=2, decoder_layers=4, shared_layers=2)
     params = init_params(config, 0)

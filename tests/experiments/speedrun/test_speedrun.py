@@ -1,6 +1,7 @@
 """The speedrun: budgets are equal, records belong to their place, and the table is rendered from records only."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -22,12 +23,13 @@ def quiet(line: str) -> None:
     pass
 
 
-@pytest.fixture
-def track(micro, monkeypatch):
+@pytest.fixture(scope="module")
+def track(micro):
     base = replace(micro, train=replace(micro.train, steps=40, eval_every=10, keep=2))
     track = Track("A track of this test.", base, "this machine", share=0.1, split="dev")
-    monkeypatch.setitem(TRACKS, "micro", track)
-    return track
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRACKS, "micro", track)
+        yield track
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -101,15 +103,23 @@ def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
     )
 
 
-@pytest.fixture
-def filled(track, tmp_path):
-    lines: list[str] = []
-    places = None, tmp_path / "runs", tmp_path / "results"
+@pytest.fixture(scope="module")
+def runs(track, tmp_path_factory):
+    folder, lines = tmp_path_factory.mktemp("speedrun"), []
+    places = None, folder / "runs", folder / "results"
     run_recipe("micro", "paper", 2, *places, lines.append)
     run_recipe("micro", "pre-norm", 1, *places, lines.append)
-    return tmp_path, lines
+    return folder, lines
 
 
+@pytest.fixture
+def filled(runs, tmp_path):
+    """A copy of the folder of the runs, which a test may damage."""
+    shutil.copytree(runs[0], tmp_path / "copy")
+    return tmp_path / "copy", runs[1]
+
+
+@pytest.mark.slow
 def test_a_recipe_is_trained_scored_and_rendered(filled):
     folder, lines = filled
     started = [line for line in lines if line.startswith("--- ")]
@@ -173,6 +183,7 @@ def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
     assert [tables.formatted(p) for p in (None, 0.0001, 0.25)] == ["", "< 0.001", "0.250"]
 
 
+@pytest.mark.slow
 def test_a_record_of_another_checkpoint_is_refused(filled):
     folder, _ = filled
     path = folder_of("micro", folder / "results") / "paper-seed0.json"

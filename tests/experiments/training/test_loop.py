@@ -52,6 +52,7 @@ def test_a_run_leaves_all_that_was_promised(run, micro):
     assert all(share > 0.0 for share in shares.values()) and sum(shares.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_compilations_are_announced_and_held(micro, tmp_path):
     lines: list[str] = []
     train(replace(micro, train=replace(micro.train, steps=3)), tmp_path / "run", lines.append)
@@ -95,6 +96,7 @@ def test_stopping_and_going_on_gives_the_same_bits(run, micro, tmp_path):
     assert meta["dev_loss"] == expected_meta["dev_loss"]
 
 
+@pytest.mark.slow
 def test_a_loss_covers_the_steps_before_a_preemption_too(run, micro, tmp_path, monkeypatch):
     """The rows of metrics.jsonl are of five steps, and the run is preempted after the seventh and the twentieth.
 

@@ -165,6 +165,7 @@ class OneLayer(nnx.Module):
         return self.only(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "table", "part", "rate"),
     [

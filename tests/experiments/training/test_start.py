@@ -36,6 +36,7 @@ def started(experiment, path, log=quiet) -> Translator:
     return Translator.load(train(experiment, path, log).path, "last", quiet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "checkpoint", ["", *(pytest.param(one, marks=pytest.mark.slow) for one in (":last", ":20,40"))]
 )
@@ -120,6 +121,7 @@ def test_a_parent_that_does_not_exist_is_refused(given, message, micro, run, tmp
     assert not (tmp_path / "new" / "checkpoints").exists() or not list((tmp_path / "new" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_branch_without_changes_is_the_same_run(micro, run, tmp_path):
     half = train(replace(micro, train=replace(micro.train, steps=20)), tmp_path / "half", quiet)
     lines: list[str] = []

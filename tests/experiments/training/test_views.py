@@ -49,6 +49,7 @@ def printed(screen: Screen, width: int, height: int) -> str:
     return screen.console.export_text()
 
 
+@pytest.mark.slow
 def test_every_view_gets_the_rows_of_metrics_jsonl(micro, tmp_path):
     view = Rows()
     run = train(replace(micro, train=replace(micro.train, steps=10)), tmp_path / "run", lambda line: None, [view])

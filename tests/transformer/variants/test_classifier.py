@@ -82,6 +82,7 @@ def test_a_text_is_the_mean_of_its_tokens():
         np.testing.assert_allclose(found[at], tokens.mean(axis=0), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_sentence_has_no_gradient_in_another(kind, labeller):
     graph, params = nnx.split(labeller)
     batch = batch_of(kind, "ABC")

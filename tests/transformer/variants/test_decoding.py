@@ -178,6 +178,7 @@ def test_scores_are_those_of_forced_scoring_and_rules_hold(sharp, source, way):
             assert not settings.no_repeat_ngram or not repeats(tokens, settings.no_repeat_ngram)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_search_that_returns_no_log_probabilities_of_tokens_does_not_carry_them(sharp, source, way):
     settings, best = WAYS[way], 1 if way == "greedy" else 4
@@ -218,6 +219,7 @@ def test_a_finished_output_contains_its_phrases_even_with_a_small_beam(sharp):
     assert finished > 24
 
 
+@pytest.mark.slow
 def test_no_phrases_are_no_constraint(sharp, source):
     settings = settings_of(extra_length=12)
     # A wide beam, since EOS is an extension here even when it is not among the 2K best.
@@ -309,6 +311,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", SEARCHES)
 def test_an_ensemble_of_one_model_is_that_model(sharp, source, way):
     settings, best, given = SEARCHES[way]
@@ -321,6 +324,7 @@ def test_an_ensemble_of_one_model_is_that_model(sharp, source, way):
     np.testing.assert_allclose(twice.scores, alone.scores, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", SEARCHES)
 def test_an_ensemble_averages_probabilities_in_searches_and_in_forced_scoring(config, sharp, source, way):
     settings, best, given = SEARCHES[way]

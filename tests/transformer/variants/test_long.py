@@ -111,6 +111,7 @@ def test_two_sparse_layers_connect_everything(config, causal):
     np.testing.assert_array_equal(once @ once > 0, allowed > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True], ids=["encoder", "decoder"])
 def test_linear_attention_in_chunks_is_a_normalized_product_of_features(config, causal):
     attention = made(config, "linear")
@@ -131,6 +132,7 @@ def test_linear_attention_in_chunks_is_a_normalized_product_of_features(config, 
         np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_fills_the_last_chunk_of_linear_attention_has_no_gradient(config):
     """Not compiled: XLA may or may not remove a product of 0 and NaN."""
     attention, context = made(config, "linear"), context_of(jnp.full((2, CHUNK + 1), 5), True)

@@ -36,6 +36,7 @@ def outputs(model, source, target, hidden):
     return fill(model, written, model.encode(source), source)
 
 
+@pytest.mark.slow
 def test_a_prediction_depends_on_every_token_that_is_not_masked_and_on_no_other(masked, source, target):
     hidden = jnp.zeros(target.shape, bool).at[:, [0, 2]].set(True)
     found = outputs(masked, source, target, hidden)
@@ -45,6 +46,7 @@ def test_a_prediction_depends_on_every_token_that_is_not_masked_and_on_no_other(
         np.testing.assert_array_equal(changed[1:], found[1:])
 
 
+@pytest.mark.slow
 def test_sentences_in_one_row_are_as_alone(masked):
     sources, targets = [[5, 6, EOS], [7, 8, 9, EOS]], [[10, 11, 12, EOS], [13, EOS]]
     row = jnp.array([[*sources[0], *sources[1]]]), jnp.array([[*targets[0], *targets[1]]])
@@ -74,6 +76,7 @@ def test_the_number_of_masked_tokens_is_uniform():
         np.testing.assert_allclose(hidden[:, start : start + length].mean(axis=0), (1 + 1 / length) / 2, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_masked_tokens_and_of_the_length(masked, source, target):
     experiment = Experiment(
         "x", model=masked.config, data=DataConfig(vocab_size=29, max_length=64), train=TrainConfig(loss="mask_predict")
@@ -125,6 +128,7 @@ def test_decoding(masked, source, iterations):
     np.testing.assert_array_equal(alone.tokens[0, :, :9], tokens[1, :, :9])
 
 
+@pytest.mark.slow
 def test_one_iteration_takes_the_likeliest_tokens(masked, source):
     found = mask_predict(masked, source, iterations=1, lengths=1, extra_length=5)
     target = found.tokens[:, 0]

@@ -212,6 +212,7 @@ def step_of(experiment: Experiment):
     return jax.jit(make_train_step(experiment))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["muon", "schedule_free"])
 def test_a_run_goes_downhill_and_resumes_bitwise(tmp_path, name):
     experiment = using(name, schedule="constant", warmup_steps=40)

@@ -60,6 +60,7 @@ def test_a_text_goes_on_in_the_next_row(config, rows):
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), decode(model, target, encoded, source), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_no_gradient_flows_into_the_memory(config):
     source, target = jnp.array([[5, 6, EOS]]), jnp.array([[7, 8, 9, 10]])
     model = made(config, attention_window=2, attention_memory=4)
@@ -84,6 +85,7 @@ def test_a_row_has_whole_segments(config, rows):
         model.decode_next(target, jnp.zeros((3, 8, config.d_model)), source, model.no_memory(3, jnp.float32))
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_length(config):
     model = made(config, attention_window=64, attention_memory=64)
 

@@ -65,6 +65,7 @@ def test_a_perfect_draft_saves_most_passes(large, sentences, length, monkeypatch
     assert len(passes) == -(-written // (length + 1))
 
 
+@pytest.mark.slow
 def test_several_steps_are_one_after_the_other(large, source):
     tokens = jnp.array([[5, 9, 11, 6, 21]] * 3)
     cache, history = large.start_cache(source, 1, 8), jnp.zeros((3, 1, 8), jnp.int32)
@@ -81,6 +82,7 @@ def test_several_steps_are_one_after_the_other(large, source):
     )
 
 
+@pytest.mark.slow
 def test_the_settings_choose_it(large, sentences):
     drafted = Drafted(large, large, 3)
     settings = DecodeConfig(beam=1, extra_length=9)
