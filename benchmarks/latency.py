@@ -1,8 +1,8 @@
 """BLEU against time for the ways to translate with fewer steps: the test set of a run, one sentence or many at a time.
 
-    python -m benchmarks.latency RUN [--mask-predict RUN2] [--draft RUN3] [--count 200]
+    python -m benchmarks.latency RUN [--mask-predict RUN2 ...] [--draft RUN3] [--count 200]
 
-RUN is searched by a beam of 4 and greedily, and greedily with RUN3 as its draft; RUN2 is decoded in 1, 2, 4 and 10
+RUN is searched by a beam of 4 and greedily, and greedily with RUN3 as its draft; each RUN2 is decoded in 1, 2, 4 and 10
 iterations. Each is timed on the first sentences one by one, and on the whole test set in batches of 64; all programs
 are compiled before that. Outputs with a draft are compared with those of greedy search.
 """
@@ -10,6 +10,7 @@ are compiled before that. Outputs with a draft are compared with those of greedy
 import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -45,11 +46,11 @@ def ways(options: argparse.Namespace) -> dict[str, Translator]:
     found = {"beam of 4": with_settings(run, beam=4), "greedy": greedy}
     if options.draft:
         found[f"greedy, drafts of {DRAFT}"] = greedy.with_draft(Translator.load(options.draft, log=quiet), DRAFT)
-    if options.mask_predict:
-        at_once = Translator.load(options.mask_predict, log=quiet)
+    for name in options.mask_predict:
+        at_once = Translator.load(name, log=quiet)
         for count in ITERATIONS:
             settings = {"beam": LENGTHS, "extra_length": EXTRA, "iterations": count}
-            found[f"mask-predict, {count}"] = with_settings(at_once, **settings)
+            found[f"{Path(name).name}, {count}"] = with_settings(at_once, **settings)
     return found
 
 
@@ -80,7 +81,7 @@ def measured(translator: Translator, text: TestSet, count: int) -> tuple[dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency")
     parser.add_argument("run")
-    parser.add_argument("--mask-predict")
+    parser.add_argument("--mask-predict", nargs="+", default=[])
     parser.add_argument("--draft")
     parser.add_argument("--count", type=int, default=200)
     options = parser.parse_args()
@@ -89,7 +90,7 @@ def main() -> None:
         text = own_split(translator, "test", quiet)
         found[name], outputs[name] = measured(translator, text, options.count)
         figures = "  ".join(f"{what} {value:.2f}" for what, value in found[name].items())
-        print(f"{name:22} {figures}", flush=True)
+        print(f"{name:28} {figures}", flush=True)
     facts: dict[str, Any] = {"measured": found, "test set": text.label, "sentences one by one": options.count}
     if options.draft:
         pairs = zip(outputs["greedy"], outputs[f"greedy, drafts of {DRAFT}"], strict=True)
