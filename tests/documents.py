@@ -14,6 +14,7 @@ from experiments.cli.flags import (
     Averaging,
     Comparing,
     Contrasting,
+    Distilling,
     Evaluating,
     Explaining,
     Exporting,
@@ -50,6 +51,7 @@ _OF_RUN = {
     "compare": Comparing,
     "score": Scoring,
     "contrast": Contrasting,
+    "distill": Distilling,
     "inspect": Inspecting,
 }
 _POSITIONALS = {"compare": 2, "attention": 2, "list": 0, "results": 0, "demo": 0}
