@@ -21,7 +21,7 @@ help:
 	@echo "make notebooks        execute the notebooks of experiments/notebooks/ on a CPU"
 	@echo "make notebooks-save   execute them, and save the .ipynb files with their outputs"
 	@echo "make notebooks-quick  check that the cells run, with every training cut to 30 steps"
-	@echo "make test             run the tests: about ten minutes on two cores"
+	@echo "make test             run the tests: seven minutes on two cores"
 	@echo "make test-slow        run the tests of a minute or more: devices, processes, kills, convergence"
 	@echo "make test-all         run both"
 	@echo "make test-faults      run the fault tests (a hundred kills, damaged files, full disks): twenty minutes"
