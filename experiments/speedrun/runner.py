@@ -83,9 +83,13 @@ def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experi
     elif text is not None:
         raise UserError("--text is for tracks on your own text: this one downloads its corpus")
     changed = find_recipe(recipe).change(base)
-    if track.stop_at and recipe != PAPER:
-        changed = replace(changed, train=replace(changed.train, best="score", stop_at=track.stop_at))
-    return changed
+    if track.stop_at == 0.0:
+        return changed
+    if recipe == PAPER:
+        return replace(changed, train=replace(changed.train, best="score"))
+    if track.stop_at is None:
+        raise UserError("the target of this track is what the recipe `paper` reaches: train it first, with 3 seeds")
+    return replace(changed, train=replace(changed.train, best="score", stop_at=track.stop_at))
 
 
 def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Experiment:

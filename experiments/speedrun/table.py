@@ -9,6 +9,7 @@ from experiments.speedrun.recipes import find_recipe
 from experiments.speedrun.runner import PAPER, Record, folder_of, records_of
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import mean, scores_of, write_text
+from transformer.config import counted
 
 COLUMNS = [
     "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
@@ -86,15 +87,18 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     every = [record for made in records.values() for record in made]
     if not every:
         return [track.what, "", "No record yet."]
-    hardware = sorted({f"{record['hardware']['device']}, {record['hardware']['cores']} cores" for record in every})
+    hardware = sorted(
+        {f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}" for record in every}
+    )
     ends = f"when greedy search reaches BLEU {track.stop_at:g} on the validation text" if track.stop_at else "with it"
+    target = f" The target is BLEU {track.target:g}." if track.target else ""
     return [
-        track.what,
+        track.what + target,
         "",
         f"The budget is {track.share:.0%} of the FLOPs of the paper's recipe; a run ends {ends}. BLEU is of the "
         f"{track.split} text, by beam search. FLOPs are those of training as computed, with padding. Seconds are the "
-        f"median of the last steps, times the number of steps, on {', '.join(hardware)}. ± is the 95% interval over "
-        f"seeds. p is that of Welch's t-test for a difference in BLEU from the paper's recipe, p of less that for a "
-        f"difference in FLOPs from the record before. {sum(record['train_hours'] for record in every):.1f} hours of "
-        f"training.",
+        f"median of the last steps, times the number of steps; the track's machine is {track.machine}, and the records "
+        f"are from {', '.join(hardware)}. ± is the 95% interval over seeds. p is that of Welch's t-test for a "
+        f"difference in BLEU from the paper's recipe, p of less that for a difference in FLOPs from the record before. "
+        f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

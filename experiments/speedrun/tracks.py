@@ -25,9 +25,9 @@ class Track(NamedTuple):
     """Where seconds are measured."""
     share: float = 1.0
     """The budget of a run: this share of the FLOPs of the base. A recipe whose steps cost more has fewer of them."""
-    stop_at: float = 0.0
-    """BLEU of the greedy translation of the validation text at which a run stops. 0: it uses up its budget. The base
-    never stops before its last step."""
+    stop_at: float | None = 0.0
+    """BLEU of the greedy translation of the validation text at which a run stops. 0: it uses up its budget. None: not
+    known before the base has been trained. The base never stops before its last step."""
     target: float = 0.0
     """BLEU that is to be reached on the text that is scored. 0: as much as possible."""
     split: SplitName = "test"
@@ -50,6 +50,7 @@ TRACKS = {
         "What the paper's recipe reaches on Multi30k English-German once it has converged, in less training.",
         MULTI30K,
         CORES,
+        stop_at=None,
     ),
     "multi30k-quarter": Track(
         "Recipes compared at equal cost: a quarter of the FLOPs of the paper's recipe, scored on the validation text.",

@@ -81,6 +81,10 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
 def test_only_the_paper_s_recipe_ignores_the_target(track):
     with_target = track._replace(stop_at=30.0)
     assert experiment_of(with_target, "paper").train.stop_at == 0.0
+    with pytest.raises(UserError, match="what the recipe `paper` reaches: train it first"):
+        experiment_of(track._replace(stop_at=None), "pre-norm")
+    base = experiment_of(track._replace(stop_at=None), "paper").train
+    assert (base.stop_at, base.best) == (0.0, "score")  # its score is that of the whole validation text
     settings = experiment_of(with_target, "pre-norm").train
     assert (settings.stop_at, settings.best) == (30.0, "score")
 
