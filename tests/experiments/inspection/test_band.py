@@ -15,6 +15,7 @@ from experiments.history import curve_of
 from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpolated
 from experiments.training.loop import train
 from experiments.translator import Translator
+from experiments.workdir import WorkDir
 from transformer.config import UserError
 
 LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
@@ -60,13 +61,22 @@ def test_the_curve_of_a_record_has_a_number_for_each_validation():
         {"step": 10, "source": "a", "output": "b", "reference": "c"},
         {"step": 12, "dev_loss": 2.0, "dev_ppl": 7.4},
         {"step": 12, "dev_bleu": None},
+        {"step": 14, "dev_loss": 1.5, "dev_ppl": 4.5},  # killed before the score
+        {"step": 16, "dev_loss": 1.0, "dev_ppl": 2.7},
+        {"step": 16, "dev_bleu": 3.0},
     ]
     assert curve_of(rows) == {
-        "step": [10, 12],
-        "loss": [2.0, 2.0],
-        "dev_bleu": [1.5, None],
-        "dev_loss": [2.1235, 2.0],
+        "step": [10, 12, 14, 16],
+        "loss": [2.0, 2.0, 2.0, 2.0],
+        "dev_bleu": [1.5, None, None, 3.0],
+        "dev_loss": [2.1235, 2.0, 1.5, 1.0],
     }
+
+
+def test_damaged_metrics_are_reported_before_anything_is_translated(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 3.0}\n{"step": \n{"step": 9, "loss": 2.0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
+        evaluate(WorkDir(tmp_path), None, "dev", quiet)
 
 
 @pytest.fixture(scope="module")
