@@ -11,6 +11,7 @@ import pytest
 from data.batching import Batches
 from experiments import find
 from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.records import read_record, write_record
 from experiments.history import curve_of
 from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpolated
 from experiments.training.loop import train
@@ -77,6 +78,37 @@ def test_damaged_metrics_are_reported_before_anything_is_translated(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 3.0}\n{"step": \n{"step": 9, "loss": 2.0}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
         evaluate(WorkDir(tmp_path), None, "dev", quiet)
+
+
+@pytest.fixture
+def written(micro, tmp_path):
+    """A folder with two records as `evaluate` writes them, without what a band does not read."""
+    record = {"scores": [{}], "sources": {}, "experiment": micro.name, "checkpoints": [], "data": {}}
+    for seed in (0, 1):
+        settings = asdict(replace(micro, train=replace(micro.train, seed=seed)))
+        curve = {"step": [10, 20], "dev_loss": [3.0, 2.0 + seed]}
+        write_record(tmp_path / f"micro-seed{seed}.json", record | {"settings": settings, "curve": curve})
+    return tmp_path
+
+
+def test_a_band_names_every_setting_that_could_change_a_loss(written, micro):
+    harmless = replace(micro.train, steps=900, ema=0.9, keep=1)
+    assert band_of(replace(micro, train=harmless, note="a note"), written).changed == []
+    smooth = replace(micro, train=replace(micro.train, label_smoothing=0.3), freeze="encoder")
+    assert band_of(smooth, written).changed == ["freeze", "train.label_smoothing"]
+
+
+@pytest.mark.parametrize("path", ["vocabulary", "train_src"])
+def test_other_text_or_another_vocabulary_has_no_band(written, micro, path):
+    assert band_of(replace(micro, data=replace(micro.data, **{path: "elsewhere"})), written) is None
+
+
+@pytest.mark.parametrize("changes", [{"curve": {"step": [], "loss": []}}, {"curve": {}}])
+def test_a_record_without_a_curve_is_named(written, micro, changes):
+    record = {name: value for name, value in read_record(written / "micro-seed1.json").items() if name != "sha256"}
+    write_record(written / "micro-seed1.json", record | changes)
+    with pytest.raises(UserError, match=r"micro-seed1\.json has no curve of validation losses"):
+        band_of(micro, written)
 
 
 @pytest.fixture(scope="module")
