@@ -17,7 +17,7 @@ from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpo
 from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
-from transformer.config import UserError
+from transformer.config import Experiment, UserError
 
 LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
 BAND = Band([[10, 20, 30]] * 3, LOSSES, [])
@@ -125,7 +125,8 @@ def recorded(micro, run, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded, micro):
+def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded):
+    micro = Experiment.from_dict(read_record(recorded / "micro-seed0.json")["settings"])  # with the paths as recorded
     band = band_of(micro, recorded)
     assert band.steps == [[10], [10]] and band.changed == []
     other_rate = replace(micro, optimizer=replace(micro.optimizer, scale=3.0), mesh=replace(micro.mesh))
