@@ -109,7 +109,7 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
     budget = track.share * track.base.train.steps * flops[PAPER]
     steps = max(1, round(budget / flops[recipe]))
     # As many validations as the base has: the checkpoints that are averaged then cover the same share of a run.
-    every = max(1, steps * track.base.train.eval_every // track.base.train.steps)
+    every = -(-steps * track.base.train.eval_every // track.base.train.steps)
     return replace(experiment, train=replace(experiment.train, steps=steps, eval_every=every))
 
 

@@ -83,7 +83,7 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
     assert (paper.train.steps, paper.train.eval_every) == (4, 1)  # a tenth of 40 steps with 4 validations
     assert flops_of(paper) == pytest.approx(0.1 * flops_of(track.base))
     half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
-    assert half.train.steps < 25 and half.train.eval_every == half.train.steps // 4
+    assert half.train.steps < 25 and half.train.eval_every == -(-half.train.steps // 4)
     assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
 
 
