@@ -37,7 +37,8 @@ def read_metrics(path: Path) -> list[Row]:
 def curve_of(rows: list[Row]) -> dict[str, list[float | None]]:
     """Returns the numbers of each validation as lists: step, training loss, validation loss, score.
 
-    The training loss is that of the last progress line before. A number is rounded to 4 decimals.
+    The training loss is that of the last progress line before. A number is rounded to 4 decimals, and None if the
+    validation has none.
     """
     merged: dict[int, Row] = {}
     for row in rows:
@@ -48,9 +49,9 @@ def curve_of(rows: list[Row]) -> dict[str, list[float | None]]:
     for step in sorted(merged):
         loss = merged[step].get("loss", loss)
         if "dev_loss" in merged[step]:
-            for name, value in (merged[step] | {"loss": loss}).items():
-                if name in found:
-                    found[name].append(round(value, 4) if isinstance(value, float) else value)
+            for name, values in found.items():
+                value = loss if name == "loss" else merged[step].get(name)
+                values.append(round(value, 4) if isinstance(value, float) else value)
     return found
 
 

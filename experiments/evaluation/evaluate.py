@@ -57,10 +57,12 @@ def evaluate(
         peer: whether a simple model is trained and scored too, for labels (experiments/labels/peer.py).
 
     Raises:
-        UserError: too many unknown tokens in the text, a custom metric that fails, or a choice among trees.
+        UserError: too many unknown tokens in the text, damaged metrics of the run, a custom metric that fails, or a
+            choice among trees.
     """
     if risk:
         risk.check(translator.tokenizer)
+    rows = read_metrics(run.metrics)  # if it is damaged, this is said before translating
     first = translator.members[0][1] if translator.members else translator
     trained_peer = peer_of(first.meta["data"], translator.tokenizer) if peer else None
     test_set = text if isinstance(text, TestSet) else own_split(translator, text, log)
@@ -116,7 +118,7 @@ def evaluate(
         records.append(make_record(model.meta, scores, test_set, model.selection, model.steps, scored, seconds, risk))
     record = ensemble_record([name for name, _ in models], records) if translator.members else records[0]
     details: dict[str, Any] = {"details": tables} if (tables := task.details(scored_text)) else {}
-    if rows := read_metrics(run.metrics):
+    if rows:
         details["curve"] = curve_of(rows)
     peers: list[Score] = []
     if trained_peer:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.evaluation.records import RESULTS, read_evaluation
-from experiments.workdir import PATHS, differences
-from transformer.config import Experiment, counted
+from experiments.workdir import MAY_CHANGE, PATHS, differences
+from transformer.config import Experiment, UserError, counted
 
 BANDS = RESULTS / "bands"
 
@@ -21,6 +21,10 @@ NARROWEST = 0.05
 
 PROBABILITY = 0.99
 """Of a healthy run with another seed to be in the band at a step."""
+
+
+# Settings that do not change the validation losses, or by no more than the band is wide. Paths are of another text.
+_SAME = ("name", "train.seed", "train.ema", "train.best", *(name for name in MAY_CHANGE if name not in PATHS))
 
 
 class Band(NamedTuple):
@@ -76,21 +80,22 @@ def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:
 
     Args:
         folder: the folder of the records. None: the published ones.
+
+    Raises:
+        UserError: a record that is damaged or has no curve.
     """
     settings = asdict(experiment)
     curves: list[dict[str, Any]] = []
     changed: set[str] = set()
     for path in sorted((folder or BANDS).glob(f"{experiment.name}-seed*.json")):
         record = read_evaluation(path)
-        differing = [
-            name
-            for name in differences(record["settings"], settings)
-            if not name.startswith((*PATHS, "decode.", "mesh", "note", "data.max_unknown"))
-        ]
+        if "members" in record or "dev_loss" not in record.get("curve", {}):
+            raise UserError(f"{path} has no curve of validation losses: it is not a record of a band; move it away")
+        differing = [name for name in differences(record["settings"], settings) if not name.startswith(_SAME)]
         if any(name.startswith("data.") for name in differing):
             return None
         curves.append(record["curve"])
-        changed |= {name for name in differing if name.startswith(("model.", "optimizer.", "train.loss"))}
+        changed |= set(differing)
     if len(curves) < 2:
         return None
     return Band([curve["step"] for curve in curves], [curve["dev_loss"] for curve in curves], sorted(changed))

@@ -4,11 +4,12 @@ Each is one component of transformer/variants/modern, or one setting. The number
 not help, are in experiments/results/speedrun.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
 from experiments.presets.paper import Change
+from experiments.workdir import differences
 from transformer.config import Experiment, UserError
 
 
@@ -43,8 +44,15 @@ def times(part: str, **factors: float) -> Change:
 
 
 def both(*changes: Change) -> Change:
-    """Returns several changes as one."""
-    return lambda base: reduce(lambda experiment, change: change(experiment), changes, base)
+    """Returns several changes as one. It raises UserError if one of them would undo another."""
+
+    def change(base: Experiment) -> Experiment:
+        one, other = (reduce(lambda found, each: each(found), order, base) for order in (changes, changes[::-1]))
+        if differing := differences(asdict(one), asdict(other)):
+            raise UserError(f"these recipes cannot be joined: more than one of them sets {', '.join(differing)}")
+        return one
+
+    return change
 
 
 def deep_encoder(base: Experiment) -> Experiment:
@@ -111,6 +119,8 @@ def find_recipe(name: str) -> Recipe:
         raise UserError(f"unknown recipe {unknown[0]!r}; the recipes are: {', '.join(RECIPES)}")
     if len(parts) > 1 and ("paper" in parts or len(set(parts)) < len(parts)):
         raise UserError(f"{name!r}: a sum of recipes has each of them once, and the paper's is in all of them")
+    if parts != (ordered := [known for known in RECIPES if known in parts]):  # one recipe would have two names
+        raise UserError(f"{name!r}: a sum has its recipes in the order of the list: {'+'.join(ordered)}")
     found = [RECIPES[part] for part in parts]
     chosen = [recipe.checkpoint for recipe in found if recipe.checkpoint != "average"]
     return Recipe("; ".join(recipe.what for recipe in found), both(*(r.change for r in found)), *chosen[-1:])

@@ -15,7 +15,7 @@ from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_evaluation
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.tracks import Track, find_track
-from experiments.tables.runner import check_finished, settings_differing
+from experiments.tables.runner import check_finished, decoding_of, settings_differing
 from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -83,6 +83,8 @@ def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experi
     elif text is not None:
         raise UserError("--text is for tracks on your own text: this one downloads its corpus")
     changed = find_recipe(recipe).change(base)
+    if recipe != PAPER and changed == base:
+        raise UserError(f"the recipe {recipe} changes nothing in the base of this track")
     if track.stop_at == 0.0:
         return changed
     if recipe == PAPER:
@@ -107,7 +109,7 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
     budget = track.share * track.base.train.steps * flops[PAPER]
     steps = max(1, round(budget / flops[recipe]))
     # As many validations as the base has: the checkpoints that are averaged then cover the same share of a run.
-    every = max(1, steps * track.base.train.eval_every // track.base.train.steps)
+    every = -(-steps * track.base.train.eval_every // track.base.train.steps)
     return replace(experiment, train=replace(experiment.train, steps=steps, eval_every=every))
 
 
@@ -125,6 +127,8 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
 def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     """Reads a record. UserError unless it is of this recipe and seed, and scored as the track says."""
     record = read_evaluation(path)
+    if "members" in record or not record.get("train_flops") or "dev_loss" not in record.get("curve", {}):
+        raise UserError(f"{path} is not a record of one run with its FLOPs and its curve: move it away")
     there = find_track(track)
     experiment = experiment_of(there, recipe)
     free = ("train.steps", "train.eval_every")  # by the budget
@@ -134,6 +138,7 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
         "seed": (record["settings"]["train"]["seed"], seed),
         "split": (record["split"], there.split),
         "selection": (record["selection"], find_recipe(recipe).checkpoint),
+        **decoding_of(record, experiment),
     }
     for name, (value, expected) in facts.items():
         if value != expected:

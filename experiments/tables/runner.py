@@ -139,21 +139,27 @@ def check_record(table: Number, path: Path, record: Record, experiment: Experime
         raise UserError(f"{path} is a record of seed {found}, not of seed {seed}")
     protocol = PROTOCOLS[table]
     count = experiment.train.keep if protocol.checkpoint == "average" else 1
-    decode, found_decode = asdict(experiment.decode), asdict(DecodeConfig()) | record["settings"]["decode"]
     facts = {
         "split": (record["split"], protocol.split),
         "steps": (record["steps"], experiment.train.steps),
         "checkpoints": (len(record["checkpoints"]), count),
         "selection": (record.get("selection", protocol.checkpoint), protocol.checkpoint),  # absent in older records
-        # A setting that did not exist yet when a record was written has its default value.
-        **{name: (value, decode[name]) for name, value in found_decode.items() if name not in ("batch_size", "seed")},
-        "mbr": (record.get("mbr"), None),
+        **decoding_of(record, experiment),
     }
     for name, (found, expected) in facts.items():
         if found != expected:
             raise UserError(
                 f"{path} does not follow the protocol of table {table}: {name} is {found}, not {expected}; move it away"
             )
+
+
+def decoding_of(record: Record, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Returns how a record was decoded, setting by setting, each with what the experiment has."""
+    expected = asdict(experiment.decode)
+    # A setting that did not exist yet when a record was written has its default value.
+    found = asdict(DecodeConfig()) | record["settings"]["decode"]
+    settings = {name: (value, expected[name]) for name, value in found.items() if name not in ("batch_size", "seed")}
+    return settings | {"mbr": (record.get("mbr"), None)}
 
 
 def settings_differing(settings: dict[str, Any], experiment: Experiment) -> list[str]:

@@ -120,6 +120,7 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
             log(f"nothing to do: {best.reason(experiment)}" if start < end else "nothing to do: all steps are trained")
             return run
 
+        band = on_first_process(lambda: band_of(experiment))
         log("compiling")
         validate = Validation(experiment, data.dev, dev_plan, mesh)
         translator = greedy_translator(experiment, data, {})  # each validation sets the current parameters
@@ -145,7 +146,6 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
         preemption = open_now.enter_context(Preemption())
         open_now.enter_context(Watchdog(meter, log))
         key = jax.random.key(experiment.train.seed)
-        band = band_of(experiment)
         flops = step_flops(experiment, *train_plan.shape)
         about = partial(provenance, experiment, data, origins, code, lineage, flops)
         try:

@@ -36,22 +36,22 @@ def copy_of_the_code(folder: Path) -> Path:
     return folder
 
 
-def run_tests(folder: Path, tests: list[str], compiled: Path) -> tuple[int, str]:
+def run_tests(folder: Path, tests: list[str], compiled: Path, seconds: float | None = SECONDS) -> tuple[int, str]:
     """Returns pytest's exit code (0: all passed, 1: one failed, -1: timeout) and its output.
 
-    Slow tests run only if no other one fails.
+    Slow tests run only if no other one fails. Each of both has so many seconds; None: any number.
     """
     none = 5  # the exit code without any test
     found = none, "no such tests"
     for marks in ("not slow and not faults", "slow and not faults"):
-        code, said = run_marked(folder, tests, compiled, marks)
+        code, said = run_marked(folder, tests, compiled, marks, seconds)
         if code not in (0, none):
             return code, said
         found = min(found, (code, said))
     return found
 
 
-def run_marked(folder: Path, tests: list[str], compiled: Path, marks: str) -> tuple[int, str]:
+def run_marked(folder: Path, tests: list[str], compiled: Path, marks: str, seconds: float | None) -> tuple[int, str]:
     """Returns pytest's exit code and output for the tests with these marks."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *tests]
     environment = os.environ | {
@@ -63,7 +63,7 @@ def run_marked(folder: Path, tests: list[str], compiled: Path, marks: str) -> tu
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", errors="replace",
-            timeout=SECONDS,
+            timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return -1, ""
@@ -102,7 +102,7 @@ def main(words: list[str]) -> int:
 
         everything = sorted({test for change in changes for test in change.tests.split()})
         print(f"{len(changes)} changes; first the tests without any", flush=True)
-        code, said = run_tests(place / "0", everything, place / "compiled")
+        code, said = run_tests(place / "0", everything, place / "compiled", None)
         if code:
             print(f"the tests fail as they are:\n{said}")
             return 1

@@ -11,11 +11,13 @@ import pytest
 from data.batching import Batches
 from experiments import find
 from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.records import read_record, write_record
 from experiments.history import curve_of
 from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpolated
 from experiments.training.loop import train
 from experiments.translator import Translator
-from transformer.config import UserError
+from experiments.workdir import WorkDir
+from transformer.config import Experiment, UserError
 
 LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
 BAND = Band([[10, 20, 30]] * 3, LOSSES, [])
@@ -60,13 +62,53 @@ def test_the_curve_of_a_record_has_a_number_for_each_validation():
         {"step": 10, "source": "a", "output": "b", "reference": "c"},
         {"step": 12, "dev_loss": 2.0, "dev_ppl": 7.4},
         {"step": 12, "dev_bleu": None},
+        {"step": 14, "dev_loss": 1.5, "dev_ppl": 4.5},  # killed before the score
+        {"step": 16, "dev_loss": 1.0, "dev_ppl": 2.7},
+        {"step": 16, "dev_bleu": 3.0},
     ]
     assert curve_of(rows) == {
-        "step": [10, 12],
-        "loss": [2.0, 2.0],
-        "dev_bleu": [1.5, None],
-        "dev_loss": [2.1235, 2.0],
+        "step": [10, 12, 14, 16],
+        "loss": [2.0, 2.0, 2.0, 2.0],
+        "dev_bleu": [1.5, None, None, 3.0],
+        "dev_loss": [2.1235, 2.0, 1.5, 1.0],
     }
+
+
+def test_damaged_metrics_are_reported_before_anything_is_translated(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 3.0}\n{"step": \n{"step": 9, "loss": 2.0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
+        evaluate(WorkDir(tmp_path), None, "dev", quiet)
+
+
+@pytest.fixture
+def written(micro, tmp_path):
+    """A folder with two records as `evaluate` writes them, without what a band does not read."""
+    record = {"scores": [{}], "sources": {}, "experiment": micro.name, "checkpoints": [], "data": {}}
+    for seed in (0, 1):
+        settings = asdict(replace(micro, train=replace(micro.train, seed=seed)))
+        curve = {"step": [10, 20], "dev_loss": [3.0, 2.0 + seed]}
+        write_record(tmp_path / f"micro-seed{seed}.json", record | {"settings": settings, "curve": curve})
+    return tmp_path
+
+
+def test_a_band_names_every_setting_that_could_change_a_loss(written, micro):
+    harmless = replace(micro.train, steps=900, ema=0.9, keep=1)
+    assert band_of(replace(micro, train=harmless, note="a note"), written).changed == []
+    smooth = replace(micro, train=replace(micro.train, label_smoothing=0.3), freeze="encoder")
+    assert band_of(smooth, written).changed == ["freeze", "train.label_smoothing"]
+
+
+@pytest.mark.parametrize("path", ["vocabulary", "train_src"])
+def test_other_text_or_another_vocabulary_has_no_band(written, micro, path):
+    assert band_of(replace(micro, data=replace(micro.data, **{path: "elsewhere"})), written) is None
+
+
+@pytest.mark.parametrize("changes", [{"curve": {"step": [], "loss": []}}, {"curve": {}}])
+def test_a_record_without_a_curve_is_named(written, micro, changes):
+    record = {name: value for name, value in read_record(written / "micro-seed1.json").items() if name != "sha256"}
+    write_record(written / "micro-seed1.json", record | changes)
+    with pytest.raises(UserError, match=r"micro-seed1\.json has no curve of validation losses"):
+        band_of(micro, written)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +125,8 @@ def recorded(micro, run, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded, micro):
+def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded):
+    micro = Experiment.from_dict(read_record(recorded / "micro-seed0.json")["settings"])  # with the paths as recorded
     band = band_of(micro, recorded)
     assert band.steps == [[10], [10]] and band.changed == []
     other_rate = replace(micro, optimizer=replace(micro.optimizer, scale=3.0), mesh=replace(micro.mesh))

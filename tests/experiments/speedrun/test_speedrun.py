@@ -44,7 +44,7 @@ def test_each_recipe_changes_settings_and_all_fit_together_with_every_base(name)
 
 
 def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
-    both = find_recipe("ema+wsd")
+    both = find_recipe("wsd+ema")
     assert both.checkpoint == "ema" and find_recipe("wsd").checkpoint == "average"
     changed = both.change(TRACKS["multi30k"].base)
     assert changed.train.ema == 0.999 and changed.optimizer.schedule == "wsd"
@@ -57,11 +57,20 @@ def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
         ("wsd+", "unknown recipe ''"),
         ("wsd+wsd", "each of them once"),
         ("paper+wsd", "the paper's is in all of them"),
+        ("ema+wsd", r"in the order of the list: wsd\+ema"),
     ],
 )
 def test_what_is_no_recipe_is_refused(name, message):
     with pytest.raises(UserError, match=message):
         find_recipe(name)
+
+
+def test_recipes_that_undo_each_other_or_change_nothing_are_refused(track):
+    with pytest.raises(UserError, match=r"more than one of them sets optimizer\.schedule"):
+        find_recipe("wsd+schedule-free").change(track.base)
+    without = track._replace(base=replace(track.base, model=replace(track.base.model, dropout=0.0)))
+    with pytest.raises(UserError, match="half-dropout changes nothing"):
+        experiment_of(without, "half-dropout")
 
 
 def flops_of(experiment: Experiment) -> int:
@@ -74,7 +83,7 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
     assert (paper.train.steps, paper.train.eval_every) == (4, 1)  # a tenth of 40 steps with 4 validations
     assert flops_of(paper) == pytest.approx(0.1 * flops_of(track.base))
     half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
-    assert half.train.steps < 25 and half.train.eval_every == half.train.steps // 4
+    assert half.train.steps < 25 and half.train.eval_every == -(-half.train.steps // 4)
     assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
 
 
@@ -156,9 +165,14 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
         records_of("micro", folder / "results")
 
 
-def made(date: str, flops: list[int], bleu: list[float]) -> list[dict]:
+def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) -> list[dict]:
     return [
-        {"date": date, "train_flops": cost, "scores": [{"name": "BLEU", "value": score}]}
+        {
+            "date": date,
+            "train_flops": cost,
+            "scores": [{"name": "BLEU", "value": score}],
+            "curve": {"dev_bleu": [None, reached]},
+        }
         for cost, score in zip(flops, bleu, strict=True)
     ]
 
@@ -174,6 +188,11 @@ def test_records_are_compared_with_the_record_before_and_the_newest_is_first(tra
     assert [recipe for recipe, _, _ in ordered] == ["muon", "wsd", "ema", "paper"]
     # wsd is no record: what comes after it is compared with ema.
     assert [before for _, _, before in ordered] == [records["ema"], records["ema"], records["paper"], []]
+    # Neither what has too few seeds is a record, nor what did not reach the target.
+    few, short = made("2026-12-01", [70, 72], [30.0] * 2), made("2026-12-01", [70, 72, 71], [30.0] * 3, reached=29.9)
+    for ema in (few, short):
+        newest, *_ = in_order(track._replace(stop_at=30.0), records | {"ema": ema})
+        assert newest == ("muon", records["muon"], records["wsd"])
     best_first = in_order(track, records | {"wsd": made("2026-12-02", [90], [31.0])})
     assert best_first[0][0] == "wsd" and not any(before for *_, before in best_first)
 
@@ -188,10 +207,19 @@ def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
 
 
 @pytest.mark.slow
-def test_a_record_of_another_checkpoint_is_refused(filled):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection": "last"}, "selection is last, not average"),
+        ({"mbr": {"samples": 4}}, "mbr is"),
+        ({"train_flops": None}, "is not a record of one run with its FLOPs and its curve"),
+        ({"curve": {}}, "is not a record of one run"),
+    ],
+)
+def test_a_record_of_another_protocol_is_refused(filled, changes, message):
     folder, _ = filled
     path = folder_of("micro", folder / "results") / "paper-seed0.json"
     record = {name: value for name, value in read_record(path).items() if name != "sha256"}
-    write_record(path, json.loads(json.dumps(record)) | {"selection": "last"})
-    with pytest.raises(UserError, match="selection is last, not average"):
+    write_record(path, json.loads(json.dumps(record)) | changes)
+    with pytest.raises(UserError, match=message):
         records_of("micro", folder / "results")
