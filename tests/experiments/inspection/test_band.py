@@ -5,15 +5,12 @@ import math
 import statistics
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 
-from data.batching import Batches
-from experiments import find
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_record, write_record
 from experiments.history import curve_of
-from experiments.inspection.band import BANDS, NARROWEST, Band, band_of, interpolated
+from experiments.inspection.band import NARROWEST, Band, band_of, interpolated
 from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
@@ -140,43 +137,3 @@ def test_the_band_is_read_from_records_and_is_of_the_same_data_only(recorded):
     (recorded / "micro-seed2.json").write_text(json.dumps(record | {"steps": 7}))
     with pytest.raises(UserError, match="was edited"):
         band_of(micro, recorded)
-
-
-STEPS = 400
-
-SICK = {
-    "rate": lambda e: replace(e, optimizer=replace(e.optimizer, scale=20.0)),
-    "warmup": lambda e: replace(e, optimizer=replace(e.optimizer, warmup_steps=1)),
-}
-
-
-def short(name: str):
-    demo = find(name)
-    return replace(demo, train=replace(demo.train, steps=STEPS, eval_sentences=4))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not list(BANDS.glob("demo-seed*.json")), reason="there are no records of demo")
-@pytest.mark.parametrize("fault", ["none", *SICK, "shuffled targets"])
-def test_sick_runs_leave_the_band_and_a_healthy_one_does_not(fault, tmp_path, monkeypatch):
-    lines: list[str] = []
-    experiment = replace(short("demo"), train=replace(short("demo").train, seed=11))
-    assert band_of(experiment) is not None, asdict(experiment)
-    if fault in SICK:
-        experiment = SICK[fault](experiment)
-    if fault == "shuffled targets":
-        right = Batches.__getitem__
-
-        def shuffled(batches, step):
-            batch = right(batches, step)
-            return batch | {"target": np.roll(batch["target"], 1, axis=0)}
-
-        monkeypatch.setattr(
-            Batches,
-            "__getitem__",
-            lambda self, step: shuffled(self, step) if self.plan.seed is not None else right(self, step),
-        )
-    train(experiment, tmp_path / "run", lines.append)
-    told = [line for line in lines if "above the band" in line]
-    assert len(told) == (fault != "none"), lines
-    assert not told or ("other settings" in told[0]) == (fault in SICK)
