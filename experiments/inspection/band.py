@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.evaluation.records import RESULTS, read_evaluation
 from experiments.workdir import MAY_CHANGE, PATHS, differences
 from transformer.config import Experiment, UserError, counted
@@ -65,12 +67,7 @@ class Band(NamedTuple):
 
 def interpolated(step: float, steps: list[float], values: list[float]) -> float | None:
     """Returns the value at a step, linear between the steps that are known; None outside of them."""
-    for (before, first), (after, second) in zip(
-        zip(steps, values, strict=True), zip(steps[1:], values[1:], strict=True), strict=False
-    ):
-        if before <= step <= after:
-            return first + (second - first) * (step - before) / (after - before)
-    return values[0] if steps == [step] else None
+    return float(np.interp(step, steps, values)) if steps[0] <= step <= steps[-1] else None
 
 
 def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:

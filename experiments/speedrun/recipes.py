@@ -1,7 +1,7 @@
 """The recipes of the speedrun: changes of the paper's recipe, each alone or several together ("rotary+muon").
 
-Each is one component of transformer/variants/modern, or one setting. The numbers of all of them, also of those that did
-not help, are in experiments/results/speedrun.
+Each is one component of transformer/variants/modern, or one setting. Records, also of those that do not help, belong in
+experiments/results/speedrun.
 """
 
 from dataclasses import asdict, replace

@@ -4,26 +4,19 @@ Records are in experiments/results/speedrun/TRACK/, one for each recipe and seed
 them.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.dataset import default_data_dir, prepare
 from data.sampling import training_plan
-from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.evaluate import publish
 from experiments.evaluation.records import read_evaluation
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.tracks import Track, find_track
-from experiments.tables.runner import check_finished, decoding_of, settings_differing
-from experiments.training.loop import train
-from experiments.translator import Translator
-from experiments.workdir import WorkDir
-from transformer.config import Experiment, UserError
+from experiments.tables.runner import Log, Record, decoding_of, settings_differing, trained_and_scored
+from transformer.config import DataConfig, Experiment, UserError
 from transformer.train import step_flops
-
-Log = Callable[[str], None]
-Record = dict[str, Any]
 
 PAPER = "paper"
 """The recipe that all others are compared with. It trains all steps of the base on a track with a target."""
@@ -56,32 +49,14 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
         log(f"--- {track}, {recipe}, seed {seed}")
         seeded = replace(experiment, train=replace(experiment.train, seed=seed))
         path = runs / "speedrun" / track / f"{recipe}-seed{seed}"
-        check_finished(WorkDir(path), seeded)
-        run = train(seeded, path, log)
-        translator = Translator.load(run.path, chosen.checkpoint, log)
-        result = evaluate(run, translator, found.split, log)
+        result = trained_and_scored(seeded, path, chosen.checkpoint, found.split, log)
         check_record(track, recipe, seed, result.record)
         publish(result, record)
 
 
 def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experiment:
     """Returns the settings of a recipe on a track, before the steps are those of its budget."""
-    base = track.base
-    if track.files:
-        files: dict[str, Any] = {}
-        if text is not None:
-            languages = (base.data.languages or "").split("-")
-            names = [
-                (f"{split}_{side}", text / f"{name}.{language}")
-                for split, name in zip(("train", "dev", "test"), track.files, strict=True)
-                for side, language in zip(("src", "tgt"), languages, strict=True)
-            ]
-            if lacking := [path for _, path in names if not path.is_file()]:
-                raise UserError(f"{lacking[0]} does not exist: --text is the folder with the text of this track")
-            files = {field: str(path) for field, path in names}
-        base = replace(base, data=replace(base.data, **files))
-    elif text is not None:
-        raise UserError("--text is for tracks on your own text: this one downloads its corpus")
+    base = track.base if text is None else replace(track.base, data=on_text(track, text))
     changed = find_recipe(recipe).change(base)
     if recipe != PAPER and changed == base:
         raise UserError(f"the recipe {recipe} changes nothing in the base of this track")
@@ -94,6 +69,22 @@ def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experi
     return replace(changed, train=replace(changed.train, best="score", stop_at=track.stop_at))
 
 
+def on_text(track: Track, text: Path) -> DataConfig:
+    """Returns the data settings of a track with the files of its text. UserError for one that is missing."""
+    if not track.files:
+        raise UserError("--text is for tracks on your own text: this one downloads its corpus")
+    data = track.base.data
+    files = {
+        f"{split}_{side}": text / f"{name}.{language}"
+        for split, name in zip(("train", "dev", "test"), track.files, strict=True)
+        for side, language in zip(("src", "tgt"), (data.languages or "").split("-"), strict=True)
+    }
+    if lacking := [path for path in files.values() if not path.is_file()]:
+        raise UserError(f"{lacking[0]} does not exist: --text is the folder with the text of this track")
+    given: dict[str, Any] = {field: str(path) for field, path in files.items()}
+    return replace(data, **given)
+
+
 def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Experiment:
     """Returns the settings of a recipe with the number of steps that have the FLOPs of the track's budget.
 
@@ -102,7 +93,7 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
     if track.files and text is None:
         raise UserError(f"this track needs --text FOLDER, with {', '.join(track.files)} in both languages")
     flops = {}
-    for name in (PAPER, recipe):
+    for name in dict.fromkeys((PAPER, recipe)):
         experiment = experiment_of(track, name, text)
         data = prepare(experiment.data, default_data_dir(), log)
         flops[name] = step_flops(experiment, *training_plan(data, experiment.data, seed=0).shape)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from data.corpora import find_corpus
 from data.corpora.corpus import SplitName
 from data.dataset import default_data_dir, find_prepared
-from experiments.evaluation.evaluate import evaluate, publish
+from experiments.evaluation.evaluate import Evaluation, evaluate, publish
 from experiments.evaluation.records import read_evaluation
 from experiments.presets.paper import TABLE2, TABLE3, Change
 from experiments.presets.parsing import TABLE4
@@ -80,12 +80,16 @@ def fill(table: Number, scale: str, seeds: int, rows: list[str], runs: Path, res
         log(f"--- {name}, seed {seed}")
         seeded = replace(experiment, train=replace(experiment.train, seed=seed))
         path = runs / (experiment.name + (f"-seed{seed}" if seed else ""))
-        check_finished(WorkDir(path), seeded)
-        run = train(seeded, path, log)
-        translator = Translator.load(run.path, checkpoint, log)
-        result = evaluate(run, translator, split, log)
+        result = trained_and_scored(seeded, path, checkpoint, split, log)
         check_record(table, result.record, read_evaluation(result.record), seeded, seed)
         publish(result, record)
+
+
+def trained_and_scored(experiment: Experiment, path: Path, checkpoint: str, split: SplitName, log: Log) -> Evaluation:
+    """Trains an experiment in a work directory, or resumes it there, and scores it. UserError for another run's."""
+    check_finished(WorkDir(path), experiment)
+    run = train(experiment, path, log)
+    return evaluate(run, Translator.load(run.path, checkpoint, log), split, log)
 
 
 def check_finished(run: WorkDir, experiment: Experiment) -> None:
