@@ -16,7 +16,7 @@ SCALE = 10.0
 
 
 class QKNormAttention(MultiHeadAttention):
-    """Multi-head attention with scores g q k / (|q| |k|), g learned for each head, in place of q k / sqrt(d_k)."""
+    """Multi-head attention whose scores are cosines times a scale g per head, in place of q k / sqrt(d_k)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
