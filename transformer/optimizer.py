@@ -34,7 +34,8 @@ SCHEDULES: Registry[Callable[[ArrayLike, Experiment], Array]] = Registry(
 
 OPTIMIZERS: Registry[Callable[[Experiment], optax.GradientTransformation]] = Registry("optimizer.name", {"adam": adam})
 """Optimizers by name: functions experiment -> optax transformation. Its updates must not include the learning rate:
-the training step multiplies them by the learning rate, so that the schedule is a function of the step number alone."""
+the training step multiplies them by the learning rate, so that the schedule is a function of the step number alone.
+One that multiplies matrices has an attribute `flops`, a function parameters -> FLOPs of an update."""
 
 
 def learning_rate(step: ArrayLike, experiment: Experiment) -> Array:

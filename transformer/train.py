@@ -16,7 +16,7 @@ from transformer.initializers import rngs_of
 from transformer.loss import tied_cross_entropy
 from transformer.mesh import platform
 from transformer.model import Transformer, make_model
-from transformer.optimizer import learning_rate, make_optimizer
+from transformer.optimizer import OPTIMIZERS, learning_rate, make_optimizer
 from transformer.parameters import Params
 from transformer.registry import Registry
 from transformer.variants.finetuning import add_lora, has_frozen, merge_lora, trained
@@ -101,7 +101,13 @@ applies the model N times to each batch says so by an attribute `passes` = N, fo
 def step_flops(experiment: Experiment, rows: int, source: int, target: int) -> int:
     """FLOPs of a training step on a batch of this shape as they are computed, including padding."""
     passes = getattr(LOSSES.find(experiment.train.loss), "passes", 1)
-    return passes * rows * train_flops(experiment.model, source, target)
+    params = nnx.to_pure_dict(nnx.state(abstract_model(experiment.model), nnx.Param))
+    return passes * rows * train_flops(experiment.model, source, target) + update_flops(experiment, params)
+
+
+def update_flops(experiment: Experiment, params: Params) -> int:
+    """FLOPs of the matrix products of an optimizer's update: 0 for most optimizers."""
+    return getattr(OPTIMIZERS.find(experiment.optimizer.name), "flops", lambda params: 0)(params)
 
 
 DROPOUT = 0x64726F70  # "drop"
@@ -167,8 +173,10 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
             return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state
 
         # A NaN or infinity anywhere makes a sum of squares non-finite, and the whole step is discarded. On a GPU the
-        # update is computed once to see this and again to write it: reading its inputs twice beats storing it.
-        once_more = jax.lax.optimization_barrier if platform() == "gpu" else lambda opt_state: opt_state
+        # update is computed once to see this and again to write it: reading its inputs twice beats storing it,
+        # unless it multiplies matrices.
+        twice = platform() == "gpu" and not update_flops(experiment, state.params)
+        once_more = jax.lax.optimization_barrier if twice else lambda opt_state: opt_state
         tried, _ = update(grads, state.params, once_more(state.opt_state))
         # Reduced from an array: XLA would repeat a chain of additions in each of the kernels that write a parameter,
         # and compile it as often, which takes longer than everything else on a CPU.

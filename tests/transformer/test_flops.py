@@ -7,10 +7,11 @@ import pytest
 from flax import nnx
 
 from experiments.presets.paper import BASE, BIG
-from transformer.config import Experiment, ModelConfig, TrainConfig
+from transformer.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.flops import forward_flops, train_flops
 from transformer.model import Transformer
-from transformer.train import step_flops
+from transformer.optimizer import make_optimizer
+from transformer.train import abstract_model, step_flops
 
 
 def test_the_paper_s_models_at_a_mean_length_of_28():
@@ -44,3 +45,14 @@ def test_a_step_has_the_flops_of_all_its_rows_and_passes():
     once = step_flops(experiment, 4, 30, 20)
     assert once == 4 * train_flops(BASE, 30, 20)
     assert step_flops(replace(experiment, train=TrainConfig(loss="r_drop")), 4, 30, 20) == 2 * once
+
+
+def test_the_products_of_an_update_with_muon_are_counted_as_the_compiler_does():
+    model = ModelConfig(num_layers=1, d_model=128, d_ff=256, num_heads=4, d_k=32, d_v=64)
+    experiment = Experiment("small", model=model)
+    orthogonal = replace(experiment, optimizer=OptimizerConfig(name="muon"))
+    counted = step_flops(orthogonal, 4, 30, 20) - step_flops(experiment, 4, 30, 20)
+    optimizer = make_optimizer(orthogonal)
+    params = nnx.to_pure_dict(nnx.state(abstract_model(orthogonal.model), nnx.Param))
+    update = jax.jit(optimizer.update).lower(params, jax.eval_shape(optimizer.init, params), params)
+    assert counted == pytest.approx(update.compile().cost_analysis()["flops"], rel=0.06)

@@ -5,9 +5,11 @@ products (a Newton-Schulz iteration), so that each direction of the matrix learn
 "Muon is Scalable for LLM Training"), the entries of an update have the size of Adam's: the same learning rates fit.
 """
 
+import math
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers
 
@@ -19,12 +21,15 @@ from transformer.variants.finetuning import LORA
 RMS = 0.2
 """Root mean square of the entries of a matrix's update: about that of Adam's (Liu et al., section 2.2)."""
 
+ITERATIONS = 5
+
 
 def muon(experiment: Experiment) -> optax.GradientTransformation:
     """Muon for the matrices of layers; Adam for embeddings, biases, norms and everything else."""
     orthogonal = optax.contrib.muon(
         learning_rate=-1.0,  # the training step subtracts the update, and multiplies it by the rate
         eps=experiment.optimizer.eps,
+        ns_steps=ITERATIONS,
         consistent_rms=RMS,
         muon_weight_dimension_numbers=matrices,
     )
@@ -59,4 +64,15 @@ def matrices(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
+def flops(params: Params) -> int:
+    """FLOPs of the matrix products of an update, whose iterations are A = X X^T, A A and (b A + c A A) X."""
+    found = 0
+    for x, axes in zip(jax.tree.leaves(params), jax.tree.leaves(matrices(params), is_leaf=is_axes), strict=True):
+        if axes is not None:
+            few, many = sorted(math.prod(x.shape[axis] for axis in np.atleast_1d(group)) for group in axes[:2])
+            found += ITERATIONS * 2 * few * (2 * few * many + few * few)
+    return found
+
+
+muon.flops = flops  # type: ignore[attr-defined]
 OPTIMIZERS.build_in({"muon": muon})
