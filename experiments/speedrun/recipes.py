@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
+from data.corpora import languages_of
 from experiments.presets.paper import Change
 from experiments.workdir import differences
 from transformer.config import Experiment, UserError
@@ -21,6 +22,8 @@ class Recipe(NamedTuple):
     change: Change
     checkpoint: str = "average"
     """What is scored: the average of the last checkpoints, as in the paper, "ema" or "last"."""
+    distilled: bool = False
+    """Whether it trains on text from `distill`, in the folder given by --text."""
 
 
 def setting(**changes: Any) -> Change:
@@ -68,6 +71,12 @@ def gated(base: Experiment) -> Experiment:
     return replace(base, model=replace(base.model, feed_forward="gated", activation="swish", d_ff=width))
 
 
+def distilled(base: Experiment) -> Experiment:
+    """Text in files, of the same languages as the corpus."""
+    languages = languages_of(base.data)
+    return replace(base, data=replace(base.data, languages="-".join(languages) if languages else None))
+
+
 def pieces(share: float) -> Change:
     """Returns a change of the size of the vocabulary."""
 
@@ -105,6 +114,11 @@ RECIPES: dict[str, Recipe] = {
         "short sentences first, for two epochs (Kocmi and Bojar, 2017)", setting(data={"curriculum": 2})
     ),
     "half-vocabulary": Recipe("a vocabulary half as large", pieces(0.5)),
+    "distilled": Recipe(
+        "targets translated by the model of --text: sequence-level distillation (Kim and Rush, 2016)",
+        distilled,
+        distilled=True,
+    ),
     "no-smoothing": Recipe("no label smoothing", setting(train={"label_smoothing": 0.0})),
     "double-dropout": Recipe("twice the dropout", times("model", dropout=2)),
     "half-dropout": Recipe("half the dropout", times("model", dropout=0.5)),
@@ -123,4 +137,9 @@ def find_recipe(name: str) -> Recipe:
         raise UserError(f"{name!r}: a sum has its recipes in the order of the list: {'+'.join(ordered)}")
     found = [RECIPES[part] for part in parts]
     chosen = [recipe.checkpoint for recipe in found if recipe.checkpoint != "average"]
-    return Recipe("; ".join(recipe.what for recipe in found), both(*(r.change for r in found)), *chosen[-1:])
+    return Recipe(
+        what="; ".join(recipe.what for recipe in found),
+        change=both(*(recipe.change for recipe in found)),
+        checkpoint=chosen[-1] if chosen else "average",
+        distilled=any(recipe.distilled for recipe in found),
+    )

@@ -4,11 +4,13 @@ Records are in experiments/results/speedrun/TRACK/, one for each recipe and seed
 them.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.dataset import default_data_dir, prepare
+from data.corpora.corpus import SPLITS
+from data.dataset import SIDES, default_data_dir, prepare
 from data.sampling import training_plan
 from experiments.evaluation.evaluate import publish
 from experiments.evaluation.records import read_evaluation
@@ -31,7 +33,7 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
     """Trains and scores a recipe with each seed that has no record yet; resumes interrupted runs.
 
     Args:
-        text: folder with the files of a track whose corpus is one's own text.
+        text: folder with the files of a track whose corpus is one's own text, or from `distill`.
 
     Raises:
         UserError: no such track or recipe, files that are missing, or a run with other settings in the same place.
@@ -56,10 +58,11 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
 
 def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experiment:
     """Returns the settings of a recipe on a track, before the steps are those of its budget."""
-    base = track.base if text is None else replace(track.base, data=on_text(track, text))
-    changed = find_recipe(recipe).change(base)
-    if recipe != PAPER and changed == base:
+    changed = find_recipe(recipe).change(track.base)
+    if recipe != PAPER and changed == track.base:
         raise UserError(f"the recipe {recipe} changes nothing in the base of this track")
+    if text is not None:
+        changed = replace(changed, data=on_text(changed.data, track.files or SPLITS, text))
     if track.stop_at == 0.0:
         return changed
     if recipe == PAPER:
@@ -69,18 +72,23 @@ def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experi
     return replace(changed, train=replace(changed.train, best="score", stop_at=track.stop_at))
 
 
-def on_text(track: Track, text: Path) -> DataConfig:
-    """Returns the data settings of a track with the files of its text. UserError for one that is missing."""
-    if not track.files:
-        raise UserError("--text is for tracks on your own text: this one downloads its corpus")
-    data = track.base.data
+def on_text(data: DataConfig, names: Sequence[str], text: Path) -> DataConfig:
+    """Returns data settings with files of a folder: those of a track, or those that `distill` writes.
+
+    Args:
+        names: of the files of train, dev and test, without the ends that are languages or sides.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    ends = SIDES if tuple(names) == SPLITS else (data.languages or "").split("-")
     files = {
-        f"{split}_{side}": text / f"{name}.{language}"
-        for split, name in zip(("train", "dev", "test"), track.files, strict=True)
-        for side, language in zip(("src", "tgt"), (data.languages or "").split("-"), strict=True)
+        f"{split}_{side}": text / f"{name}.{end}"
+        for split, name in zip(SPLITS, names, strict=True)
+        for side, end in zip(("src", "tgt"), ends, strict=True)
     }
     if lacking := [path for path in files.values() if not path.is_file()]:
-        raise UserError(f"{lacking[0]} does not exist: --text is the folder with the text of this track")
+        raise UserError(f"{lacking[0]} does not exist: --text is the folder with the text of this track or recipe")
     given: dict[str, Any] = {field: str(path) for field, path in files.items()}
     return replace(data, **given)
 
@@ -90,11 +98,10 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
 
     It prepares the text, whose batches determine the FLOPs of a step.
     """
-    if track.files and text is None:
-        raise UserError(f"this track needs --text FOLDER, with {', '.join(track.files)} in both languages")
+    check_text(track, recipe, text)
     flops = {}
     for name in dict.fromkeys((PAPER, recipe)):
-        experiment = experiment_of(track, name, text)
+        experiment = experiment_of(track, name, text if track.files or name == recipe else None)
         data = prepare(experiment.data, default_data_dir(), log)
         flops[name] = step_flops(experiment, *training_plan(data, experiment.data, seed=0).shape)
     budget = track.share * track.base.train.steps * flops[PAPER]
@@ -102,6 +109,19 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
     # As many validations as the base has: the checkpoints that are averaged then cover the same share of a run.
     every = -(-steps * track.base.train.eval_every // track.base.train.steps)
     return replace(experiment, train=replace(experiment.train, steps=steps, eval_every=every))
+
+
+def check_text(track: Track, recipe: str, text: Path | None) -> None:
+    """Checks that there is a folder of text exactly where a track or a recipe has its text in one."""
+    distilled = find_recipe(recipe).distilled
+    if track.files and distilled:
+        raise UserError("distillation is for tracks that download their corpus: this one is on your own text")
+    if track.files and text is None:
+        raise UserError(f"this track needs --text FOLDER, with {', '.join(track.files)} in both languages")
+    if distilled and text is None:
+        raise UserError("distillation needs --text FOLDER, as `distill` writes it")
+    if text is not None and not (track.files or distilled):
+        raise UserError("--text is for tracks on your own text and for distillation: this track downloads its corpus")
 
 
 def records_of(track: str, results: Path) -> dict[str, list[Record]]:

@@ -2,11 +2,12 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from data.dataset import prepare
+from data.corpora.corpus import SPLITS
+from data.dataset import SIDES, prepare
 from data.sampling import training_plan
 from experiments.evaluation.intervals import p_value
 from experiments.evaluation.records import read_record, write_record
@@ -15,6 +16,7 @@ from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.runner import experiment_of, folder_of, records_of, run_recipe, within_budget
 from experiments.speedrun.table import COLUMNS, in_order, render_track
 from experiments.speedrun.tracks import TRACKS, Track
+from experiments.tables.runner import settings_differing
 from transformer.config import Experiment, UserError
 from transformer.train import step_flops
 
@@ -114,6 +116,22 @@ def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
         str(tmp_path / "europarl-v7.fr-en.fr"),
         str(tmp_path / "newstest2014.en"),
     )
+
+
+def test_distillation_asks_for_the_text_that_distill_writes(tmp_path):
+    track = TRACKS["multi30k-quarter"]
+    with pytest.raises(UserError, match="distillation needs --text FOLDER"):
+        within_budget(track, "wsd+distilled", None, quiet)
+    with pytest.raises(UserError, match=r"train\.source does not exist"):
+        experiment_of(track, "distilled", tmp_path)
+    with pytest.raises(UserError, match="tracks that download their corpus"):
+        within_budget(TRACKS["europarl-1h"], "distilled", tmp_path, quiet)
+    for split in SPLITS:
+        for side in SIDES:
+            (tmp_path / f"{split}.{side}").touch()
+    changed = experiment_of(track, "wsd+distilled", tmp_path)
+    assert (changed.data.train_tgt, changed.data.languages) == (str(tmp_path / "train.target"), "en-de")
+    assert not settings_differing(asdict(changed), experiment_of(track, "wsd+distilled"))  # without paths
 
 
 @pytest.fixture(scope="module")
