@@ -342,9 +342,9 @@ class Speedrun:
     """Train this recipe: a name, or several changes together as "rotary+muon" (experiments/speedrun/recipes.py).
     Default: only render the records."""
     seeds: int = 3
-    """Number of runs, with seeds 0, 1, ..."""
+    """Number of runs of the recipe, with seeds 0, 1, ..."""
     text: Path | None = None
-    """Folder with the files of a track whose text is not downloaded."""
+    """Folder with the files of a track whose text is not downloaded, or, for the recipe `distilled`, from `distill`."""
     runs: Path = Path("runs")
     """Folder of the work directories; training resumes from what they hold."""
     results: Path = field(default_factory=results_folder)

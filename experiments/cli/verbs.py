@@ -458,6 +458,8 @@ def run_speedrun(arguments: Arguments) -> None:
     if given.seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {given.seeds}")
     check_folders(given.results, given.runs)
+    if given.recipe is None and given.text is not None:
+        raise UserError("--text is for training: say what with --recipe")
     if given.recipe is not None:
         run_recipe(name, given.recipe, given.seeds, given.text, given.runs, given.results, print)
     for path in render_track(name, given.results):

@@ -132,6 +132,8 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
         if not seed.isdecimal() or any(part not in RECIPES for part in recipe.split("+")):
             raise UserError(f"{path}: the speedrun has no recipe and seed with this name")
         found.setdefault(recipe, []).append(check_record(track, recipe, int(seed), path))
+    for made in found.values():
+        made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
     return found
 
 

@@ -13,7 +13,7 @@ from transformer.config import counted
 
 COLUMNS = [
     "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
-    "difference", "p", "FLOPs of the paper's", "p of less", "records",
+    "difference", "p", "FLOPs of the paper's", "p of less", "reached", "records",
 ]  # fmt: skip
 
 SEEDS = 3
@@ -52,13 +52,18 @@ def in_order(track: Track, records: dict[str, list[Record]]) -> list[tuple[str, 
 
 def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
     """Whether a recipe has fewer FLOPs than the record before, and reached the target with each of 3 seeds or more."""
-    reached = [max(score or 0.0 for score in record["curve"]["dev_bleu"]) >= (track.stop_at or 0.0) for record in made]
     fewer = statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder))
-    return len(made) >= SEEDS and all(reached) and fewer
+    return len(made) >= SEEDS and reached(track, made) == len(made) and fewer
 
 
-def line_of(track: str, recipe: str, made: list[Record], paper: list[Record], before: list[Record]) -> list[str]:
-    """Returns the cells of a recipe."""
+def reached(track: Track, made: list[Record]) -> int:
+    """Returns with how many seeds a recipe reached the target on the validation text."""
+    return sum(max(score or 0.0 for score in record["curve"]["dev_bleu"]) >= (track.stop_at or 0.0) for record in made)
+
+
+def line_of(name: str, recipe: str, made: list[Record], paper: list[Record], before: list[Record]) -> list[str]:
+    """Returns the cells of a recipe on the track with this name."""
+    track = find_track(name)
     bleu, flops = scores_of(made, "BLEU"), statistics.fmean(flops_of(made))
     theirs = scores_of(paper, "BLEU")
     compared = bool(paper) and recipe != PAPER
@@ -78,7 +83,8 @@ def line_of(track: str, recipe: str, made: list[Record], paper: list[Record], be
         formatted(p_value(bleu, theirs)) if compared else "",
         f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
         formatted(p_value(flops_of(made), flops_of(before))) if before else "",
-        " ".join(f"[{seed}]({track}/{recipe}-seed{seed}.json)" for seed in seeds),
+        f"{reached(track, made)} of {len(made)}" if track.stop_at else "",
+        " ".join(f"[{seed}]({name}/{recipe}-seed{seed}.json)" for seed in seeds),
     ]
 
 
@@ -109,6 +115,7 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         f"{track.split} text, by beam search. FLOPs are those of training as computed, with padding. Seconds are the "
         f"median of the last steps, times the number of steps; the track's machine is {track.machine}, and the records "
         f"are from {', '.join(hardware)}. ± is the 95% interval over seeds. p is that of Welch's t-test for a "
-        f"difference in BLEU from the paper's recipe, p of less that for a difference in FLOPs from the record before. "
+        f"difference in BLEU from the paper's recipe, p of less that for a difference in FLOPs from the record before; "
+        f"reached is the number of seeds that reached the target. "
         f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

@@ -14,7 +14,7 @@ from experiments.evaluation.records import read_record, write_record
 from experiments.speedrun import table as tables
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.runner import experiment_of, folder_of, records_of, run_recipe, within_budget
-from experiments.speedrun.table import COLUMNS, in_order, render_track
+from experiments.speedrun.table import COLUMNS, in_order, reached, render_track
 from experiments.speedrun.tracks import TRACKS, Track
 from experiments.tables.runner import settings_differing
 from transformer.config import Experiment, UserError
@@ -182,6 +182,16 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     with pytest.raises(UserError, match="no recipe and seed with this name"):
         records_of("micro", folder / "results")
 
+    # Seeds are in the order of numbers.
+    (place / "unheard-seed7.json").unlink()
+    for seed in (2, 10):
+        record = json.loads((place / "paper-seed0.json").read_text())
+        del record["sha256"]
+        record["settings"]["train"]["seed"] = seed
+        write_record(place / f"paper-seed{seed}.json", record)
+    found = records_of("micro", folder / "results")["paper"]
+    assert [record["settings"]["train"]["seed"] for record in found] == [0, 1, 2, 10]
+
 
 def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) -> list[dict]:
     return [
@@ -211,6 +221,7 @@ def test_records_are_compared_with_the_record_before_and_the_newest_is_first(tra
     for ema in (few, short):
         newest, *_ = in_order(track._replace(stop_at=30.0), records | {"ema": ema})
         assert newest == ("muon", records["muon"], records["wsd"])
+    assert [reached(track._replace(stop_at=30.0), each) for each in (few, short)] == [2, 0]
     best_first = in_order(track, records | {"wsd": made("2026-12-02", [90], [31.0])})
     assert best_first[0][0] == "wsd" and not any(before for *_, before in best_first)
 
