@@ -13,6 +13,7 @@ from transformer.config import PAD, ModelConfig
 from transformer.initializers import make_initializer
 from transformer.kernels.flash_attention import flash_attention, flash_attention_runs
 from transformer.matmul import einsum
+from transformer.mesh import platform
 from transformer.registry import Registry
 from transformer.segments import Segments
 
@@ -141,7 +142,10 @@ class Projection(nnx.Module):
         batch = x.shape[: x.ndim - len(self.inputs)]
         width = math.prod(self.inputs)
         kernel = self.kernel[...].astype(self.dtype)
-        y = x.astype(self.dtype).reshape(*batch, width) @ kernel.reshape(width, -1)
+        # On a CPU, all positions are on one axis: otherwise XLA transposes the gradient of y together with everything
+        # that it is computed from, entry by entry (15% of a step with pre-norm).
+        axes = (-1,) if platform() == "cpu" else batch
+        y = x.astype(self.dtype).reshape(*axes, width) @ kernel.reshape(width, -1)
         if self.biased:
             y += self.bias[...].astype(self.dtype).ravel()
         return y.reshape(*batch, *self.outputs)

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.evaluation.intervals import interval
+from experiments.evaluation.intervals import Interval, beside_control, interval
 from experiments.evaluation.records import read_record
 from experiments.inspection.figures import Beside, draw_beside, draw_growth
 from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
@@ -113,17 +113,21 @@ def render_table3(scale: str, results: Path) -> list[Path]:
     """Renders Table 3: the variations of the base model."""
     records = records_of(3, scale, results)
     columns = [
-        "row", "change", "parameters (paper)", "parameters", "PPL (paper)", "PPL", "BLEU-split (paper)", "BLEU-split",
-        "difference", "BLEU", "record",
+        "row", "change", "parameters (paper)", "parameters", "PPL (paper)", "PPL", "of base (paper)", "of base",
+        "BLEU-split (paper)", "BLEU-split", "difference", "BLEU", "record",
     ]  # fmt: skip
+    logs = {name: [math.log(record["dev_ppl"]) for record in made] for name, made in records.items()}
+    changes = beside_control(logs.pop("base", []), logs)
     lines: list[list[str]] = []
     for row in TABLE3:
         made = records.get(row.name, [])
         ours = scores_of(made, "BLEU-split")
         line = [row.name, row.what, f"{row.parameters} M" if row.parameters else ""]
         line += [f"{made[0]['parameters']:,}" if made else "", f"{row.ppl:.2f}"]
-        line += [mean([record["dev_ppl"] for record in made]), f"{row.bleu:.1f}", mean(ours)]
-        line += [difference(ours, row.bleu), mean(scores_of(made, "BLEU")), links(3, scale, row.name, made)]
+        line += [mean([record["dev_ppl"] for record in made])]
+        line += ["" if row.name == "base" else f"{row.ppl / TABLE3[0].ppl - 1:+.1%}", percent(changes.get(row.name))]
+        line += [f"{row.bleu:.1f}", mean(ours), difference(ours, row.bleu), mean(scores_of(made, "BLEU"))]
+        line += [links(3, scale, row.name, made)]
         lines.append(line)
     ppl = {name: statistics.fmean(record["dev_ppl"] for record in made) for name, made in records.items()}
     base = ppl.get("base", math.nan)
@@ -137,7 +141,7 @@ def render_table3(scale: str, results: Path) -> list[Path]:
         },
         base=1.0,
     )
-    told = order({row.name: row.ppl for row in TABLE3}, ppl)
+    told = [*order({row.name: row.ppl for row in TABLE3}, ppl), *agreement(changes)]
     return write_table(3, scale, results, columns, lines, records, picture, told)
 
 
@@ -192,6 +196,30 @@ def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
     return [
         f"The order of {len(rows)} rows by perplexity, the paper's against ours: Kendall's tau = {tau.statistic:.2f} "
         f"(1 is the same order, 0 none, -1 the reverse), p = {tau.pvalue:.2g}."
+    ]
+
+
+def percent(log: Interval | None) -> str:
+    """Formats a cell: the difference of two logarithms as a change in percent, with its interval."""
+    if log is None or log.half is None:
+        return ""
+    changes = [math.expm1(log.mean + side * log.half) for side in (0, -1, 1)]
+    return "{:+.1%} ({:+.1%} to {:+.1%})".format(*changes)
+
+
+def agreement(changes: dict[str, Interval]) -> list[str]:
+    """Says for how many rows the perplexity is on the same side of base as in the paper."""
+    paper = {row.name: math.log(row.ppl / TABLE3[0].ppl) for row in TABLE3 if row.ppl != TABLE3[0].ppl}
+    told = [name for name, found in changes.items() if name in paper and abs(found.mean) > (found.half or 0.0)]
+    same = [name for name in told if changes[name].mean * paper[name] > 0]
+    if not changes:
+        return []
+    return [
+        f"'of base' is by how much the perplexity of a row is above or below that of base, with simultaneous 95% "
+        f"intervals (Dunnett's test). {counted(len(paper.keys() & changes.keys()), 'row')} differ from base in the "
+        f"paper; {len(told)} of them do so here significantly, {len(same)} in the paper's direction: "
+        f"{', '.join(same) or 'none'}; {len(told) - len(same)} in the other: "
+        f"{', '.join(name for name in told if name not in same) or 'none'}."
     ]
 
 
