@@ -216,7 +216,7 @@ def agreement(changes: dict[str, Interval]) -> list[str]:
         return []
     return [
         f"'of base' is by how much the perplexity of a row is above or below that of base, with simultaneous 95% "
-        f"intervals (Dunnett's test). {counted(len(paper.keys() & changes.keys()), 'row')} differ from base in the "
+        f"intervals. {counted(len(paper.keys() & changes.keys()), 'row')} differ from base in the "
         f"paper; {len(told)} of them do so here significantly, {len(same)} in the paper's direction: "
         f"{', '.join(same) or 'none'}; {len(told) - len(same)} in the other: "
         f"{', '.join(name for name in told if name not in same) or 'none'}."

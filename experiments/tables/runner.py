@@ -48,14 +48,21 @@ def experiments_of(table: Number, scale: str) -> dict[str, Experiment]:
     if table == 2:
         return {f"{model.pair}-{model.name}": varied(scale, model.pair, model.name, model.change) for model in TABLE2}
     if table == 4:
-        return {parser.row: SCALES[scale][parser.row] for parser in TABLE4 if parser.row}
+        return {parser.row: base_of(scale, parser.row) for parser in TABLE4 if parser.row}
     return {row.name: varied(scale, "en-de", row.name, row.change) for row in TABLE3}
 
 
 def varied(scale: str, pair: str, name: str, change: Change) -> Experiment:
     """Applies a change to the base of a scale, and names the result: "wmt14-en-de-base" becomes "wmt14-en-de-big"."""
-    base = SCALES[scale][pair]
+    base = base_of(scale, pair)
     return replace(change(base), name=base.name.removesuffix("base") + name)
+
+
+def base_of(scale: str, name: str) -> Experiment:
+    """Returns the base of a language pair, or a parser, at a scale. UserError for a scale that lacks it."""
+    if name not in SCALES[scale]:
+        raise UserError(f"the scale {scale} is not for this table: it has only {', '.join(SCALES[scale])}")
+    return SCALES[scale][name]
 
 
 def folder_of(table: Number, scale: str, results: Path) -> Path:

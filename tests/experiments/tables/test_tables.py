@@ -1,18 +1,22 @@
 """Tables are rendered from records only."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import scipy.stats
 
+from experiments.evaluation.intervals import Interval, beside_control, interval
 from experiments.evaluation.records import RESULTS, read_record, write_record
 from experiments.presets.paper import TABLE2, TABLE3
 from experiments.presets.parsing import TABLE4
 from experiments.presets.scales import SCALES
 from experiments.presets.wmt14 import EXPERIMENTS as WMT14
-from experiments.tables.render import counted_flops, interval, order, render_table, render_table1
+from experiments.tables.render import agreement, counted_flops, order, percent, render_table, render_table1
 from experiments.tables.runner import experiments_of, fill, records_of, settings_differing
 from transformer.config import UserError
 
@@ -265,6 +269,12 @@ def test_each_row_is_an_experiment_of_its_own(scale):
     assert all(a.name != b.name for i, a in enumerate(experiments) for b in experiments[:i])
 
 
+def test_a_scale_without_the_bases_of_a_table_is_refused():
+    for table in (2, 4):
+        with pytest.raises(UserError, match="the scale converged is not for this table: it has only en-de"):
+            experiments_of(table, "converged")
+
+
 def test_the_presets_are_the_rows_of_table_2():
     assert sorted(e.name for e in WMT14) == sorted(e.name for e in experiments_of(2, "paper").values())
     assert {e.name: e for e in WMT14} == {e.name: e for e in experiments_of(2, "paper").values()}
@@ -283,6 +293,35 @@ def test_the_order_of_rows_is_compared_by_rank_alone():
 def test_interval():
     assert str(interval([2.0])) == "2.00"
     assert str(interval([1.0, 3.0])) == "2.00 ± 12.71"  # the t quantile for one degree of freedom, 12.706, times 1
+
+
+def test_intervals_beside_a_control_are_those_of_a_t_test_and_wider_for_more_comparisons():
+    control, other = [1.0, 2.0, 4.0], [7.0, 8.0]
+    one = beside_control(control, {"other": other, "single": [5.0]})
+    test = scipy.stats.ttest_ind(other, control, equal_var=True).confidence_interval()
+    assert set(one) == {"other"} and one["other"].mean == pytest.approx(7.5 - 7 / 3)
+    assert one["other"].half == pytest.approx((test.high - test.low) / 2)
+    # Simulated: with 5 comparisons, all intervals together contain the truth in 95% of all experiments or a few more.
+    rng, names, hits = np.random.default_rng(0), "abcde", 0
+    for _ in range(1000):
+        found = beside_control(list(rng.normal(size=3)), {name: list(rng.normal(size=3)) for name in names})
+        hits += all(abs(difference.mean) <= difference.half for difference in found.values())
+    assert 940 <= hits <= 990
+    assert beside_control([1.0], {"other": other}) == {} and beside_control(control, {"single": [5.0]}) == {}
+
+
+def test_changes_of_perplexity_are_counted_by_their_direction_in_the_paper():
+    changes = {
+        "A-1": Interval(math.log(1.1), 0.05, 3),  # higher, as in the paper
+        "C-5": Interval(math.log(1.2), 0.05, 3),  # higher, and lower in the paper
+        "D-1": Interval(0.04, 0.05, 3),  # not told apart from base
+        "E": Interval(0.2, 0.05, 3),  # equal to base in the paper
+    }
+    (told,) = agreement(changes)
+    assert "3 rows differ from base in the paper; 2 of them do so here significantly" in told
+    assert "1 in the paper's direction: A-1; 1 in the other: C-5." in told
+    assert percent(changes["A-1"]) == "+10.0% (+4.6% to +15.6%)"
+    assert agreement({}) == [] and percent(None) == ""
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("table*.md")), ids=lambda path: path.stem)
