@@ -156,21 +156,39 @@ def draw_beside(picture: Beside, path: Path) -> Path:
     return save(figure, path)
 
 
-def draw_costs(costs: dict[str, list[tuple[float, float]]], title: str, path: Path) -> Path:
-    """Draws a point (FLOPs, score) for each run, a color for each name. Returns the path of the PNG."""
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+class Trained(NamedTuple):
+    """What a training run cost, its score, and its validation losses, each after a share of the run."""
+
+    flops: float
+    seconds: float
+    score: float
+    shares: list[float]
+    losses: list[float]
+
+
+def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
+    """Draws scores and validation losses of runs against FLOPs and seconds, a color for each name.
+
+    Returns the path of the PNG.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained", sharex="col", sharey="row")
     markers = "os^vDPX*"
-    for number, (name, points) in enumerate(costs.items()):
-        style: dict[str, Any] = {
-            "color": f"C{number % 10}",
-            "marker": markers[number // 10 % len(markers)],
-            "linestyle": "none",
-        }
-        axis.plot([x for x, _ in points], [y for _, y in points], label=name, **style)
-    axis.set(title=title, xlabel="FLOPs of training", ylabel="score")
-    axis.grid(alpha=0.3)
-    if costs:
-        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    for number, (name, made) in enumerate(runs.items()):
+        color, marker = f"C{number % 10}", markers[number // 10 % len(markers)]
+        for column, costs in enumerate(zip(*((run.flops, run.seconds) for run in made), strict=True)):
+            axes[0, column].plot(
+                costs, [run.score for run in made], color=color, marker=marker, linestyle="none", label=name
+            )
+            for cost, run in zip(costs, made, strict=True):
+                axes[1, column].plot([cost * share for share in run.shares], run.losses, color=color, linewidth=1)
+    axes[0, 0].set(ylabel="BLEU")
+    axes[1, 0].set(xlabel="FLOPs of training", ylabel="validation loss per token, in nats")
+    axes[1, 1].set(xlabel="seconds of training")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    if runs:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     return save(figure, path)
 
 

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 
 from experiments.evaluation.intervals import p_value
-from experiments.inspection.figures import draw_costs
+from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun.recipes import find_recipe
 from experiments.speedrun.runner import PAPER, Record, folder_of, records_of
 from experiments.speedrun.tracks import Track, find_track
@@ -26,11 +26,9 @@ def render_track(track: str, results: Path) -> list[Path]:
     stem = folder_of(track, results)
     paper = records.get(PAPER, [])
     lines = [line_of(track, recipe, made, paper, before) for recipe, made, before in in_order(found, records)]
-    costs = {
-        recipe: list(zip(flops_of(made), scores_of(made, "BLEU"), strict=True)) for recipe, made in records.items()
-    }
+    runs = {recipe: [trained(record) for record in made] for recipe, made in records.items()}
     picture = stem.with_suffix(".png")
-    draw_costs(costs, f"{track}: BLEU of the {found.split} text", picture)
+    draw_costs(runs, f"{track}: BLEU of the {found.split} text and loss of the validation text", picture)
     return [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
 
 
@@ -86,6 +84,14 @@ def line_of(name: str, recipe: str, made: list[Record], paper: list[Record], bef
         f"{reached(track, made)} of {len(made)}" if track.stop_at else "",
         " ".join(f"[{seed}]({name}/{recipe}-seed{seed}.json)" for seed in seeds),
     ]
+
+
+def trained(record: Record) -> Trained:
+    """Returns the points and the curve of a record in the figure."""
+    curve, steps = record["curve"], record["steps"]
+    (score,) = scores_of([record], "BLEU")
+    shares = [step / steps for step in curve["step"]]
+    return Trained(record["train_flops"], steps * record["step_seconds"], score, shares, curve["dev_loss"])
 
 
 def flops_of(records: list[Record]) -> list[float]:
