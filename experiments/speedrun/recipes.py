@@ -100,7 +100,12 @@ RECIPES: dict[str, Recipe] = {
     "double-batch": Recipe("batches twice as large", times("data", batch_tokens=2)),
     "double-rate": Recipe("twice the learning rate", times("optimizer", scale=2)),
     "short-warmup": Recipe("warmup in a quarter of the steps", times("optimizer", warmup_steps=0.25)),
-    "wsd": Recipe("warmup, stable, decay (Hu et al., 2024)", setting(optimizer={"schedule": "wsd"})),
+    "wsd": Recipe(  # the decay takes the place of averaging, which would mix in checkpoints of a larger rate
+        "warmup, stable, decay (Hu et al., 2024), and the last checkpoint",
+        setting(optimizer={"schedule": "wsd"}),
+        "last",
+    ),
+    "quarter-length": Recipe("a schedule for a quarter of the steps", times("train", steps=0.25)),
     "schedule-free": Recipe(
         "schedule-free Adam (Defazio et al., 2024)",
         setting(optimizer={"name": "schedule_free", "schedule": "constant"}),

@@ -104,7 +104,8 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
         experiment = experiment_of(track, name, text if track.files or name == recipe else None)
         data = prepare(experiment.data, default_data_dir(), log)
         flops[name] = step_flops(experiment, *training_plan(data, experiment.data, seed=0).shape)
-    budget = track.share * track.base.train.steps * flops[PAPER]
+    # Those of the recipe: one with a schedule for a quarter of the steps has a quarter of the FLOPs.
+    budget = track.share * experiment.train.steps * flops[PAPER]
     steps = max(1, round(budget / flops[recipe]))
     # As many validations as the base has: the checkpoints that are averaged then cover the same share of a run.
     every = -(-steps * track.base.train.eval_every // track.base.train.steps)

@@ -47,7 +47,7 @@ def test_each_recipe_changes_settings_and_all_fit_together_with_every_base(name)
 
 def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
     both = find_recipe("wsd+ema")
-    assert both.checkpoint == "ema" and find_recipe("wsd").checkpoint == "average"
+    assert both.checkpoint == "ema" and find_recipe("wsd").checkpoint == "last"
     changed = both.change(TRACKS["multi30k"].base)
     assert changed.train.ema == 0.999 and changed.optimizer.schedule == "wsd"
 
@@ -87,6 +87,8 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
     half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
     assert half.train.steps < 25 and half.train.eval_every == -(-half.train.steps // 4)
     assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
+    short = within_budget(track._replace(share=1.0), "quarter-length", None, quiet)
+    assert (short.train.steps, short.train.eval_every) == (10, 3)
 
 
 def test_only_the_paper_s_recipe_ignores_the_target(track):
