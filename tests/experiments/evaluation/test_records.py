@@ -32,7 +32,7 @@ FIELDS = (
 def is_older(path: Path) -> bool:
     """Returns whether the README lists the record, or its table, among those without outputs."""
     named = re.findall(r"\]\(([\w-]+)\.\w+\)", OLDER)
-    return path.stem in named or path.parent.name in named
+    return Path(path.relative_to(RESULTS).parts[0]).stem in named
 
 
 EVALUATIONS = [path for path in sorted(RESULTS.rglob("*.json")) if path.parent.name != "table1"]

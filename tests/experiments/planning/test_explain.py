@@ -139,7 +139,7 @@ def test_a_part_of_ones_own_is_explained_by_its_docstring(micro):
     [
         ("model.positions", "rotary", "Rotary position embeddings"),
         ("model.norm_type", "rms", "layer normalization without subtracting the mean"),
-        ("model.attention", "qk-norm", "q k / (|q| |k|)"),
+        ("model.attention", "qk-norm", "cosines times a scale g per head"),
         ("model.feed_forward", "gated", "(activation(x W_1 + b_1) * (x V + c)) W_2"),
         ("train.loss", "r_drop", "KL divergences"),
         ("optimizer.schedule", "wsd", "decays linearly to zero"),
