@@ -101,13 +101,15 @@ applies the model N times to each batch says so by an attribute `passes` = N, fo
 def step_flops(experiment: Experiment, rows: int, source: int, target: int) -> int:
     """FLOPs of a training step on a batch of this shape as they are computed, including padding."""
     passes = getattr(LOSSES.find(experiment.train.loss), "passes", 1)
-    params = nnx.to_pure_dict(nnx.state(abstract_model(experiment.model), nnx.Param))
-    return passes * rows * train_flops(experiment.model, source, target) + update_flops(experiment, params)
+    flops = passes * rows * train_flops(experiment.model, source, target)
+    if of_update := update_flops(experiment):
+        flops += of_update(nnx.to_pure_dict(nnx.state(abstract_model(experiment.model), nnx.Param)))
+    return flops
 
 
-def update_flops(experiment: Experiment, params: Params) -> int:
-    """FLOPs of the matrix products of an optimizer's update: 0 for most optimizers."""
-    return getattr(OPTIMIZERS.find(experiment.optimizer.name), "flops", lambda params: 0)(params)
+def update_flops(experiment: Experiment) -> Callable[[Params], int] | None:
+    """The function that counts the matrix products of an optimizer's update; None if it has no such products."""
+    return getattr(OPTIMIZERS.find(experiment.optimizer.name), "flops", None)
 
 
 DROPOUT = 0x64726F70  # "drop"
@@ -175,7 +177,7 @@ def make_train_step(experiment: Experiment, add_up: Callable[[Any], Any] = lambd
         # A NaN or infinity anywhere makes a sum of squares non-finite, and the whole step is discarded. On a GPU the
         # update is computed once to see this and again to write it: reading its inputs twice beats storing it,
         # unless it multiplies matrices.
-        twice = platform() == "gpu" and not update_flops(experiment, state.params)
+        twice = platform() == "gpu" and update_flops(experiment) is None
         once_more = jax.lax.optimization_barrier if twice else lambda opt_state: opt_state
         tried, _ = update(grads, state.params, once_more(state.opt_state))
         # Reduced from an array: XLA would repeat a chain of additions in each of the kernels that write a parameter,

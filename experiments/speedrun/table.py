@@ -74,7 +74,7 @@ def line_of(name: str, recipe: str, made: list[Record], paper: list[Record], bef
         f"{statistics.fmean(record['steps'] for record in made):,.0f}",
         f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
         f"{flops:.3g}",
-        f"{statistics.fmean(record['steps'] * record['step_seconds'] for record in made):,.0f}",
+        f"{statistics.fmean(map(seconds_of, made)):,.0f}",
         mean([record["dev_ppl"] for record in made]),
         mean(bleu),
         f"{statistics.fmean(bleu) - statistics.fmean(theirs):+.2f}" if compared else "",
@@ -88,10 +88,15 @@ def line_of(name: str, recipe: str, made: list[Record], paper: list[Record], bef
 
 def trained(record: Record) -> Trained:
     """Returns the points and the curve of a record in the figure."""
-    curve, steps = record["curve"], record["steps"]
+    curve = record["curve"]
     (score,) = scores_of([record], "BLEU")
-    shares = [step / steps for step in curve["step"]]
-    return Trained(record["train_flops"], steps * record["step_seconds"], score, shares, curve["dev_loss"])
+    shares = [step / record["steps"] for step in curve["step"]]
+    return Trained(record["train_flops"], seconds_of(record), score, shares, curve["dev_loss"])
+
+
+def seconds_of(record: Record) -> float:
+    """Returns the seconds of a training: the median of a step, times the steps."""
+    return float(record["steps"] * record["step_seconds"])
 
 
 def flops_of(records: list[Record]) -> list[float]:

@@ -209,11 +209,11 @@ def percent(log: Interval | None) -> str:
 
 def agreement(changes: dict[str, Interval]) -> list[str]:
     """Says for how many rows the perplexity is on the same side of base as in the paper."""
+    if not changes:
+        return []
     paper = {row.name: math.log(row.ppl / TABLE3[0].ppl) for row in TABLE3 if row.ppl != TABLE3[0].ppl}
     told = [name for name, found in changes.items() if name in paper and abs(found.mean) > (found.half or 0.0)]
     same = [name for name in told if changes[name].mean * paper[name] > 0]
-    if not changes:
-        return []
     return [
         f"'of base' is by how much the perplexity of a row is above or below that of base, with simultaneous 95% "
         f"intervals. {counted(len(paper.keys() & changes.keys()), 'row')} differ from base in the "
