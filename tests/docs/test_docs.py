@@ -54,6 +54,13 @@ def test_links_lead_somewhere(path):
     assert not missing_links(path)
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.stem)
+def test_links_to_pages_stay_in_the_documentation(page):
+    # Sphinx refuses other pages, which it does not build.
+    links = re.findall(r"\]\(([^):#\s]+\.md)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).resolve().is_relative_to(DOCS)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_paths_and_make_targets_exist(page):
     text = page.read_text(encoding="utf-8")
