@@ -1,6 +1,7 @@
 """95% confidence intervals: of the mean over seeds, and of a score over sentences."""
 
 import statistics
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sacrebleu.metrics.base import Metric
@@ -32,29 +33,48 @@ def interval(values: list[float]) -> Interval:
     return Interval(mean, half, n)
 
 
+class Pooled(NamedTuple):
+    """The standard deviation over seeds, taken to be the same in every group, and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def pooled(groups: Iterable[list[float]]) -> Pooled | None:
+    """Estimates the deviation over seeds from all groups that have 2 values or more. None if no group has."""
+    several = [values for values in groups if len(values) > 1]
+    if not several:
+        return None
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return Pooled((squares / freedom) ** 0.5, freedom)
+
+
+def difference(ours: list[float], theirs: list[float], spread: Pooled, comparisons: int = 1) -> Interval:
+    """Computes how far the mean of `ours` is from that of `theirs`.
+
+    Args:
+        comparisons: the number of intervals that contain the true difference with a joint probability of at least 95%
+            (Bonferroni).
+    """
+    from scipy.stats import t as student  # imported here, since importing it takes a second
+
+    width = float(student.ppf(1 - 0.05 / 2 / comparisons, spread.freedom)) * spread.deviation
+    half = width * (1 / len(ours) + 1 / len(theirs)) ** 0.5
+    return Interval(statistics.fmean(ours) - statistics.fmean(theirs), half, len(ours))
+
+
 def beside_control(control: list[float], others: dict[str, list[float]]) -> dict[str, Interval]:
     """Computes how far the mean of each of `others` is from that of `control`, for those with 2 values or more.
 
-    The intervals are simultaneous (Bonferroni): with a probability of at least 95%, each contains the true difference.
-    The variance over seeds is taken to be the same everywhere, and estimated from all values.
+    The intervals are simultaneous: with a probability of at least 95%, each contains the true difference. The variance
+    over seeds is taken to be the same everywhere, and estimated from all values.
     """
     compared = {name: values for name, values in others.items() if len(values) > 1}
-    if len(control) < 2 or not compared:
+    spread = pooled([control, *compared.values()])
+    if len(control) < 2 or spread is None:
         return {}
-    from scipy.stats import t as student  # imported here, since importing it takes a second
-
-    groups = [control, *compared.values()]
-    freedom = sum(len(values) - 1 for values in groups)
-    variance = sum(statistics.variance(values) * (len(values) - 1) for values in groups) / freedom
-    width = float(student.ppf(1 - 0.05 / 2 / len(compared), freedom)) * variance**0.5
-    return {
-        name: Interval(
-            statistics.fmean(values) - statistics.fmean(control),
-            width * (1 / len(values) + 1 / len(control)) ** 0.5,
-            len(values),
-        )
-        for name, values in compared.items()
-    }
+    return {name: difference(values, control, spread, len(compared)) for name, values in compared.items()}
 
 
 def p_value(ours: list[float], theirs: list[float]) -> float | None:
@@ -69,6 +89,22 @@ def p_value(ours: list[float], theirs: list[float]) -> float | None:
     from scipy.stats import ttest_ind  # imported here, since importing it takes a second
 
     return float(ttest_ind(ours, theirs, equal_var=False).pvalue)
+
+
+def pooled_p_values(pairs: list[tuple[list[float], list[float]]], spread: Pooled) -> list[float]:
+    """Computes p-values of t-tests that two groups have the same mean, corrected for their number (Holm, 1979)."""
+    from scipy.stats import t as student  # imported here, since importing it takes a second
+
+    found = []
+    for ours, theirs in pairs:
+        distance = abs(statistics.fmean(ours) - statistics.fmean(theirs))
+        error = spread.deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5
+        found.append(float(2 * student.sf(distance / error, spread.freedom)) if error else float(distance == 0))
+    order = sorted(range(len(found)), key=found.__getitem__)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = found[i] = min(1.0, max(largest, found[i] * (len(found) - rank)))
+    return found
 
 
 def margin_of(metric: Metric, outputs: list[str], references: list[str]) -> float | None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from experiments.evaluation.intervals import p_value
 from experiments.inspection.figures import Trained, draw_costs
+from experiments.speedrun import effects
 from experiments.speedrun.recipes import find_recipe
 from experiments.speedrun.runner import PAPER, Record, folder_of, records_of
 from experiments.speedrun.tracks import Track, find_track
-from experiments.tables.render import mean, scores_of, write_text
+from experiments.tables.render import formatted, mean, scores_of, write_text
 from transformer.config import counted
 
 COLUMNS = [
@@ -21,7 +22,7 @@ SEEDS = 3
 
 
 def render_track(track: str, results: Path) -> list[Path]:
-    """Writes TRACK.md, .csv and .png into results/speedrun/."""
+    """Writes TRACK.md, .csv and .png into results/speedrun/; where recipes are compared, TRACK-effects.md and .csv."""
     found, records = find_track(track), records_of(track, results)
     stem = folder_of(track, results)
     paper = records.get(PAPER, [])
@@ -29,7 +30,11 @@ def render_track(track: str, results: Path) -> list[Path]:
     runs = {recipe: [trained(record) for record in made] for recipe, made in records.items()}
     picture = stem.with_suffix(".png")
     draw_costs(runs, f"{track}: BLEU of the {found.split} text and loss of the validation text", picture)
-    return [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
+    written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
+    if found.stop_at == 0.0 and (told := effects.lines_of(records)):
+        head = [f"# Speedrun: what each part adds on {track}", "", *effects.notes(records)]
+        written += write_text(stem.with_name(f"{track}-effects"), head, effects.COLUMNS, told)
+    return written
 
 
 def in_order(track: Track, records: dict[str, list[Record]]) -> list[tuple[str, list[Record], list[Record]]]:
@@ -102,11 +107,6 @@ def seconds_of(record: Record) -> float:
 def flops_of(records: list[Record]) -> list[float]:
     """Returns the FLOPs of each training, as they were computed: including padding."""
     return [float(record["train_flops"]) for record in records]
-
-
-def formatted(p: float | None) -> str:
-    """Formats a p-value; empty if there are too few seeds for one."""
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:

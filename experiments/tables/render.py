@@ -201,8 +201,10 @@ def order(paper: dict[str, float], ours: dict[str, float]) -> list[str]:
 
 def percent(log: Interval | None) -> str:
     """Formats a cell: the difference of two logarithms as a change in percent, with its interval."""
-    if log is None or log.half is None:
+    if log is None:
         return ""
+    if log.half is None:
+        return f"{math.expm1(log.mean):+.1%}"
     changes = [math.expm1(log.mean + side * log.half) for side in (0, -1, 1)]
     return "{:+.1%} ({:+.1%} to {:+.1%})".format(*changes)
 
@@ -282,6 +284,11 @@ def scores_of(records: list[Record], name: str) -> list[float]:
 def mean(values: list[float]) -> str:
     """Formats a cell: the mean with its interval; empty without values."""
     return str(interval(values)) if values else ""
+
+
+def formatted(p: float | None) -> str:
+    """Formats a p-value; empty if there are too few seeds for one."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def difference(values: list[float], paper: float) -> str:

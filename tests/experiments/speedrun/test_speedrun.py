@@ -5,17 +5,19 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
+import scipy.stats
 
 from data.corpora.corpus import SPLITS
 from data.dataset import SIDES, prepare
 from data.sampling import training_plan
-from experiments.evaluation.intervals import p_value
+from experiments.evaluation.intervals import difference, p_value, pooled, pooled_p_values
 from experiments.evaluation.records import read_record, write_record
-from experiments.speedrun import table as tables
+from experiments.speedrun import effects
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.runner import experiment_of, folder_of, records_of, run_recipe, within_budget
 from experiments.speedrun.table import COLUMNS, in_order, reached, render_track
 from experiments.speedrun.tracks import TRACKS, Track
+from experiments.tables.render import formatted
 from experiments.tables.runner import settings_differing
 from transformer.config import Experiment, UserError
 from transformer.train import step_flops
@@ -166,7 +168,8 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     one, other = records["paper"]
     assert one["train_flops"] == other["train_flops"] == 4 * one["train_flops"] // one["steps"]
     assert one["curve"]["step"] == [1, 2, 3, 4] and min(one["curve"]["dev_loss"]) > 0 and one["split"] == "dev"
-    markdown, csv, picture = render_track("micro", folder / "results")
+    markdown, csv, picture, more, _ = render_track("micro", folder / "results")
+    assert more.name == "micro-effects.md" and "| pre-norm | paper | 1 and 2 |" in more.read_text()
     cells = [line.split(" | ") for line in markdown.read_text().splitlines() if line.startswith("| p")]
     assert [len(line) for line in cells] == [len(COLUMNS)] * 2
     assert "A track of this test." in markdown.read_text() and csv.read_text().count("\n") == 3
@@ -200,6 +203,7 @@ def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) 
         {
             "date": date,
             "train_flops": cost,
+            "dev_ppl": 1000 / score,
             "scores": [{"name": "BLEU", "value": score}],
             "curve": {"dev_bleu": [None, reached]},
         }
@@ -234,7 +238,48 @@ def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
     assert p_value([1.0, 2.0, 3.0], [10.0, 12.0, 14.0]) == pytest.approx(0.00467, abs=2e-4)
     assert p_value([1.0], [1.0, 2.0]) is None
     assert p_value([1.0, 1.0], [2.0, 2.0]) is None and p_value([2.0, 2.0], [2.0, 2.0]) == 1.0
-    assert [tables.formatted(p) for p in (None, 0.0001, 0.25)] == ["", "< 0.001", "0.250"]
+    assert [formatted(p) for p in (None, 0.0001, 0.25)] == ["", "< 0.001", "0.250"]
+
+
+def test_tests_with_a_pooled_deviation_are_those_of_student_corrected_by_holm():
+    ours, theirs = [1.0, 2.0, 4.0], [7.0, 8.0]
+    spread = pooled([ours, theirs, [100.0]])
+    assert spread and spread.freedom == 3
+    student = scipy.stats.ttest_ind(ours, theirs, equal_var=True)
+    assert pooled_p_values([(ours, theirs)], spread) == [pytest.approx(student.pvalue)]
+    margin = student.confidence_interval()
+    assert difference(ours, theirs, spread).half == pytest.approx((margin.high - margin.low) / 2)
+    # The smallest of three p-values is multiplied by 3, the next by 2, and none is smaller than one before it.
+    pairs = [([value], [0.0]) for value in (0.1, 9.0, 8.9)]
+    alone = [pooled_p_values([pair], spread)[0] for pair in pairs]
+    corrected = pooled_p_values(pairs, spread)
+    assert corrected == pytest.approx([alone[0], 3 * alone[1], max(3 * alone[1], 2 * alone[2])]) and max(corrected) < 1
+    assert pooled([[1.0], [2.0]]) is None
+    assert pooled_p_values([([1.0], [1.0]), ([1.0], [2.0])], pooled([[3.0, 3.0]])) == [1.0, 0.0]
+
+
+def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it():
+    records = {
+        "paper": made("2026-12-01", [1, 1, 1], [30.0, 30.5, 31.0]),
+        "pre-norm": made("2026-12-01", [1], [33.0]),
+        "pre-norm+rotary": made("2026-12-01", [1], [34.0]),
+        "pre-norm+rotary+wsd": made("2026-12-01", [1], [33.5]),
+        "swiglu+wsd": made("2026-12-01", [1], [20.0]),
+    }
+    lines = effects.lines_of(records)
+    assert [line[:3] for line in lines] == [
+        ["pre-norm", "paper", "1 and 3"],
+        ["rotary", "pre-norm", "1 and 1"],
+        ["wsd", "pre-norm+rotary", "1 and 1"],
+    ]
+    assert [line[5].split(" ± ")[0] for line in lines] == ["+2.50", "+1.00", "-0.50"]
+    assert [line[3].split()[0] for line in lines[1:]] == ["-2.9%", "+1.5%"]
+    # A deviation of 0.5 with 2 degrees of freedom, of which the quantile is 4.303.
+    assert lines[0][5] == f"+2.50 ± {4.3027 * 0.5 * (1 + 1 / 3) ** 0.5:.2f}"
+    assert "and 0.50 BLEU, estimated with 2 degrees" in effects.notes(records)[0]
+    alone = {name: found[:1] for name, found in records.items()}
+    assert effects.lines_of(alone)[0][3:] == ["-9.1%", "", "+3.00", ""] and "yet" in effects.notes(alone)[0]
+    assert effects.lines_of({"paper": records["paper"]}) == []
 
 
 @pytest.mark.slow

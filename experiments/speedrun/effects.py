@@ -1,0 +1,89 @@
+"""What each part of a recipe adds: sums of recipes, each compared with the same sum without one of its parts."""
+
+import math
+from collections.abc import Callable
+from statistics import fmean
+from typing import NamedTuple
+
+from experiments.evaluation.intervals import Interval, difference, pooled, pooled_p_values
+from experiments.speedrun.runner import PAPER, Record
+from experiments.tables.render import formatted, percent, scores_of
+
+COLUMNS = ["part", "added to", "seeds", "PPL", "p (PPL)", "BLEU", "p (BLEU)"]
+
+
+class Comparison(NamedTuple):
+    """A recipe with a part and one without it, and their records."""
+
+    part: str
+    rest: str
+    made: list[Record]
+    without: list[Record]
+
+
+def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:
+    """Returns all pairs of recipes that differ in one part, the part that lowers the perplexity most first."""
+    found = []
+    for recipe, made in records.items():
+        parts = [part for part in recipe.split("+") if part != PAPER]
+        for part in parts:
+            rest = "+".join(other for other in parts if other != part) or PAPER
+            if rest in records:
+                found.append(Comparison(part, rest, made, records[rest]))
+    return sorted(found, key=lambda pair: fmean(log_ppl(pair.made)) - fmean(log_ppl(pair.without)))
+
+
+def log_ppl(records: list[Record]) -> list[float]:
+    """Returns the logarithm of each perplexity, whose deviation over seeds hardly depends on the recipe."""
+    return [math.log(record["dev_ppl"]) for record in records]
+
+
+def bleu(records: list[Record]) -> list[float]:
+    """Returns the BLEU of each record."""
+    return scores_of(records, "BLEU")
+
+
+def notes(records: dict[str, list[Record]]) -> list[str]:
+    """Returns the lines above the table of effects."""
+    ppl, score = (pooled(map(values, records.values())) for values in (log_ppl, bleu))
+    told = "no recipe has two seeds yet."
+    if ppl and score:
+        told = (
+            f"{ppl.deviation:.1%} of the perplexity and {score.deviation:.2f} BLEU, estimated with {ppl.freedom} "
+            f"degrees of freedom."
+        )
+    return [
+        "A sum of recipes is compared with the sum without one part: the perplexity of the validation text and BLEU. "
+        "± is the 95% interval of a difference alone; p is of a t-test, corrected for the comparisons of a column "
+        "(Holm). Both take the standard deviation over seeds to be the same for every recipe: " + told
+    ]
+
+
+def lines_of(records: dict[str, list[Record]]) -> list[list[str]]:
+    """Returns the lines of the table of effects: none if no two recipes differ in one part."""
+    pairs = comparisons(records)
+    return [
+        [
+            pair.part,
+            pair.rest,
+            f"{len(pair.made)} and {len(pair.without)}",
+            percent(ppl),
+            formatted(p),
+            f"{gain.mean:+.2f}" + ("" if gain.half is None else f" ± {gain.half:.2f}"),
+            formatted(q),
+        ]
+        for pair, (ppl, p), (gain, q) in zip(
+            pairs, compared(pairs, records, log_ppl), compared(pairs, records, bleu), strict=True
+        )
+    ]
+
+
+def compared(
+    pairs: list[Comparison], records: dict[str, list[Record]], values: Callable[[list[Record]], list[float]]
+) -> list[tuple[Interval, float | None]]:
+    """Returns the difference of each pair in a value, and its p-value."""
+    both = [(values(pair.made), values(pair.without)) for pair in pairs]
+    spread = pooled(map(values, records.values()))
+    if spread is None:  # no recipe has two seeds
+        return [(Interval(fmean(ours) - fmean(theirs), None, len(ours)), None) for ours, theirs in both]
+    return [(difference(*pair, spread), p) for pair, p in zip(both, pooled_p_values(both, spread), strict=True)]
