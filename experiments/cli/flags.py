@@ -341,8 +341,8 @@ class Speedrun:
     recipe: str | None = None
     """Train this recipe: a name, or several changes together as "rotary+muon" (experiments/speedrun/recipes.py).
     Default: only render the records."""
-    seeds: int = 3
-    """Number of runs of the recipe, with seeds 0, 1, ..."""
+    seeds: int | None = None
+    """Number of runs of the recipe, with seeds 0, 1, ... Default: 3, as many as a record needs."""
     text: Path | None = None
     """Folder with the files of a track whose text is not downloaded, or, for the recipe `distilled`, from `distill`."""
     runs: Path = Path("runs")

@@ -55,7 +55,7 @@ from experiments.planning.explain import explain
 from experiments.planning.plan import plan
 from experiments.presets import EXPERIMENTS, find
 from experiments.speedrun.runner import run_recipe
-from experiments.speedrun.table import render_track
+from experiments.speedrun.table import SEEDS, render_track
 from experiments.speedrun.tracks import find_track
 from experiments.streams import check_output, written
 from experiments.tables.complexity import fill_table1
@@ -455,13 +455,14 @@ def run_speedrun(arguments: Arguments) -> None:
     name, flags = run_of("speedrun", arguments, "TRACK")
     given = read_flags(run_speedrun, Speedrun(), flags, name)
     find_track(name)
-    if given.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {given.seeds}")
+    seeds = SEEDS if given.seeds is None else given.seeds
+    if seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {seeds}")
     check_folders(given.results, given.runs)
-    if given.recipe is None and given.text is not None:
-        raise UserError("--text is for training: say what with --recipe")
+    if given.recipe is None and (given.text or given.seeds) is not None:
+        raise UserError("--text and --seeds are for training: say what with --recipe")
     if given.recipe is not None:
-        run_recipe(name, given.recipe, given.seeds, given.text, given.runs, given.results, print)
+        run_recipe(name, given.recipe, seeds, given.text, given.runs, given.results, print)
     for path in render_track(name, given.results):
         print(path)
 

@@ -41,13 +41,26 @@ class Pooled(NamedTuple):
 
 
 def pooled(groups: Iterable[list[float]]) -> Pooled | None:
-    """Estimates the deviation over seeds from all groups that have 2 values or more. None if no group has."""
+    """Estimates the deviation over seeds from all groups that have 2 values or more. None if it is 0 or none has."""
     several = [values for values in groups if len(values) > 1]
-    if not several:
-        return None
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
-    return Pooled((squares / freedom) ** 0.5, freedom)
+    return Pooled((squares / freedom) ** 0.5, freedom) if squares else None
+
+
+def equal_variances(groups: Iterable[list[float]]) -> str:
+    """Returns a sentence with the p-value of Bartlett's test that the variance over seeds is the same in all groups.
+
+    It is empty for fewer than two groups that vary.
+    """
+    varying = [values for values in groups if len(values) > 1 and len(set(values)) > 1]
+    if len(varying) < 2:
+        return ""
+    from scipy.stats import bartlett  # imported here, since importing it takes a second
+
+    p = float(bartlett(*varying).pvalue)
+    doubt = ", so that they are too narrow for rows that vary much" if p < 0.05 else ""
+    return f"Bartlett's test of equal variances: p = {p:.2g}{doubt}."
 
 
 def difference(ours: list[float], theirs: list[float], spread: Pooled, comparisons: int = 1) -> Interval:
@@ -67,8 +80,8 @@ def difference(ours: list[float], theirs: list[float], spread: Pooled, compariso
 def beside_control(control: list[float], others: dict[str, list[float]]) -> dict[str, Interval]:
     """Computes how far the mean of each of `others` is from that of `control`, for those with 2 values or more.
 
-    The intervals are simultaneous: with a probability of at least 95%, each contains the true difference. The variance
-    over seeds is taken to be the same everywhere, and estimated from all values.
+    The intervals are simultaneous: all together contain the true differences with a probability of at least 95%, if the
+    variance over seeds is the same everywhere. It is estimated from all values.
     """
     compared = {name: values for name, values in others.items() if len(values) > 1}
     spread = pooled([control, *compared.values()])
@@ -91,19 +104,21 @@ def p_value(ours: list[float], theirs: list[float]) -> float | None:
     return float(ttest_ind(ours, theirs, equal_var=False).pvalue)
 
 
-def pooled_p_values(pairs: list[tuple[list[float], list[float]]], spread: Pooled) -> list[float]:
-    """Computes p-values of t-tests that two groups have the same mean, corrected for their number (Holm, 1979)."""
+def pooled_p_value(ours: list[float], theirs: list[float], spread: Pooled) -> float:
+    """Computes the p-value of a two-sided t-test with a pooled deviation: that both have the same mean."""
     from scipy.stats import t as student  # imported here, since importing it takes a second
 
-    found = []
-    for ours, theirs in pairs:
-        distance = abs(statistics.fmean(ours) - statistics.fmean(theirs))
-        error = spread.deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5
-        found.append(float(2 * student.sf(distance / error, spread.freedom)) if error else float(distance == 0))
-    order = sorted(range(len(found)), key=found.__getitem__)
+    error = spread.deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5
+    return float(2 * student.sf(abs(statistics.fmean(ours) - statistics.fmean(theirs)) / error, spread.freedom))
+
+
+def corrected(p_values: list[float | None]) -> list[float | None]:
+    """Corrects p-values for their number (Holm, 1979). None stays None, and does not count."""
+    found = list(p_values)
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     largest = 0.0
-    for rank, i in enumerate(order):
-        largest = found[i] = min(1.0, max(largest, found[i] * (len(found) - rank)))
+    for rank, (p, i) in enumerate(order):
+        largest = found[i] = min(1.0, max(largest, p * (len(order) - rank)))
     return found
 
 

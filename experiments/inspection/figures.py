@@ -180,7 +180,14 @@ def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
                 costs, [run.score for run in made], color=color, marker=marker, linestyle="none", label=name
             )
             for cost, run in zip(costs, made, strict=True):
-                axes[1, column].plot([cost * share for share in run.shares], run.losses, color=color, linewidth=1)
+                axes[1, column].plot(
+                    [cost * share for share in run.shares],
+                    run.losses,
+                    color=color,
+                    marker=marker if number > 9 else "",  # a color for more than one name
+                    markersize=3,
+                    linewidth=1,
+                )
     axes[0, 0].set(ylabel="BLEU")
     axes[1, 0].set(xlabel="FLOPs of training", ylabel="validation loss per token, in nats")
     axes[1, 1].set(xlabel="seconds of training")

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import NamedTuple
 
-from experiments.evaluation.intervals import Interval, difference, pooled, pooled_p_values
-from experiments.speedrun.runner import PAPER, Record
+from experiments.evaluation.intervals import Interval, corrected, difference, equal_variances, pooled, pooled_p_value
+from experiments.speedrun.budget import PAPER
 from experiments.tables.render import formatted, percent, scores_of
+from experiments.tables.runner import Record
 
 COLUMNS = ["part", "added to", "seeds", "PPL", "p (PPL)", "BLEU", "p (BLEU)"]
 
@@ -19,6 +20,10 @@ class Comparison(NamedTuple):
     rest: str
     made: list[Record]
     without: list[Record]
+
+    def same_vocabulary(self) -> bool:
+        """Whether the perplexities are of the same tokens, so that they can be compared."""
+        return self.made[0]["vocabulary"] == self.without[0]["vocabulary"]
 
 
 def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:
@@ -50,10 +55,11 @@ def notes(records: dict[str, list[Record]]) -> list[str]:
     if ppl and score:
         told = (
             f"{ppl.deviation:.1%} of the perplexity and {score.deviation:.2f} BLEU, estimated with {ppl.freedom} "
-            f"degrees of freedom."
-        )
+            f"degrees of freedom. {equal_variances(map(log_ppl, records.values()))}"
+        ).rstrip()
     return [
-        "A sum of recipes is compared with the sum without one part: the perplexity of the validation text and BLEU. "
+        "A sum of recipes is compared with the sum without one part: the perplexity of the validation text after the "
+        "last step (not between vocabularies), and BLEU. "
         "± is the 95% interval of a difference alone; p is of a t-test, corrected for the comparisons of a column "
         "(Holm). Both take the standard deviation over seeds to be the same for every recipe: " + told
     ]
@@ -67,8 +73,8 @@ def lines_of(records: dict[str, list[Record]]) -> list[list[str]]:
             pair.part,
             pair.rest,
             f"{len(pair.made)} and {len(pair.without)}",
-            percent(ppl),
-            formatted(p),
+            percent(ppl) if pair.same_vocabulary() else "",
+            formatted(p) if pair.same_vocabulary() else "",
             f"{gain.mean:+.2f}" + ("" if gain.half is None else f" ± {gain.half:.2f}"),
             formatted(q),
         ]
@@ -86,4 +92,5 @@ def compared(
     spread = pooled(map(values, records.values()))
     if spread is None:  # no recipe has two seeds
         return [(Interval(fmean(ours) - fmean(theirs), None, len(ours)), None) for ours, theirs in both]
-    return [(difference(*pair, spread), p) for pair, p in zip(both, pooled_p_values(both, spread), strict=True)]
+    p_values = corrected([pooled_p_value(*pair, spread) for pair in both])
+    return [(difference(*pair, spread), p) for pair, p in zip(both, p_values, strict=True)]

@@ -47,13 +47,16 @@ def times(part: str, **factors: float) -> Change:
 
 
 def both(*changes: Change) -> Change:
-    """Returns several changes as one. It raises UserError if one of them would undo another."""
+    """Returns several changes as one. It raises UserError if two of them set the same, or one of them sets nothing."""
 
     def change(base: Experiment) -> Experiment:
-        one, other = (reduce(lambda found, each: each(found), order, base) for order in (changes, changes[::-1]))
-        if differing := differences(asdict(one), asdict(other)):
-            raise UserError(f"these recipes cannot be joined: more than one of them sets {', '.join(differing)}")
-        return one
+        sets = [differences(asdict(each(base)), asdict(base)) for each in changes]
+        if not all(sets):
+            raise UserError("these recipes cannot be joined: one of them changes nothing in the base of this track")
+        every = [name for names in sets for name in names]
+        if several := sorted({name for name in every if every.count(name) > 1}):
+            raise UserError(f"these recipes cannot be joined: more than one of them sets {', '.join(several)}")
+        return reduce(lambda found, each: each(found), changes, base)
 
     return change
 
@@ -106,7 +109,7 @@ RECIPES: dict[str, Recipe] = {
         setting(optimizer={"schedule": "wsd"}),
         "last",
     ),
-    "quarter-length": Recipe("a schedule for a quarter of the steps", times("train", steps=0.25)),
+    "quarter-length": Recipe("a schedule that ends after a quarter of the steps", times("train", steps=0.25)),
     "schedule-free": Recipe(
         "schedule-free Adam (Defazio et al., 2024)",
         setting(optimizer={"name": "schedule_free", "schedule": "constant"}),
@@ -121,7 +124,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "half-vocabulary": Recipe("a vocabulary half as large", pieces(0.5)),
     "distilled": Recipe(
-        "targets translated by the model of --text: sequence-level distillation (Kim and Rush, 2016)",
+        "sequence-level distillation (Kim and Rush, 2016), without the FLOPs of the teacher",
         distilled,
         distilled=True,
     ),
@@ -142,10 +145,14 @@ def find_recipe(name: str) -> Recipe:
     if parts != (ordered := [known for known in RECIPES if known in parts]):  # one recipe would have two names
         raise UserError(f"{name!r}: a sum has its recipes in the order of the list: {'+'.join(ordered)}")
     found = [RECIPES[part] for part in parts]
+    if len(found) == 1:
+        return found[0]
     chosen = [recipe.checkpoint for recipe in found if recipe.checkpoint != "average"]
+    if len(chosen) > 1:
+        raise UserError(f"{name!r}: these recipes cannot be joined: they score the checkpoints {', '.join(chosen)}")
     return Recipe(
         what="; ".join(recipe.what for recipe in found),
         change=both(*(recipe.change for recipe in found)),
-        checkpoint=chosen[-1] if chosen else "average",
+        checkpoint=chosen[0] if chosen else "average",
         distilled=any(recipe.distilled for recipe in found),
     )

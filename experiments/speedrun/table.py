@@ -1,24 +1,39 @@
 """Renders the records of a track: a table as Markdown and CSV, and a figure of the score against FLOPs."""
 
+import math
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
-from experiments.evaluation.intervals import p_value
+from experiments.evaluation.intervals import corrected, p_value
 from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun import effects
+from experiments.speedrun.budget import PAPER
 from experiments.speedrun.recipes import find_recipe
-from experiments.speedrun.runner import PAPER, Record, folder_of, records_of
+from experiments.speedrun.records import folder_of, records_of
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import formatted, mean, scores_of, write_text
+from experiments.tables.runner import Record
 from transformer.config import counted
 
 COLUMNS = [
     "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
-    "difference", "p", "FLOPs of the paper's", "p of less", "reached", "records",
+    "difference", "p", "FLOPs of the paper's", "p of FLOPs", "reached", "record", "records",
 ]  # fmt: skip
 
 SEEDS = 3
 """The fewest seeds of a record."""
+
+
+class Line(NamedTuple):
+    """A recipe in the table."""
+
+    recipe: str
+    made: list[Record]
+    before: list[Record]
+    """Those of the recipe that held the record before: none on a track where recipes are compared."""
+    record: bool = False
+    """Whether it held the record when it was made."""
 
 
 def render_track(track: str, results: Path) -> list[Path]:
@@ -26,10 +41,16 @@ def render_track(track: str, results: Path) -> list[Path]:
     found, records = find_track(track), records_of(track, results)
     stem = folder_of(track, results)
     paper = records.get(PAPER, [])
-    lines = [line_of(track, recipe, made, paper, before) for recipe, made, before in in_order(found, records)]
-    runs = {recipe: [trained(record) for record in made] for recipe, made in records.items()}
+    ordered = in_order(found, records)
+    theirs = scores_of(paper, "BLEU")
+    tests = corrected(
+        [None if line.recipe == PAPER else p_value(scores_of(line.made, "BLEU"), theirs) for line in ordered]
+    )
+    lines = [cells_of(track, line, paper, p) for line, p in zip(ordered, tests, strict=True)]
+    runs = {recipe: [trained(record, paper) for record in made] for recipe, made in records.items()}
     picture = stem.with_suffix(".png")
-    draw_costs(runs, f"{track}: BLEU of the {found.split} text and loss of the validation text", picture)
+    text = "validation" if found.split == "dev" else found.split
+    draw_costs(runs, f"{track}: BLEU of the {text} text and loss of the validation text", picture)
     written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
     if found.stop_at == 0.0 and (told := effects.lines_of(records)):
         head = [f"# Speedrun: what each part adds on {track}", "", *effects.notes(records)]
@@ -37,26 +58,32 @@ def render_track(track: str, results: Path) -> list[Path]:
     return written
 
 
-def in_order(track: Track, records: dict[str, list[Record]]) -> list[tuple[str, list[Record], list[Record]]]:
-    """Returns recipes with their records and those of the record before: the newest first where a target is reached,
-    the best first where recipes are compared."""
+def in_order(track: Track, records: dict[str, list[Record]]) -> list[Line]:
+    """Returns recipes, each with the one that held the record before: the newest first where a target is reached, the
+    best first where recipes are compared."""
     if not track.stop_at:
         best = sorted(records.items(), key=lambda item: -statistics.fmean(scores_of(item[1], "BLEU")))
-        return [(recipe, made, []) for recipe, made in best]
-    dated = sorted(records.items(), key=lambda item: (item[0] != PAPER, max(record["date"] for record in item[1])))
-    found: list[tuple[str, list[Record], list[Record]]] = []
+        return [Line(recipe, made, []) for recipe, made in best]
+    found: list[Line] = []
     holder: list[Record] = []
-    for recipe, made in dated:
-        found.append((recipe, made, holder))
-        if not holder or is_record(track, made, holder):
+    for recipe, made in sorted(records.items(), key=lambda item: (item[0] != PAPER, made_on(item[1]))):
+        first = recipe == PAPER and len(made) >= SEEDS
+        found.append(Line(recipe, made, holder, first or is_record(track, made, holder)))
+        if found[-1].record:
             holder = made
     return found[::-1]
 
 
+def made_on(made: list[Record]) -> str:
+    """Returns the time at which a recipe had as many seeds as a record needs: later seeds change no history."""
+    return sorted(record["date"] for record in made)[:SEEDS][-1]
+
+
 def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
     """Whether a recipe has fewer FLOPs than the record before, and reached the target with each of 3 seeds or more."""
-    fewer = statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder))
-    return len(made) >= SEEDS and reached(track, made) == len(made) and fewer
+    if not holder or len(made) < SEEDS or reached(track, made) < len(made):
+        return False
+    return statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder))
 
 
 def reached(track: Track, made: list[Record]) -> int:
@@ -64,39 +91,45 @@ def reached(track: Track, made: list[Record]) -> int:
     return sum(max(score or 0.0 for score in record["curve"]["dev_bleu"]) >= (track.stop_at or 0.0) for record in made)
 
 
-def line_of(name: str, recipe: str, made: list[Record], paper: list[Record], before: list[Record]) -> list[str]:
+def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> list[str]:
     """Returns the cells of a recipe on the track with this name."""
-    track = find_track(name)
+    track, made = find_track(name), line.made
     bleu, flops = scores_of(made, "BLEU"), statistics.fmean(flops_of(made))
-    theirs = scores_of(paper, "BLEU")
-    compared = bool(paper) and recipe != PAPER
+    compared = bool(paper) and line.recipe != PAPER
     seeds = [record["settings"]["train"]["seed"] for record in made]
     return [
-        recipe,
-        find_recipe(recipe).what,
-        max(record["date"] for record in made)[:10],
+        line.recipe,
+        find_recipe(line.recipe).what,
+        made_on(made)[:10],
         str(len(made)),
         f"{statistics.fmean(record['steps'] for record in made):,.0f}",
         f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
         f"{flops:.3g}",
         f"{statistics.fmean(map(seconds_of, made)):,.0f}",
-        mean([record["dev_ppl"] for record in made]),
+        mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], paper) else "",
         mean(bleu),
-        f"{statistics.fmean(bleu) - statistics.fmean(theirs):+.2f}" if compared else "",
-        formatted(p_value(bleu, theirs)) if compared else "",
+        f"{statistics.fmean(bleu) - statistics.fmean(scores_of(paper, 'BLEU')):+.2f}" if compared else "",
+        formatted(p),
         f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
-        formatted(p_value(flops_of(made), flops_of(before))) if before else "",
+        formatted(p_value(flops_of(made), flops_of(line.before))) if line.before else "",
         f"{reached(track, made)} of {len(made)}" if track.stop_at else "",
-        " ".join(f"[{seed}]({name}/{recipe}-seed{seed}.json)" for seed in seeds),
+        "yes" if line.record else "",
+        " ".join(f"[{seed}]({name}/{line.recipe}-seed{seed}.json)" for seed in seeds),
     ]
 
 
-def trained(record: Record) -> Trained:
-    """Returns the points and the curve of a record in the figure."""
+def same_vocabulary(record: Record, paper: list[Record]) -> bool:
+    """Whether perplexities can be compared with those of the paper's recipe: they are of the same tokens."""
+    return not paper or record["vocabulary"] == paper[0]["vocabulary"]
+
+
+def trained(record: Record, paper: list[Record]) -> Trained:
+    """Returns the points of a record in the figure, and its curve unless it is of other tokens."""
     curve = record["curve"]
     (score,) = scores_of([record], "BLEU")
     shares = [step / record["steps"] for step in curve["step"]]
-    return Trained(record["train_flops"], seconds_of(record), score, shares, curve["dev_loss"])
+    losses = curve["dev_loss"] if same_vocabulary(record, paper) else [math.nan] * len(shares)
+    return Trained(record["train_flops"], seconds_of(record), score, shares, losses)
 
 
 def seconds_of(record: Record) -> float:
@@ -119,14 +152,21 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     )
     ends = f"when greedy search reaches BLEU {track.stop_at:g} on the validation text" if track.stop_at else "with it"
     target = f" The target is BLEU {track.target:g}." if track.target else ""
+    text = "validation" if track.split == "dev" else track.split
+    records_told = (
+        " p of FLOPs is that of Welch's t-test for a difference in FLOPs from the record before; reached is the number "
+        "of seeds that reached the target."
+        if track.stop_at
+        else ""
+    )
     return [
         track.what + target,
         "",
-        f"The budget is {track.share:.0%} of the FLOPs of the paper's recipe; a run ends {ends}. BLEU is of the "
-        f"{track.split} text, by beam search. FLOPs are those of training as computed, with padding. Seconds are the "
-        f"median of the last steps, times the number of steps; the track's machine is {track.machine}, and the records "
-        f"are from {', '.join(hardware)}. ± is the 95% interval over seeds. p is that of Welch's t-test for a "
-        f"difference in BLEU from the paper's recipe, p of less that for a difference in FLOPs from the record before; "
-        f"reached is the number of seeds that reached the target. "
+        f"The budget is {track.share:.0%} of the FLOPs of the paper's recipe; a run ends {ends}. BLEU is of the {text} "
+        f"text, by beam search. PPL is of the validation text after the last step, and empty for another vocabulary. "
+        f"FLOPs are those of training as computed, with padding. Seconds are the median of the last steps, times the "
+        f"number of steps; the track's machine is {track.machine}, and the records are from {', '.join(hardware)}. ± "
+        f"is the 95% interval over seeds. p is that of Welch's t-test for a difference in BLEU from the paper's "
+        f"recipe, corrected for the number of recipes (Holm).{records_told} "
         f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

@@ -20,7 +20,7 @@ class Track(NamedTuple):
     what: str
     """What the track is for, in a sentence."""
     base: Experiment
-    """The paper's recipe, which has converged after `train.steps`, or used up the budget of the track."""
+    """The paper's recipe. Its `train.steps` are its budget, of which other recipes have `share`."""
     machine: str
     """Where seconds are measured."""
     share: float = 1.0
@@ -47,7 +47,7 @@ MULTI30K = replace(
 
 TRACKS = {
     "multi30k": Track(
-        "What the paper's recipe reaches on Multi30k English-German once it has converged, in less training.",
+        "What the paper's recipe reaches on Multi30k English-German in 10,000 steps, in less training.",
         # At the paper's rate, one of two seeds never attended to the source (experiments/results/README.md).
         replace(MULTI30K, optimizer=replace(MULTI30K.optimizer, scale=0.5)),
         CORES,

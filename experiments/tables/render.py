@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.evaluation.intervals import Interval, beside_control, interval
+from experiments.evaluation.intervals import Interval, beside_control, equal_variances, interval
 from experiments.evaluation.records import read_record
 from experiments.inspection.figures import Beside, draw_beside, draw_growth
 from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
@@ -117,6 +117,7 @@ def render_table3(scale: str, results: Path) -> list[Path]:
         "BLEU-split (paper)", "BLEU-split", "difference", "BLEU", "record",
     ]  # fmt: skip
     logs = {name: [math.log(record["dev_ppl"]) for record in made] for name, made in records.items()}
+    told_of_variance = equal_variances(logs.values())
     changes = beside_control(logs.pop("base", []), logs)
     lines: list[list[str]] = []
     for row in TABLE3:
@@ -141,7 +142,7 @@ def render_table3(scale: str, results: Path) -> list[Path]:
         },
         base=1.0,
     )
-    told = [*order({row.name: row.ppl for row in TABLE3}, ppl), *agreement(changes)]
+    told = [*order({row.name: row.ppl for row in TABLE3}, ppl), *agreement(changes, told_of_variance)]
     return write_table(3, scale, results, columns, lines, records, picture, told)
 
 
@@ -209,8 +210,12 @@ def percent(log: Interval | None) -> str:
     return "{:+.1%} ({:+.1%} to {:+.1%})".format(*changes)
 
 
-def agreement(changes: dict[str, Interval]) -> list[str]:
-    """Says for how many rows the perplexity is on the same side of base as in the paper."""
+def agreement(changes: dict[str, Interval], variances: str) -> list[str]:
+    """Says for how many rows the perplexity is on the same side of base as in the paper.
+
+    Args:
+        variances: what is known about the assumption that the variance over seeds is the same in all rows.
+    """
     if not changes:
         return []
     paper = {row.name: math.log(row.ppl / TABLE3[0].ppl) for row in TABLE3 if row.ppl != TABLE3[0].ppl}
@@ -218,9 +223,10 @@ def agreement(changes: dict[str, Interval]) -> list[str]:
     same = [name for name in told if changes[name].mean * paper[name] > 0]
     return [
         f"'of base' is by how much the perplexity of a row is above or below that of base, with simultaneous 95% "
-        f"intervals. {counted(len(paper.keys() & changes.keys()), 'row')} differ from base in the "
-        f"paper; {len(told)} of them do so here significantly, {len(same)} in the paper's direction: "
-        f"{', '.join(same) or 'none'}; {len(told) - len(same)} in the other: "
+        f"intervals, which take the variance over seeds to be the same in all rows. {variances} "
+        f"{counted(len(paper.keys() & changes.keys()), 'row')} of the paper's single runs are above or below base, "
+        f"some by less than 1%; {len(told)} of them differ from base here significantly, {len(same)} in the same "
+        f"direction: {', '.join(same) or 'none'}; {len(told) - len(same)} in the other: "
         f"{', '.join(name for name in told if name not in same) or 'none'}."
     ]
 

@@ -124,7 +124,7 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
     for path in sorted(folder_of(table, scale, results).glob("*.json")):
         record = read_evaluation(path)
         name, _, seed = path.stem.rpartition("-seed")
-        if name not in experiments or not seed.isdecimal():
+        if name not in experiments or not seed.isdecimal() or seed != str(int(seed)):
             raise UserError(f"{path}: table {table} has no row and seed with this name")
         check_record(table, path, record, experiments[name], int(seed))
         this = protocol_of(table, record)
@@ -137,6 +137,8 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
         if text != known:
             raise UserError(f"{path} and {where} were not trained on the same text: they are no seeds of one row")
         found.setdefault(name, []).append(record)
+    for made in found.values():
+        made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
     return found
 
 

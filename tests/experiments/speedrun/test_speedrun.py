@@ -10,11 +10,13 @@ import scipy.stats
 from data.corpora.corpus import SPLITS
 from data.dataset import SIDES, prepare
 from data.sampling import training_plan
-from experiments.evaluation.intervals import difference, p_value, pooled, pooled_p_values
-from experiments.evaluation.records import read_record, write_record
+from experiments.evaluation.intervals import corrected, difference, equal_variances, p_value, pooled, pooled_p_value
+from experiments.evaluation.records import RESULTS, read_record, write_record
 from experiments.speedrun import effects
+from experiments.speedrun.budget import check_text, experiment_of, within_budget
 from experiments.speedrun.recipes import RECIPES, find_recipe
-from experiments.speedrun.runner import experiment_of, folder_of, records_of, run_recipe, within_budget
+from experiments.speedrun.records import folder_of, records_of
+from experiments.speedrun.runner import run_recipe
 from experiments.speedrun.table import COLUMNS, in_order, reached, render_track
 from experiments.speedrun.tracks import TRACKS, Track
 from experiments.tables.render import formatted
@@ -40,18 +42,20 @@ def track(micro):
 def test_each_recipe_changes_settings_and_all_fit_together_with_every_base(name):
     for track in TRACKS.values():
         changed = find_recipe(name).change(track.base)
-        assert (changed != track.base) == (name != "paper") or track.base.model.dropout == 0.0
-        if name not in ("paper", "pre-norm"):
+        no_dropout = track.base.model.dropout == 0.0 and name in ("half-dropout", "double-dropout")
+        nothing = no_dropout or (track.files is not None and name == "distilled")  # its corpus is files already
+        assert (changed == track.base) == (name == "paper" or nothing)
+        if name not in ("paper", "pre-norm") and not nothing:
             assert find_recipe(f"pre-norm+{name}").change(track.base) == find_recipe(name).change(
                 find_recipe("pre-norm").change(track.base)
             )
 
 
 def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
-    both = find_recipe("wsd+ema")
+    both = find_recipe("rotary+ema")
     assert both.checkpoint == "ema" and find_recipe("wsd").checkpoint == "last"
     changed = both.change(TRACKS["multi30k"].base)
-    assert changed.train.ema == 0.999 and changed.optimizer.schedule == "wsd"
+    assert changed.train.ema == 0.999 and changed.model.positions == "rotary"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,8 @@ def test_a_sum_has_each_change_and_the_checkpoint_of_its_parts():
         ("wsd+", "unknown recipe ''"),
         ("wsd+wsd", "each of them once"),
         ("paper+wsd", "the paper's is in all of them"),
-        ("ema+wsd", r"in the order of the list: wsd\+ema"),
+        ("ema+rotary", r"in the order of the list: rotary\+ema"),
+        ("wsd+ema", "they score the checkpoints last, ema"),
     ],
 )
 def test_what_is_no_recipe_is_refused(name, message):
@@ -72,9 +77,13 @@ def test_what_is_no_recipe_is_refused(name, message):
 def test_recipes_that_undo_each_other_or_change_nothing_are_refused(track):
     with pytest.raises(UserError, match=r"more than one of them sets optimizer\.schedule"):
         find_recipe("wsd+schedule-free").change(track.base)
+    with pytest.raises(UserError, match=r"more than one of them sets data\.batch_tokens"):
+        find_recipe("half-batch+double-batch").change(track.base)  # together they would change nothing
     without = track._replace(base=replace(track.base, model=replace(track.base.model, dropout=0.0)))
     with pytest.raises(UserError, match="half-dropout changes nothing"):
         experiment_of(without, "half-dropout")
+    with pytest.raises(UserError, match="one of them changes nothing"):
+        experiment_of(without, "rotary+half-dropout")
 
 
 def flops_of(experiment: Experiment) -> int:
@@ -89,8 +98,10 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
     half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
     assert half.train.steps < 25 and half.train.eval_every == -(-half.train.steps // 4)
     assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
-    short = within_budget(track._replace(share=1.0), "quarter-length", None, quiet)
+    short = within_budget(track._replace(share=1.0, stop_at=30.0), "quarter-length", None, quiet)
     assert (short.train.steps, short.train.eval_every) == (10, 3)
+    with pytest.raises(UserError, match="at equal FLOPs on this track"):
+        experiment_of(track, "quarter-length")
 
 
 def test_only_the_paper_s_recipe_ignores_the_target(track):
@@ -107,11 +118,13 @@ def test_only_the_paper_s_recipe_ignores_the_target(track):
 def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
     track = TRACKS["europarl-1h"]
     with pytest.raises(UserError, match=r"--text FOLDER, with europarl-v7\.fr-en, newstest2013, newstest2014"):
-        within_budget(track, "paper", None, quiet)
+        check_text(track, "paper", None)
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        check_text(track, "paper", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"europarl-v7\.fr-en\.en does not exist"):
         within_budget(track, "paper", tmp_path, quiet)
     with pytest.raises(UserError, match="downloads its corpus"):
-        within_budget(TRACKS["multi30k"], "paper", tmp_path, quiet)
+        check_text(TRACKS["multi30k"], "paper", tmp_path)
     for name in track.files:
         for language in ("en", "fr"):
             (tmp_path / f"{name}.{language}").touch()
@@ -124,12 +137,18 @@ def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
 
 def test_distillation_asks_for_the_text_that_distill_writes(tmp_path):
     track = TRACKS["multi30k-quarter"]
-    with pytest.raises(UserError, match="distillation needs --text FOLDER"):
-        within_budget(track, "wsd+distilled", None, quiet)
+    for text in (None, tmp_path):
+        with pytest.raises(UserError, match=r"distillation needs --text FOLDER, .* with teacher\.json"):
+            check_text(track, "wsd+distilled", text)
+    (tmp_path / "teacher.json").touch()
+    check_text(track, "wsd+distilled", tmp_path)
     with pytest.raises(UserError, match=r"train\.source does not exist"):
-        experiment_of(track, "distilled", tmp_path)
+        within_budget(track, "distilled", tmp_path, quiet)
     with pytest.raises(UserError, match="tracks that download their corpus"):
-        within_budget(TRACKS["europarl-1h"], "distilled", tmp_path, quiet)
+        check_text(TRACKS["europarl-1h"], "distilled", tmp_path)
+    for name in ("multi30k", "wmt14-base"):  # the teacher would be a gift
+        with pytest.raises(UserError, match="those of a teacher are not counted"):
+            check_text(TRACKS[name], "distilled", tmp_path)
     for split in SPLITS:
         for side in SIDES:
             (tmp_path / f"{split}.{side}").touch()
@@ -187,8 +206,12 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     with pytest.raises(UserError, match="no recipe and seed with this name"):
         records_of("micro", folder / "results")
 
+    (place / "unheard-seed7.json").rename(place / "paper-seed00.json")
+    with pytest.raises(UserError, match="no recipe and seed with this name"):
+        records_of("micro", folder / "results")
+
     # Seeds are in the order of numbers.
-    (place / "unheard-seed7.json").unlink()
+    (place / "paper-seed00.json").unlink()
     for seed in (2, 10):
         record = json.loads((place / "paper-seed0.json").read_text())
         del record["sha256"]
@@ -198,38 +221,57 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     assert [record["settings"]["train"]["seed"] for record in found] == [0, 1, 2, 10]
 
 
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("speedrun/*.md")), ids=lambda path: path.stem)
+def test_the_tables_in_the_repository_are_their_records(path, tmp_path):
+    name = path.stem.removesuffix("-effects")
+    shutil.copytree(path.with_name(name), tmp_path / "speedrun" / name)
+    made = {file.name: file for file in render_track(name, tmp_path)}
+    for file in (path.name, f"{path.stem}.csv"):
+        assert made[file].read_text() == path.with_name(file).read_text()
+
+
 def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) -> list[dict]:
     return [
         {
-            "date": date,
+            "date": f"{date}T0{hour}",
             "train_flops": cost,
             "dev_ppl": 1000 / score,
+            "vocabulary": "1a",
             "scores": [{"name": "BLEU", "value": score}],
             "curve": {"dev_bleu": [None, reached]},
         }
-        for cost, score in zip(flops, bleu, strict=True)
+        for hour, (cost, score) in enumerate(zip(flops, bleu, strict=True))
     ]
 
 
 def test_records_are_compared_with_the_record_before_and_the_newest_is_first(track):
+    track = track._replace(stop_at=30.0)
     records = {
         "muon": made("2026-12-03", [50, 52, 51], [30.0, 30.0, 30.0]),
         "wsd": made("2026-12-02", [90, 92, 91], [30.0, 30.0, 30.0]),
         "ema": made("2026-12-01", [70, 72, 71], [30.0, 30.0, 30.0]),
         "paper": made("2026-12-04", [100, 100, 100], [30.0, 30.0, 30.0]),
     }
-    ordered = in_order(track._replace(stop_at=30.0), records)
-    assert [recipe for recipe, _, _ in ordered] == ["muon", "wsd", "ema", "paper"]
+    ordered = in_order(track, records)
+    assert [line.recipe for line in ordered] == ["muon", "wsd", "ema", "paper"]
     # wsd is no record: what comes after it is compared with ema.
-    assert [before for _, _, before in ordered] == [records["ema"], records["ema"], records["paper"], []]
+    assert [line.record for line in ordered] == [True, False, True, True]
+    assert [line.before for line in ordered] == [records["ema"], records["ema"], records["paper"], []]
     # Neither what has too few seeds is a record, nor what did not reach the target.
     few, short = made("2026-12-01", [70, 72], [30.0] * 2), made("2026-12-01", [70, 72, 71], [30.0] * 3, reached=29.9)
     for ema in (few, short):
-        newest, *_ = in_order(track._replace(stop_at=30.0), records | {"ema": ema})
-        assert newest == ("muon", records["muon"], records["wsd"])
-    assert [reached(track._replace(stop_at=30.0), each) for each in (few, short)] == [2, 0]
-    best_first = in_order(track, records | {"wsd": made("2026-12-02", [90], [31.0])})
-    assert best_first[0][0] == "wsd" and not any(before for *_, before in best_first)
+        newest, *_ = in_order(track, records | {"ema": ema})
+        assert newest == ("muon", records["muon"], records["wsd"], True)
+    assert [reached(track, each) for each in (few, short)] == [2, 0]
+    # A fourth seed, made later, changes no history.
+    later = records["ema"] + made("2026-12-09", [71], [30.0])
+    assert [line.recipe for line in in_order(track, records | {"ema": later})] == ["muon", "wsd", "ema", "paper"]
+    # Without three seeds of the paper's recipe there is nothing to be compared with.
+    for paper in ({"paper": records["paper"][:2]}, {}):
+        others = {name: records[name] for name in ("muon", "wsd", "ema")}
+        assert not any(line.record or line.before for line in in_order(track, others | paper))
+    best_first = in_order(track._replace(stop_at=0.0), records | {"wsd": made("2026-12-02", [90], [31.0])})
+    assert best_first[0].recipe == "wsd" and not any(line.before or line.record for line in best_first)
 
 
 def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
@@ -246,16 +288,16 @@ def test_tests_with_a_pooled_deviation_are_those_of_student_corrected_by_holm():
     spread = pooled([ours, theirs, [100.0]])
     assert spread and spread.freedom == 3
     student = scipy.stats.ttest_ind(ours, theirs, equal_var=True)
-    assert pooled_p_values([(ours, theirs)], spread) == [pytest.approx(student.pvalue)]
+    assert pooled_p_value(ours, theirs, spread) == pytest.approx(student.pvalue)
     margin = student.confidence_interval()
     assert difference(ours, theirs, spread).half == pytest.approx((margin.high - margin.low) / 2)
     # The smallest of three p-values is multiplied by 3, the next by 2, and none is smaller than one before it.
-    pairs = [([value], [0.0]) for value in (0.1, 9.0, 8.9)]
-    alone = [pooled_p_values([pair], spread)[0] for pair in pairs]
-    corrected = pooled_p_values(pairs, spread)
-    assert corrected == pytest.approx([alone[0], 3 * alone[1], max(3 * alone[1], 2 * alone[2])]) and max(corrected) < 1
-    assert pooled([[1.0], [2.0]]) is None
-    assert pooled_p_values([([1.0], [1.0]), ([1.0], [2.0])], pooled([[3.0, 3.0]])) == [1.0, 0.0]
+    assert corrected([0.5, 0.01, None, 0.011]) == pytest.approx([0.5, 0.03, None, 0.03])
+    assert corrected([0.4, 0.6]) == [0.8, 0.8] and corrected([None]) == [None] and corrected([0.9, 0.8]) == [1.0, 1.0]
+    assert pooled([[1.0], [2.0]]) is None and pooled([[3.0, 3.0]]) is None  # no deviation is known
+    assert equal_variances([[1.0, 1.1, 0.9]] * 3).endswith("p = 1.")
+    assert "too narrow" in equal_variances([[1.0, 1.001, 0.999], [1.0, 9.0, -9.0]])
+    assert equal_variances([[1.0, 2.0], [3.0]]) == ""
 
 
 def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it():
@@ -280,6 +322,9 @@ def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it(
     alone = {name: found[:1] for name, found in records.items()}
     assert effects.lines_of(alone)[0][3:] == ["-9.1%", "", "+3.00", ""] and "yet" in effects.notes(alone)[0]
     assert effects.lines_of({"paper": records["paper"]}) == []
+    # Perplexities of other tokens are not compared.
+    records["pre-norm+rotary"][0]["vocabulary"] = "2b"
+    assert [line[3:5] for line in effects.lines_of(records)[1:]] == [["", ""]] * 2
 
 
 @pytest.mark.slow
@@ -288,8 +333,12 @@ def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it(
     [
         ({"selection": "last"}, "selection is last, not average"),
         ({"mbr": {"samples": 4}}, "mbr is"),
-        ({"train_flops": None}, "is not a record of one run with its FLOPs and its curve"),
+        ({"train_flops": None}, "is not a record of one run with its costs"),
         ({"curve": {}}, "is not a record of one run"),
+        ({"dev_ppl": None}, "is not a record of one run"),
+        ({"scores": [{"name": "chrF2", "value": 1.0, "signature": ""}]}, "is not a record of one run"),
+        ({"steps": 3}, "steps is 3, not 4"),
+        ({"checkpoints": [4]}, "checkpoints is 1, not 2"),
     ],
 )
 def test_a_record_of_another_protocol_is_refused(filled, changes, message):
@@ -298,4 +347,22 @@ def test_a_record_of_another_protocol_is_refused(filled, changes, message):
     record = {name: value for name, value in read_record(path).items() if name != "sha256"}
     write_record(path, json.loads(json.dumps(record)) | changes)
     with pytest.raises(UserError, match=message):
+        records_of("micro", folder / "results")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("pre-norm-seed0", {"train_flops": 1}, "the number of steps differs"),
+        ("pre-norm-seed0", {"sources": {"dev.source": {"sha256": "00"}}}, "the scored text differs"),
+        ("paper-seed1", {"data": {"hash": "00"}}, "the training text differs"),
+    ],
+)
+def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, name, changes, message):
+    folder, _ = filled
+    path = folder_of("micro", folder / "results") / f"{name}.json"
+    record = {field: value for field, value in read_record(path).items() if field != "sha256"}
+    write_record(path, json.loads(json.dumps(record)) | changes)
+    with pytest.raises(UserError, match=f"{name}.*{message}"):
         records_of("micro", folder / "results")

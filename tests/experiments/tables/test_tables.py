@@ -317,11 +317,11 @@ def test_changes_of_perplexity_are_counted_by_their_direction_in_the_paper():
         "D-1": Interval(0.04, 0.05, 3),  # not told apart from base
         "E": Interval(0.2, 0.05, 3),  # equal to base in the paper
     }
-    (told,) = agreement(changes)
-    assert "3 rows differ from base in the paper; 2 of them do so here significantly" in told
-    assert "1 in the paper's direction: A-1; 1 in the other: C-5." in told
+    (told,) = agreement(changes, "Bartlett.")
+    assert "in all rows. Bartlett. 3 rows of the paper's" in told and "2 of them differ from base here" in told
+    assert "1 in the same direction: A-1; 1 in the other: C-5." in told
     assert percent(changes["A-1"]) == "+10.0% (+4.6% to +15.6%)"
-    assert agreement({}) == [] and percent(None) == ""
+    assert agreement({}, "") == [] and percent(None) == ""
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("table*.md")), ids=lambda path: path.stem)

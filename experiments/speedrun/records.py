@@ -1,0 +1,90 @@
+"""The records of a track: what a recipe cost with a seed, and what it scored."""
+
+from pathlib import Path
+
+from experiments.evaluation.records import read_evaluation
+from experiments.speedrun.budget import PAPER, experiment_of
+from experiments.speedrun.recipes import RECIPES, find_recipe
+from experiments.speedrun.tracks import Track, find_track
+from experiments.tables.render import scores_of
+from experiments.tables.runner import Record, decoding_of, settings_differing
+from transformer.config import UserError
+
+NEEDED = ("steps", "target_tokens", "train_flops", "step_seconds", "dev_ppl", "date", "split", "selection")
+CURVES = ("step", "dev_loss", "dev_bleu")
+
+
+def folder_of(track: str, results: Path) -> Path:
+    """Returns the folder of a track's records."""
+    return results / "speedrun" / track
+
+
+def records_of(track: str, results: Path) -> dict[str, list[Record]]:
+    """Reads the existing records of a track, by recipe.
+
+    UserError for a record that was edited or belongs elsewhere, or that does not have the budget of the others, or was
+    scored on another text.
+    """
+    found: dict[str, list[Record]] = {}
+    paths = sorted(folder_of(track, results).glob("*.json"))
+    for path in paths:
+        recipe, _, seed = path.stem.rpartition("-seed")
+        if not seed.isdecimal() or seed != str(int(seed)) or any(part not in RECIPES for part in recipe.split("+")):
+            raise UserError(f"{path}: the speedrun has no recipe and seed with this name")
+        found.setdefault(recipe, []).append(check_record(track, recipe, int(seed), path))
+    for recipe, made in found.items():
+        made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
+        for record in made:
+            where = folder_of(track, results) / f"{recipe}-seed{record['settings']['train']['seed']}.json"
+            check_alike(find_track(track), recipe, record, made[0], found.get(PAPER, [record])[0], where)
+    return found
+
+
+def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
+    """Reads a record. UserError unless it is of this recipe and seed, and scored as the track says."""
+    record = read_evaluation(path)
+    curve = record.get("curve") or {}
+    lacking = [name for name in NEEDED if not record.get(name)] + [name for name in CURVES if not curve.get(name)]
+    if "members" in record or lacking or not scores_of([record], "BLEU"):
+        raise UserError(f"{path} is not a record of one run with its costs, score and curve: move it away")
+    there = find_track(track)
+    experiment = experiment_of(there, recipe)
+    free = ("train.steps", "train.eval_every")  # by the budget
+    if differing := [name for name in settings_differing(record["settings"], experiment) if name not in free]:
+        raise UserError(f"{path} is not a record of {recipe} on {track}: it differs in {', '.join(differing)}")
+    train, checkpoint = record["settings"]["train"], find_recipe(recipe).checkpoint
+    stopped = (
+        bool(experiment.train.stop_at) and max(score or 0.0 for score in curve["dev_bleu"]) >= experiment.train.stop_at
+    )
+    facts = {
+        "seed": (train["seed"], seed),
+        "split": (record["split"], there.split),
+        "selection": (record["selection"], checkpoint),
+        "steps": (record["steps"], record["steps"] if stopped else train["steps"]),
+        "checkpoints": (
+            len(record["checkpoints"]),
+            min(experiment.train.keep, len(curve["step"])) if checkpoint == "average" else 1,
+        ),
+        **decoding_of(record, experiment),
+    }
+    for name, (value, expected) in facts.items():
+        if value != expected:
+            raise UserError(f"{path} does not follow the protocol of {track}: {name} is {value}, not {expected}")
+    return record
+
+
+def check_alike(track: Track, recipe: str, record: Record, sibling: Record, paper: Record, path: Path) -> None:
+    """Raises UserError unless a record has the budget of the track, and the text of its recipe and of the track."""
+    budget = track.share * experiment_of(track, recipe).train.steps * paper["train_flops"] / paper["steps"]
+    steps = max(1, round(budget / (record["train_flops"] / record["steps"])))
+    hashes = [sorted(facts["sha256"] for facts in each["sources"].values()) for each in (record, paper)]
+    signatures = [[score["signature"] for score in each["scores"]] for each in (record, paper)]
+    facts = {
+        "the number of steps": (record["settings"]["train"]["steps"], steps),
+        "the scored text": tuple(hashes) if not find_recipe(recipe).distilled else ("", ""),
+        "the signature of a score": tuple(signatures),
+        "the training text": (record["data"]["hash"], sibling["data"]["hash"]),
+    }
+    for name, (value, expected) in facts.items():
+        if value != expected:
+            raise UserError(f"{path} does not follow the protocol of its track: {name} differs from that of the others")
