@@ -5,7 +5,15 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import NamedTuple
 
-from experiments.evaluation.intervals import Interval, corrected, difference, equal_variances, pooled, pooled_p_value
+from experiments.evaluation.intervals import (
+    Interval,
+    Pooled,
+    corrected,
+    difference,
+    equal_variances,
+    pooled,
+    pooled_p_value,
+)
 from experiments.speedrun.budget import PAPER
 from experiments.tables.render import formatted, percent, scores_of
 from experiments.tables.runner import Record
@@ -35,7 +43,10 @@ def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:
             rest = "+".join(other for other in parts if other != part) or PAPER
             if rest in records:
                 found.append(Comparison(part, rest, made, records[rest]))
-    return sorted(found, key=lambda pair: fmean(log_ppl(pair.made)) - fmean(log_ppl(pair.without)))
+    return sorted(
+        found,
+        key=lambda pair: (not pair.same_vocabulary(), fmean(log_ppl(pair.made)) - fmean(log_ppl(pair.without))),
+    )
 
 
 def log_ppl(records: list[Record]) -> list[float]:
@@ -51,7 +62,7 @@ def bleu(records: list[Record]) -> list[float]:
 def notes(records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above the table of effects."""
     ppl, score = (pooled(map(values, records.values())) for values in (log_ppl, bleu))
-    told = "no recipe has two seeds yet."
+    told = "it is not known yet."
     if ppl and score:
         told = (
             f"{ppl.deviation:.1%} of the perplexity and {score.deviation:.2f} BLEU, estimated with {ppl.freedom} "
@@ -68,29 +79,32 @@ def notes(records: dict[str, list[Record]]) -> list[str]:
 def lines_of(records: dict[str, list[Record]]) -> list[list[str]]:
     """Returns the lines of the table of effects: none if no two recipes differ in one part."""
     pairs = comparisons(records)
+    scores = compared(pairs, pooled(map(bleu, records.values())), bleu)
+    alike = [pair for pair in pairs if pair.same_vocabulary()]
+    perplexities: list[tuple[Interval | None, float | None]] = [
+        *compared(alike, pooled(map(log_ppl, records.values())), log_ppl),
+        *[(None, None)] * (len(pairs) - len(alike)),  # the last pairs
+    ]
     return [
         [
             pair.part,
             pair.rest,
             f"{len(pair.made)} and {len(pair.without)}",
-            percent(ppl) if pair.same_vocabulary() else "",
-            formatted(p) if pair.same_vocabulary() else "",
+            percent(ppl),
+            formatted(p),
             f"{gain.mean:+.2f}" + ("" if gain.half is None else f" ± {gain.half:.2f}"),
             formatted(q),
         ]
-        for pair, (ppl, p), (gain, q) in zip(
-            pairs, compared(pairs, records, log_ppl), compared(pairs, records, bleu), strict=True
-        )
+        for pair, (ppl, p), (gain, q) in zip(pairs, perplexities, scores, strict=True)
     ]
 
 
 def compared(
-    pairs: list[Comparison], records: dict[str, list[Record]], values: Callable[[list[Record]], list[float]]
+    pairs: list[Comparison], spread: Pooled | None, values: Callable[[list[Record]], list[float]]
 ) -> list[tuple[Interval, float | None]]:
-    """Returns the difference of each pair in a value, and its p-value."""
+    """Returns the difference of each pair in a value, and its p-value. None: the deviation over seeds is not known."""
     both = [(values(pair.made), values(pair.without)) for pair in pairs]
-    spread = pooled(map(values, records.values()))
-    if spread is None:  # no recipe has two seeds
+    if spread is None:
         return [(Interval(fmean(ours) - fmean(theirs), None, len(ours)), None) for ours, theirs in both]
     p_values = corrected([pooled_p_value(*pair, spread) for pair in both])
     return [(difference(*pair, spread), p) for pair, p in zip(both, p_values, strict=True)]

@@ -1,6 +1,7 @@
 """The records of a track: what a recipe cost with a seed, and what it scored."""
 
 from pathlib import Path
+from typing import Any
 
 from experiments.evaluation.records import read_evaluation
 from experiments.speedrun.budget import PAPER, experiment_of
@@ -10,7 +11,10 @@ from experiments.tables.render import scores_of
 from experiments.tables.runner import Record, decoding_of, settings_differing
 from transformer.config import UserError
 
-NEEDED = ("steps", "target_tokens", "train_flops", "step_seconds", "dev_ppl", "date", "split", "selection")
+NEEDED = (
+    "steps", "target_tokens", "train_flops", "train_hours", "step_seconds", "dev_ppl", "split", "selection", "texts",
+    "vocabulary", "hardware", "date",
+)  # fmt: skip
 CURVES = ("step", "dev_loss", "dev_bleu")
 
 
@@ -36,7 +40,8 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
         made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
         for record in made:
             where = folder_of(track, results) / f"{recipe}-seed{record['settings']['train']['seed']}.json"
-            check_alike(find_track(track), recipe, record, made[0], found.get(PAPER, [record])[0], where)
+            check_budget(find_track(track), recipe, record, found.get(PAPER, []), where)
+            check_text_of(recipe, record, made[0], found.get(PAPER, made)[0], where)
     return found
 
 
@@ -48,7 +53,10 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     if "members" in record or lacking or not scores_of([record], "BLEU"):
         raise UserError(f"{path} is not a record of one run with its costs, score and curve: move it away")
     there = find_track(track)
-    experiment = experiment_of(there, recipe)
+    try:
+        experiment = experiment_of(there, recipe)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     free = ("train.steps", "train.eval_every")  # by the budget
     if differing := [name for name in settings_differing(record["settings"], experiment) if name not in free]:
         raise UserError(f"{path} is not a record of {recipe} on {track}: it differs in {', '.join(differing)}")
@@ -73,17 +81,41 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     return record
 
 
-def check_alike(track: Track, recipe: str, record: Record, sibling: Record, paper: Record, path: Path) -> None:
-    """Raises UserError unless a record has the budget of the track, and the text of its recipe and of the track."""
-    budget = track.share * experiment_of(track, recipe).train.steps * paper["train_flops"] / paper["steps"]
-    steps = max(1, round(budget / (record["train_flops"] / record["steps"])))
-    hashes = [sorted(facts["sha256"] for facts in each["sources"].values()) for each in (record, paper)]
+def check_budget(track: Track, recipe: str, record: Record, paper: list[Record], path: Path) -> None:
+    """Raises UserError unless a record has the steps of the budget, if that is known, and their number of validations.
+
+    Args:
+        paper: the records of the paper's recipe on this track, which tell the FLOPs of its step.
+    """
+    train, base = record["settings"]["train"], track.base.train
+    if paper:
+        step = paper[0]["train_flops"] / paper[0]["steps"]
+        budget = track.share * experiment_of(track, recipe).train.steps * step
+        steps = max(1, round(budget / (record["train_flops"] / record["steps"])))
+        if train["steps"] != steps:
+            raise UserError(f"{path} does not have the budget of its track: {train['steps']} steps, not {steps}")
+    if train["eval_every"] != (every := -(-train["steps"] * base.eval_every // base.steps)):
+        raise UserError(f"{path} was validated every {train['eval_every']} steps, not {every} as on its track")
+
+
+def check_text_of(recipe: str, record: Record, sibling: Record, paper: Record, path: Path) -> None:
+    """Raises UserError unless a record has the text of its recipe and of its track, and is scored in the same way.
+
+    Args:
+        sibling: a record of the same recipe.
+        paper: a record of the paper's recipe. Only distillation has another text for training.
+    """
+    scored = [(each["texts"]["source"], each["texts"]["reference"]) for each in (record, paper)]
     signatures = [[score["signature"] for score in each["scores"]] for each in (record, paper)]
-    facts = {
-        "the number of steps": (record["settings"]["train"]["steps"], steps),
-        "the scored text": tuple(hashes) if not find_recipe(recipe).distilled else ("", ""),
-        "the signature of a score": tuple(signatures),
-        "the training text": (record["data"]["hash"], sibling["data"]["hash"]),
+    trained = [
+        {name: facts["sha256"] for name, facts in each["data"]["sources"].items() if name.startswith("train.")}
+        for each in (record, sibling if find_recipe(recipe).distilled else paper)
+    ]
+    facts: dict[str, list[Any]] = {
+        "the scored text": scored,
+        "the signature of a score": signatures,
+        "the training text": trained,
+        "the prepared training text": [record["data"]["hash"], sibling["data"]["hash"]],
     }
     for name, (value, expected) in facts.items():
         if value != expected:

@@ -18,7 +18,7 @@ from transformer.config import counted
 
 COLUMNS = [
     "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
-    "difference", "p", "FLOPs of the paper's", "p of FLOPs", "reached", "record", "records",
+    "difference", "p", "FLOPs, of paper's", "p of FLOPs", "reached", "record", "records",
 ]  # fmt: skip
 
 SEEDS = 3
@@ -42,11 +42,7 @@ def render_track(track: str, results: Path) -> list[Path]:
     stem = folder_of(track, results)
     paper = records.get(PAPER, [])
     ordered = in_order(found, records)
-    theirs = scores_of(paper, "BLEU")
-    tests = corrected(
-        [None if line.recipe == PAPER else p_value(scores_of(line.made, "BLEU"), theirs) for line in ordered]
-    )
-    lines = [cells_of(track, line, paper, p) for line, p in zip(ordered, tests, strict=True)]
+    lines = [cells_of(track, line, paper, p) for line, p in zip(ordered, p_values(ordered, paper), strict=True)]
     runs = {recipe: [trained(record, paper) for record in made] for recipe, made in records.items()}
     picture = stem.with_suffix(".png")
     text = "validation" if found.split == "dev" else found.split
@@ -67,21 +63,27 @@ def in_order(track: Track, records: dict[str, list[Record]]) -> list[Line]:
     found: list[Line] = []
     holder: list[Record] = []
     for recipe, made in sorted(records.items(), key=lambda item: (item[0] != PAPER, made_on(item[1]))):
-        first = recipe == PAPER and len(made) >= SEEDS
-        found.append(Line(recipe, made, holder, first or is_record(track, made, holder)))
+        starts = recipe == PAPER and len(made) >= SEEDS
+        found.append(Line(recipe, made, holder, starts or is_record(track, made, holder)))
         if found[-1].record:
             holder = made
     return found[::-1]
 
 
+def first(made: list[Record]) -> list[Record]:
+    """Returns the first records of a recipe, as many as a record of the track needs: later seeds change no history."""
+    return sorted(made, key=lambda record: record["date"])[:SEEDS]
+
+
 def made_on(made: list[Record]) -> str:
-    """Returns the time at which a recipe had as many seeds as a record needs: later seeds change no history."""
-    return sorted(record["date"] for record in made)[:SEEDS][-1]
+    """Returns the time at which a recipe had as many seeds as it needs."""
+    return str(first(made)[-1]["date"])
 
 
 def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
-    """Whether a recipe has fewer FLOPs than the record before, and reached the target with each of 3 seeds or more."""
-    if not holder or len(made) < SEEDS or reached(track, made) < len(made):
+    """Whether a recipe has fewer FLOPs than the record before, and reached the target with each of its first seeds."""
+    made, holder = first(made), first(holder)
+    if not holder or len(made) < SEEDS or reached(track, made) < SEEDS:
         return False
     return statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder))
 
@@ -89,6 +91,14 @@ def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
 def reached(track: Track, made: list[Record]) -> int:
     """Returns with how many seeds a recipe reached the target on the validation text."""
     return sum(max(score or 0.0 for score in record["curve"]["dev_bleu"]) >= (track.stop_at or 0.0) for record in made)
+
+
+def p_values(lines: list[Line], paper: list[Record]) -> list[float | None]:
+    """Returns the p-value of each recipe's difference in BLEU from the paper's, corrected for their number."""
+    theirs = scores_of(paper, "BLEU")
+    return corrected(
+        [None if line.recipe == PAPER else p_value(scores_of(line.made, "BLEU"), theirs) for line in lines]
+    )
 
 
 def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> list[str]:
@@ -162,11 +172,11 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     return [
         track.what + target,
         "",
-        f"The budget is {track.share:.0%} of the FLOPs of the paper's recipe; a run ends {ends}. BLEU is of the {text} "
-        f"text, by beam search. PPL is of the validation text after the last step, and empty for another vocabulary. "
-        f"FLOPs are those of training as computed, with padding. Seconds are the median of the last steps, times the "
-        f"number of steps; the track's machine is {track.machine}, and the records are from {', '.join(hardware)}. ± "
-        f"is the 95% interval over seeds. p is that of Welch's t-test for a difference in BLEU from the paper's "
-        f"recipe, corrected for the number of recipes (Holm).{records_told} "
+        f"The budget is {track.share:.0%} of the FLOPs of all {track.base.train.steps:,} steps of the paper's recipe; "
+        f"a run ends {ends}. BLEU is of the {text} text, by beam search. PPL is of the validation text after the last "
+        f"step, and empty for another vocabulary. FLOPs are those of training as computed, with padding. Seconds are "
+        f"the median of the last steps, times the number of steps; the track's machine is {track.machine}, and the "
+        f"records are from {', '.join(hardware)}. ± is the 95% interval over seeds. p is that of Welch's t-test for a "
+        f"difference in BLEU from the paper's recipe, corrected for the number of recipes (Holm).{records_told} "
         f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

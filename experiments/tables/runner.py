@@ -106,7 +106,7 @@ def check_finished(run: WorkDir, experiment: Experiment) -> None:
         meta = read_meta(run.checkpoints, str(steps[-1]))
         if differing := settings_differing(meta["experiment"], experiment):
             raise UserError(
-                f"{run.path} was trained with other settings than those of the table ({', '.join(differing)}): "
+                f"{run.path} was trained with other settings than are wanted here ({', '.join(differing)}): "
                 f"move it away"
             )
 

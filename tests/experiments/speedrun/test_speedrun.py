@@ -17,7 +17,7 @@ from experiments.speedrun.budget import check_text, experiment_of, within_budget
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.records import folder_of, records_of
 from experiments.speedrun.runner import run_recipe
-from experiments.speedrun.table import COLUMNS, in_order, reached, render_track
+from experiments.speedrun.table import COLUMNS, Line, in_order, p_values, reached, render_track
 from experiments.speedrun.tracks import TRACKS, Track
 from experiments.tables.render import formatted
 from experiments.tables.runner import settings_differing
@@ -263,13 +263,21 @@ def test_records_are_compared_with_the_record_before_and_the_newest_is_first(tra
         newest, *_ = in_order(track, records | {"ema": ema})
         assert newest == ("muon", records["muon"], records["wsd"], True)
     assert [reached(track, each) for each in (few, short)] == [2, 0]
-    # A fourth seed, made later, changes no history.
-    later = records["ema"] + made("2026-12-09", [71], [30.0])
-    assert [line.recipe for line in in_order(track, records | {"ema": later})] == ["muon", "wsd", "ema", "paper"]
+    # A fourth seed, made later, changes no history: whether it is cheaper, costs more, or misses the target.
+    for cost, score in ((1, 30.0), (900, 30.0), (71, 29.0)):
+        later = records["ema"] + made("2026-12-09", [cost], [30.0], reached=score)
+        ordered = in_order(track, records | {"ema": later})
+        assert [line.recipe for line in ordered] == ["muon", "wsd", "ema", "paper"]
+        assert [line.record for line in ordered] == [True, False, True, True]
     # Without three seeds of the paper's recipe there is nothing to be compared with.
     for paper in ({"paper": records["paper"][:2]}, {}):
         others = {name: records[name] for name in ("muon", "wsd", "ema")}
         assert not any(line.record or line.before for line in in_order(track, others | paper))
+    # Two recipes are compared with the paper's: the smaller p-value is doubled.
+    paper, better = made("2026-12-04", [1, 1], [30.0, 31.0]), made("2026-12-04", [1, 1], [39.0, 40.0])
+    lines = [Line("ema", better, []), Line("paper", paper, []), Line("wsd", paper, []), Line("muon", paper[:1], [])]
+    alone = p_value([39.0, 40.0], [30.0, 31.0])
+    assert p_values(lines, paper) == pytest.approx([2 * alone, None, 1.0, None])
     best_first = in_order(track._replace(stop_at=0.0), records | {"wsd": made("2026-12-02", [90], [31.0])})
     assert best_first[0].recipe == "wsd" and not any(line.before or line.record for line in best_first)
 
@@ -324,7 +332,14 @@ def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it(
     assert effects.lines_of({"paper": records["paper"]}) == []
     # Perplexities of other tokens are not compared.
     records["pre-norm+rotary"][0]["vocabulary"] = "2b"
-    assert [line[3:5] for line in effects.lines_of(records)[1:]] == [["", ""]] * 2
+    others = effects.lines_of(records)
+    assert [line[0] for line in others] == ["pre-norm", "rotary", "wsd"]
+    assert [line[3:5] for line in others[1:]] == [["", ""]] * 2
+    # They do not count among the comparisons that p is corrected for. BLEU is compared, three times.
+    ours, theirs = (effects.log_ppl(records[name]) for name in ("pre-norm", "paper"))
+    assert others[0][4] == formatted(pooled_p_value(ours, theirs, pooled([theirs])))
+    ours, theirs = (effects.bleu(records[name]) for name in ("pre-norm", "paper"))
+    assert others[0][6] == formatted(3 * pooled_p_value(ours, theirs, pooled([theirs])))
 
 
 @pytest.mark.slow
@@ -354,9 +369,14 @@ def test_a_record_of_another_protocol_is_refused(filled, changes, message):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("pre-norm-seed0", {"train_flops": 1}, "the number of steps differs"),
-        ("pre-norm-seed0", {"sources": {"dev.source": {"sha256": "00"}}}, "the scored text differs"),
-        ("paper-seed1", {"data": {"hash": "00"}}, "the training text differs"),
+        ("pre-norm-seed0", {"train_flops": 1}, "does not have the budget of its track"),
+        ("pre-norm-seed0", {"texts": {"source": "00", "reference": "00"}}, "the scored text differs"),
+        (
+            "pre-norm-seed0",
+            {"scores": [{"name": "BLEU", "value": 1.0, "signature": ""}]},
+            "signature of a score differs",
+        ),
+        ("pre-norm-seed0", {"data": {"hash": "00", "sources": {}}}, "the training text differs"),
     ],
 )
 def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, name, changes, message):
@@ -365,4 +385,45 @@ def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, n
     record = {field: value for field, value in read_record(path).items() if field != "sha256"}
     write_record(path, json.loads(json.dumps(record)) | changes)
     with pytest.raises(UserError, match=f"{name}.*{message}"):
+        records_of("micro", folder / "results")
+
+
+@pytest.mark.slow
+def test_validations_are_as_frequent_as_on_the_track_and_the_budget_is_that_of_the_paper_s_recipe(filled):
+    folder, _ = filled
+    place = folder_of("micro", folder / "results")
+    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    train = record["settings"]["train"]
+    often = record | {"settings": record["settings"] | {"train": train | {"eval_every": 2}}}
+    write_record(place / "pre-norm-seed0.json", often)
+    with pytest.raises(UserError, match=r"pre-norm-seed0\.json was validated every 2 steps, not 1"):
+        records_of("micro", folder / "results")
+    # Without a record of the paper's recipe, the budget is not known: any number of steps is read.
+    for path in place.glob("paper-*.json"):
+        path.unlink()
+    longer = record | {"steps": 8, "settings": record["settings"] | {"train": train | {"steps": 8, "eval_every": 2}}}
+    write_record(place / "pre-norm-seed0.json", longer)
+    assert list(records_of("micro", folder / "results")) == ["pre-norm"]
+
+
+@pytest.mark.slow
+def test_a_run_that_reached_the_target_has_fewer_steps_and_checkpoints(filled, track, monkeypatch):
+    folder, _ = filled
+    place = folder_of("micro", folder / "results")
+    for path in place.glob("paper-*.json"):
+        path.unlink()
+    monkeypatch.setitem(TRACKS, "micro", track._replace(stop_at=1.0))
+    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    train = record["settings"]["train"] | {"best": "score", "stop_at": 1.0}
+    curve = {name: values[:1] for name, values in record["curve"].items()} | {"dev_bleu": [1.0]}
+    stopped = record | {
+        "settings": record["settings"] | {"train": train},
+        "steps": 1,
+        "checkpoints": [1],
+        "curve": curve,
+    }
+    write_record(place / "pre-norm-seed0.json", stopped)
+    assert [made["steps"] for made in records_of("micro", folder / "results")["pre-norm"]] == [1]
+    write_record(place / "pre-norm-seed0.json", stopped | {"curve": curve | {"dev_bleu": [0.9]}})
+    with pytest.raises(UserError, match="steps is 1, not 4"):
         records_of("micro", folder / "results")
