@@ -195,7 +195,7 @@ def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
         axis.grid(alpha=0.3)
     figure.suptitle(title)
     if runs:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     return save(figure, path)
 
 

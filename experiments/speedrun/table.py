@@ -43,10 +43,10 @@ def render_track(track: str, results: Path) -> list[Path]:
     paper = records.get(PAPER, [])
     ordered = in_order(found, records)
     lines = [cells_of(track, line, paper, p) for line, p in zip(ordered, p_values(ordered, paper), strict=True)]
-    runs = {recipe: [trained(record, paper) for record in made] for recipe, made in records.items()}
+    runs = {line.recipe: [trained(record, paper) for record in line.made] for line in ordered}
     picture = stem.with_suffix(".png")
-    text = "validation" if found.split == "dev" else found.split
-    draw_costs(runs, f"{track}: BLEU of the {text} text and loss of the validation text", picture)
+    scored = "" if found.split == "dev" else f" of the {found.split} text"
+    draw_costs(runs, f"{track}: BLEU{scored} and loss of the validation text", picture)
     written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
     if found.stop_at == 0.0 and (told := effects.lines_of(records)):
         head = [f"# Speedrun: what each part adds on {track}", "", *effects.notes(records)]
