@@ -459,7 +459,7 @@ def run_speedrun(arguments: Arguments) -> None:
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     check_folders(given.results, given.runs)
-    if given.recipe is None and (given.text or given.seeds) is not None:
+    if given.recipe is None and (given.text is not None or given.seeds is not None):
         raise UserError("--text and --seeds are for training: name a recipe with --recipe")
     if given.recipe is not None:
         run_recipe(name, given.recipe, seeds, given.text, given.runs, given.results, print)

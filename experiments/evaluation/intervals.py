@@ -39,6 +39,10 @@ class Pooled(NamedTuple):
     deviation: float
     freedom: int
 
+    def error(self, ours: list[float], theirs: list[float]) -> float:
+        """Returns the standard error of the difference of two means."""
+        return float(self.deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5)
+
 
 def pooled(groups: Iterable[list[float]]) -> Pooled | None:
     """Estimates the deviation over seeds from all groups that have 2 values or more. None if it is 0 or none has."""
@@ -72,8 +76,7 @@ def difference(ours: list[float], theirs: list[float], spread: Pooled, compariso
     """
     from scipy.stats import t as student  # imported here, since importing it takes a second
 
-    width = float(student.ppf(1 - 0.05 / 2 / comparisons, spread.freedom)) * spread.deviation
-    half = width * (1 / len(ours) + 1 / len(theirs)) ** 0.5
+    half = float(student.ppf(1 - 0.05 / 2 / comparisons, spread.freedom)) * spread.error(ours, theirs)
     return Interval(statistics.fmean(ours) - statistics.fmean(theirs), half, len(ours))
 
 
@@ -108,8 +111,8 @@ def pooled_p_value(ours: list[float], theirs: list[float], spread: Pooled) -> fl
     """Computes the p-value of a two-sided t-test with a pooled deviation: that both have the same mean."""
     from scipy.stats import t as student  # imported here, since importing it takes a second
 
-    error = spread.deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5
-    return float(2 * student.sf(abs(statistics.fmean(ours) - statistics.fmean(theirs)) / error, spread.freedom))
+    distance = abs(statistics.fmean(ours) - statistics.fmean(theirs))
+    return float(2 * student.sf(distance / spread.error(ours, theirs), spread.freedom))
 
 
 def corrected(p_values: list[float | None]) -> list[float | None]:

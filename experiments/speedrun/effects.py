@@ -15,6 +15,7 @@ from experiments.evaluation.intervals import (
     pooled_p_value,
 )
 from experiments.speedrun.budget import PAPER
+from experiments.speedrun.records import same_vocabulary
 from experiments.tables.render import formatted, percent, scores_of
 from experiments.tables.runner import Record
 
@@ -31,7 +32,7 @@ class Comparison(NamedTuple):
 
     def same_vocabulary(self) -> bool:
         """Whether the perplexities are of the same tokens, so that they can be compared."""
-        return self.made[0]["vocabulary"] == self.without[0]["vocabulary"]
+        return same_vocabulary(self.made[0], self.without[0])
 
 
 def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:

@@ -8,7 +8,7 @@ from experiments.speedrun.budget import PAPER, experiment_of
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import scores_of
-from experiments.tables.runner import Record, decoding_of, settings_differing
+from experiments.tables.runner import Record, by_seed, decoding_of, name_and_seed, settings_differing
 from transformer.config import UserError
 
 NEEDED = (
@@ -30,14 +30,13 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
     scored on another text.
     """
     found: dict[str, list[Record]] = {}
-    paths = sorted(folder_of(track, results).glob("*.json"))
-    for path in paths:
-        recipe, _, seed = path.stem.rpartition("-seed")
-        if not seed.isdecimal() or seed != str(int(seed)) or any(part not in RECIPES for part in recipe.split("+")):
+    for path in sorted(folder_of(track, results).glob("*.json")):
+        recipe, seed = name_and_seed(path)
+        if seed is None or any(part not in RECIPES for part in recipe.split("+")):
             raise UserError(f"{path}: the speedrun has no recipe and seed with this name")
-        found.setdefault(recipe, []).append(check_record(track, recipe, int(seed), path))
+        found.setdefault(recipe, []).append(check_record(track, recipe, seed, path))
+    found = {recipe: by_seed(made) for recipe, made in found.items()}
     for recipe, made in found.items():
-        made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
         for record in made:
             where = folder_of(track, results) / f"{recipe}-seed{record['settings']['train']['seed']}.json"
             check_budget(find_track(track), recipe, record, found.get(PAPER, []), where)
@@ -61,9 +60,7 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     if differing := [name for name in settings_differing(record["settings"], experiment) if name not in free]:
         raise UserError(f"{path} is not a record of {recipe} on {track}: it differs in {', '.join(differing)}")
     train, checkpoint = record["settings"]["train"], find_recipe(recipe).checkpoint
-    stopped = (
-        bool(experiment.train.stop_at) and max(score or 0.0 for score in curve["dev_bleu"]) >= experiment.train.stop_at
-    )
+    stopped = 0.0 < experiment.train.stop_at <= best_score(record)
     facts = {
         "seed": (train["seed"], seed),
         "split": (record["split"], there.split),
@@ -81,6 +78,11 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     return record
 
 
+def best_score(record: Record) -> float:
+    """Returns the highest BLEU of the validations of a run."""
+    return max(score or 0.0 for score in record["curve"]["dev_bleu"])
+
+
 def check_budget(track: Track, recipe: str, record: Record, paper: list[Record], path: Path) -> None:
     """Raises UserError unless a record has the steps of the budget, if that is known, and their number of validations.
 
@@ -96,6 +98,11 @@ def check_budget(track: Track, recipe: str, record: Record, paper: list[Record],
             raise UserError(f"{path} does not have the budget of its track: {train['steps']} steps, not {steps}")
     if train["eval_every"] != (every := -(-train["steps"] * base.eval_every // base.steps)):
         raise UserError(f"{path} was validated every {train['eval_every']} steps, not {every} as on its track")
+
+
+def same_vocabulary(one: Record, other: Record) -> bool:
+    """Whether the perplexities of two records are of the same tokens, so that they can be compared."""
+    return bool(one["vocabulary"] == other["vocabulary"])
 
 
 def check_text_of(recipe: str, record: Record, sibling: Record, paper: Record, path: Path) -> None:

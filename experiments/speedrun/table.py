@@ -10,7 +10,7 @@ from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun import effects
 from experiments.speedrun.budget import PAPER
 from experiments.speedrun.recipes import find_recipe
-from experiments.speedrun.records import folder_of, records_of
+from experiments.speedrun.records import best_score, folder_of, records_of, same_vocabulary
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import formatted, mean, scores_of, write_text
 from experiments.tables.runner import Record
@@ -90,7 +90,7 @@ def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
 
 def reached(track: Track, made: list[Record]) -> int:
     """Returns with how many seeds a recipe reached the target on the validation text."""
-    return sum(max(score or 0.0 for score in record["curve"]["dev_bleu"]) >= (track.stop_at or 0.0) for record in made)
+    return sum(best_score(record) >= (track.stop_at or 0.0) for record in made)
 
 
 def p_values(lines: list[Line], paper: list[Record]) -> list[float | None]:
@@ -116,7 +116,7 @@ def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> lis
         f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
         f"{flops:.3g}",
         f"{statistics.fmean(map(seconds_of, made)):,.0f}",
-        mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], paper) else "",
+        mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], (paper or made)[0]) else "",
         mean(bleu),
         f"{statistics.fmean(bleu) - statistics.fmean(scores_of(paper, 'BLEU')):+.2f}" if compared else "",
         formatted(p),
@@ -128,17 +128,12 @@ def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> lis
     ]
 
 
-def same_vocabulary(record: Record, paper: list[Record]) -> bool:
-    """Whether perplexities can be compared with those of the paper's recipe: they are of the same tokens."""
-    return not paper or record["vocabulary"] == paper[0]["vocabulary"]
-
-
 def trained(record: Record, paper: list[Record]) -> Trained:
     """Returns the points of a record in the figure, and its curve unless it is of other tokens."""
     curve = record["curve"]
     (score,) = scores_of([record], "BLEU")
     shares = [step / record["steps"] for step in curve["step"]]
-    losses = curve["dev_loss"] if same_vocabulary(record, paper) else [math.nan] * len(shares)
+    losses = curve["dev_loss"] if same_vocabulary(record, (paper or [record])[0]) else [math.nan] * len(shares)
     return Trained(record["train_flops"], seconds_of(record), score, shares, losses)
 
 

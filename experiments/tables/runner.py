@@ -123,10 +123,10 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
     texts: dict[str, tuple[str, Path]] = {}
     for path in sorted(folder_of(table, scale, results).glob("*.json")):
         record = read_evaluation(path)
-        name, _, seed = path.stem.rpartition("-seed")
-        if name not in experiments or not seed.isdecimal() or seed != str(int(seed)):
+        name, seed = name_and_seed(path)
+        if name not in experiments or seed is None:
             raise UserError(f"{path}: table {table} has no row and seed with this name")
-        check_record(table, path, record, experiments[name], int(seed))
+        check_record(table, path, record, experiments[name], seed)
         this = protocol_of(table, record)
         column = "" if table == 4 else record["settings"]["data"]["corpus"]
         first, where = protocols.setdefault(column, (this, path))
@@ -137,9 +137,18 @@ def records_of(table: Number, scale: str, results: Path) -> dict[str, list[Recor
         if text != known:
             raise UserError(f"{path} and {where} were not trained on the same text: they are no seeds of one row")
         found.setdefault(name, []).append(record)
-    for made in found.values():
-        made.sort(key=lambda record: int(record["settings"]["train"]["seed"]))
-    return found
+    return {name: by_seed(made) for name, made in found.items()}
+
+
+def name_and_seed(path: Path) -> tuple[str, int | None]:
+    """Returns what the name of a record, NAME-seedN.json, says; None for a seed that is not written as Python does."""
+    name, _, seed = path.stem.rpartition("-seed")
+    return name, int(seed) if seed.isdecimal() and seed == str(int(seed)) else None
+
+
+def by_seed(records: list[Record]) -> list[Record]:
+    """Returns records in the order of their seeds."""
+    return sorted(records, key=lambda record: int(record["settings"]["train"]["seed"]))
 
 
 def check_record(table: Number, path: Path, record: Record, experiment: Experiment, seed: int) -> None:
