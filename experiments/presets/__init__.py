@@ -5,7 +5,7 @@ A preset that reproduces a published number never changes: a new idea gets a new
 
 from difflib import get_close_matches
 
-from experiments.presets import demo, documents, europarl, labels, multi30k, paper, parsing, wmt14, wsj_craft
+from experiments.presets import demo, documents, europarl, labels, modern, multi30k, paper, parsing, wmt14, wsj_craft
 from transformer.config import Experiment, UserError
 from transformer.registry import Registry
 
@@ -13,7 +13,7 @@ EXPERIMENTS: Registry[Experiment] = Registry(
     "experiment",
     {
         experiment.name: experiment
-        for module in (demo, documents, multi30k, europarl, wsj_craft, labels, wmt14, parsing, paper)
+        for module in (demo, documents, multi30k, modern, europarl, wsj_craft, labels, wmt14, parsing, paper)
         for experiment in module.EXPERIMENTS
     },
 )
