@@ -2,10 +2,12 @@
 
 A layout is "one" (the plain step on one device) or data x fsdp x tensor, as in 2x2x2, or pmap; with "kernels-" before
 it, the step uses the GPU kernels, interpreted, and with a name of VARIANTS, as in sparse-2x2x2, it is that of another
-model. OUT/<layout>.npz holds the parameters, the losses (the last one is of
-validation) and the bytes of state on a device.
+model. OUT/<layout>.npz holds the parameters, the losses (the last one is of validation) and the bytes of state on a
+device. `computed` runs this in a process with eight devices, and `assert_same_training` compares two layouts.
 """
 
+import os
+import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -120,6 +122,33 @@ def run(out: Path, name: str) -> None:
     losses.append(float(evaluate(state.params, put(stacked))[0].sum()))
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
     np.savez(out / f"{name}.npz", losses=losses, bytes=size, **params)
+
+
+def computed(out: Path, *layouts: str) -> dict[str, dict[str, np.ndarray]]:
+    """Returns what OUT/<layout>.npz hold after running the layouts on eight devices that XLA emulates on one CPU."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = [sys.executable, __file__, str(out), *layouts]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "rematerialization" not in done.stderr, "the compiler replicates an array on all devices"
+    return {name: dict(np.load(out / f"{name}.npz")) for name in layouts}
+
+
+def assert_same_training(one: dict[str, np.ndarray], many: dict[str, np.ndarray]) -> None:
+    """Asserts equal losses and parameters, and that these have moved."""
+    np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-5)
+    moved = 0.0
+    for name in one:
+        # A key bias adds the same number to all scores of a query, and softmax is invariant to it: its gradient is zero
+        # except for rounding, which Adam, invariant to the scale of gradients, makes as large as any other update.
+        # So is that of the parts of a relative position that are nearly the same at all distances.
+        if name not in ("losses", "bytes") and not name.endswith(("['key']['bias']", "['distance']['kernel']")):
+            np.testing.assert_allclose(many[name], one[name], atol=1e-5, rtol=0, err_msg=name)
+            moved = max(moved, np.abs(many[name] - many[name].mean()).max())
+    assert moved > 1e-3
 
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
 """Tests of training on many devices: eight that XLA emulates on one CPU."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,7 +10,7 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from tests.transformer.kernels_on_cpu import kernels_on_cpu
-from tests.transformer.steps_on_devices import EXPERIMENT, VARIANTS
+from tests.transformer.steps_on_devices import EXPERIMENT, assert_same_training, computed
 from transformer.config import MeshConfig, UserError
 from transformer.mesh import AXES
 from transformer.parallel import (
@@ -27,7 +23,6 @@ from transformer.parallel import (
     state_on,
 )
 
-ROOT = Path(__file__).parents[2]
 LAYOUTS = ("8x1x1", "1x8x1", "2x2x2", "pmap", "kernels-2x2x2", "kernels-pmap")
 
 
@@ -36,44 +31,10 @@ def results(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     return computed(tmp_path_factory.mktemp("layouts"), "one", *LAYOUTS)
 
 
-def computed(out: Path, *layouts: str) -> dict[str, dict[str, np.ndarray]]:
-    """What steps_on_devices.py finds."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, str(ROOT / "tests/transformer/steps_on_devices.py"), str(out), *layouts]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert "rematerialization" not in done.stderr, "the compiler replicates an array on all devices"
-    return {name: dict(np.load(out / f"{name}.npz")) for name in layouts}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_devices_train_what_one_trains(results, layout):
-    same_training(results["one"], results[layout])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_many_devices_train_what_one_trains_of_other_models(tmp_path, variant):
-    found = computed(tmp_path, f"{variant}-one", f"{variant}-2x2x2")
-    same_training(*found.values())
-
-
-def same_training(one: dict[str, np.ndarray], many: dict[str, np.ndarray]) -> None:
-    """Asserts equal losses and parameters, and that these have moved."""
-    np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-5)
-    moved = 0.0
-    for name in one:
-        # A key bias adds the same number to all scores of a query, and softmax is invariant to it: its gradient is zero
-        # except for rounding, which Adam, invariant to the scale of gradients, makes as large as any other update.
-        # So is that of the parts of a relative position that are nearly the same at all distances.
-        if name not in ("losses", "bytes") and not name.endswith(("['key']['bias']", "['distance']['kernel']")):
-            np.testing.assert_allclose(many[name], one[name], atol=1e-5, rtol=0, err_msg=name)
-            moved = max(moved, np.abs(many[name] - many[name].mean()).max())
-    assert moved > 1e-3
+    assert_same_training(results["one"], results[layout])
 
 
 @pytest.mark.slow
