@@ -102,6 +102,7 @@ RECIPES: dict[str, Recipe] = {
     "half-batch": Recipe("batches half as large", times("data", batch_tokens=0.5)),
     "double-batch": Recipe("batches twice as large", times("data", batch_tokens=2)),
     "double-rate": Recipe("twice the learning rate", times("optimizer", scale=2)),
+    "quadruple-rate": Recipe("four times the learning rate", times("optimizer", scale=4)),
     "half-rate": Recipe("half the learning rate", times("optimizer", scale=0.5)),
     "short-warmup": Recipe("warmup in a quarter of the steps", times("optimizer", warmup_steps=0.25)),
     "wsd": Recipe(  # the decay takes the place of averaging, which would mix in checkpoints of a larger rate
