@@ -93,7 +93,7 @@ def lines_of(records: dict[str, list[Record]]) -> list[list[str]]:
             f"{len(pair.made)} and {len(pair.without)}",
             percent(ppl),
             formatted(p),
-            f"{gain.mean:+.2f}" + ("" if gain.half is None else f" ± {gain.half:.2f}"),
+            gain.signed(),
             formatted(q),
         ]
         for pair, (ppl, p), (gain, q) in zip(pairs, perplexities, scores, strict=True)

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.evaluation.intervals import corrected, p_value
+from experiments.evaluation.intervals import corrected, p_value, welch_difference
 from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun import effects
 from experiments.speedrun.budget import PAPER
@@ -118,7 +118,7 @@ def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> lis
         f"{statistics.fmean(map(seconds_of, made)):,.0f}",
         mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], (paper or made)[0]) else "",
         mean(bleu),
-        f"{statistics.fmean(bleu) - statistics.fmean(scores_of(paper, 'BLEU')):+.2f}" if compared else "",
+        welch_difference(bleu, scores_of(paper, "BLEU")).signed() if compared else "",
         formatted(p),
         f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
         formatted(p_value(flops_of(made), flops_of(line.before))) if line.before else "",
@@ -171,7 +171,8 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         f"a run ends {ends}. BLEU is of the {text} text, by beam search. PPL is of the validation text after the last "
         f"step, and empty for another vocabulary. FLOPs are those of training as computed, with padding. Seconds are "
         f"the median of the last steps, times the number of steps; the track's machine is {track.machine}, and the "
-        f"records are from {', '.join(hardware)}. ± is the 95% interval over seeds. p is that of Welch's t-test for a "
-        f"difference in BLEU from the paper's recipe, corrected for the number of recipes (Holm).{records_told} "
+        f"records are from {', '.join(hardware)}. ± is the 95% interval over seeds, of a difference by Welch. p is "
+        f"that of Welch's t-test for a difference in BLEU from the paper's recipe, corrected for the number of recipes "
+        f"(Holm).{records_told} "
         f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

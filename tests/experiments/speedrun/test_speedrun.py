@@ -10,7 +10,15 @@ import scipy.stats
 from data.corpora.corpus import SPLITS
 from data.dataset import SIDES, prepare
 from data.sampling import training_plan
-from experiments.evaluation.intervals import corrected, difference, equal_variances, p_value, pooled, pooled_p_value
+from experiments.evaluation.intervals import (
+    corrected,
+    difference,
+    equal_variances,
+    p_value,
+    pooled,
+    pooled_p_value,
+    welch_difference,
+)
 from experiments.evaluation.records import RESULTS, read_record, write_record
 from experiments.speedrun import effects
 from experiments.speedrun.budget import check_text, experiment_of, within_budget
@@ -289,6 +297,12 @@ def test_p_values_are_those_of_welch_and_say_when_they_say_nothing():
     assert p_value([1.0], [1.0, 2.0]) is None
     assert p_value([1.0, 1.0], [2.0, 2.0]) is None and p_value([2.0, 2.0], [2.0, 2.0]) == 1.0
     assert [formatted(p) for p in (None, 0.0001, 0.25)] == ["", "< 0.001", "0.250"]
+    # From the same formula: the 97.5% quantile of Student's t with 2.94 degrees of freedom is 3.219.
+    found = welch_difference([1.0, 2.0, 3.0], [10.0, 12.0, 14.0])
+    assert (found.mean, found.half) == pytest.approx((-10.0, 3.219 * (5 / 3) ** 0.5), abs=2e-3)
+    assert found.signed() == "-10.00 ± 4.16"
+    assert welch_difference([1.0], [3.0, 4.0]).signed() == "-2.50"
+    assert welch_difference([2.0, 2.0], [1.0, 1.0]).signed() == "+1.00"
 
 
 def test_tests_with_a_pooled_deviation_are_those_of_student_corrected_by_holm():
