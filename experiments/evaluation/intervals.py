@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest, Result
@@ -101,32 +101,32 @@ def beside_control(control: list[float], others: dict[str, list[float]]) -> dict
     return {name: difference(values, control, spread, len(compared)) for name, values in compared.items()}
 
 
-def welch_difference(ours: list[float], theirs: list[float]) -> Interval:
-    """Computes how far the mean of `ours` is from that of `theirs`, each with a variance of its own (Welch).
+def welch(ours: list[float], theirs: list[float]) -> Any:
+    """Returns SciPy's result of Welch's t-test, two-sided: that both have the same mean, each with its own variance.
 
-    The interval has no width if one of them has fewer than 2 values, or neither varies.
+    None with fewer than 2 values of one, or without any variance in both: the test says nothing.
     """
-    mean = statistics.fmean(ours) - statistics.fmean(theirs)
     if min(len(ours), len(theirs)) < 2 or len(set(ours)) == len(set(theirs)) == 1:
-        return Interval(mean, None, len(ours))
+        return None
     from scipy.stats import ttest_ind  # imported here, since importing it takes a second
 
-    found = ttest_ind(ours, theirs, equal_var=False).confidence_interval()
-    return Interval(mean, float(found.high - found.low) / 2, len(ours))
+    return ttest_ind(ours, theirs, equal_var=False)
+
+
+def welch_difference(ours: list[float], theirs: list[float]) -> Interval:
+    """Computes how far the mean of `ours` is from that of `theirs`. Without a test (`welch`) it has no interval."""
+    found = welch(ours, theirs)
+    margin = found.confidence_interval() if found is not None else None
+    half = float(margin.high - margin.low) / 2 if margin is not None else None
+    return Interval(statistics.fmean(ours) - statistics.fmean(theirs), half, len(ours))
 
 
 def p_value(ours: list[float], theirs: list[float]) -> float | None:
-    """Computes the p-value of Welch's t-test, two-sided: that both have the same mean. None with fewer than 2 seeds.
-
-    Without any variance in both, it is 1 for equal values, and otherwise None: the test says nothing.
-    """
-    if min(len(ours), len(theirs)) < 2:
-        return None
-    if len(set(ours)) == 1 and len(set(theirs)) == 1:
-        return 1.0 if ours[0] == theirs[0] else None
-    from scipy.stats import ttest_ind  # imported here, since importing it takes a second
-
-    return float(ttest_ind(ours, theirs, equal_var=False).pvalue)
+    """Computes the p-value of `welch`. Without any variance in both, it is 1 for equal values. Otherwise None."""
+    found = welch(ours, theirs)
+    if found is not None:
+        return float(found.pvalue)
+    return 1.0 if min(len(ours), len(theirs)) > 1 and ours[0] == theirs[0] else None
 
 
 def pooled_p_value(ours: list[float], theirs: list[float], spread: Pooled) -> float:
