@@ -463,8 +463,10 @@ def run_speedrun(arguments: Arguments) -> None:
         raise UserError("--text and --seeds are for training: name a recipe with --recipe")
     if given.recipe is not None:
         run_recipe(name, given.recipe, seeds, given.text, given.runs, given.results, print)
-    for path in render_track(name, given.results):
+    for path in (written := render_track(name, given.results)):
         print(path)
+    if not written:
+        print(f"{name} has no record yet: train a recipe with --recipe")
 
 
 def check_folders(*paths: Path) -> None:

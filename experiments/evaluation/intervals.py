@@ -14,11 +14,12 @@ MOST_LINES = 20_000
 
 
 class Interval(NamedTuple):
-    """The mean over seeds, and half the width of its 95% confidence interval (None for a single seed)."""
+    """A mean over seeds or a difference of two, and half the width of its 95% confidence interval (None: unknown)."""
 
     mean: float
     half: float | None
     n: int
+    """The number of seeds: of a difference, that of the first mean."""
 
     def __str__(self) -> str:
         return f"{self.mean:.2f}" + self.margin()
@@ -45,7 +46,7 @@ class Pooled(NamedTuple):
     """The standard deviation over seeds, taken to be the same in every group, and its degrees of freedom."""
 
     deviation: float
-    freedom: int
+    freedom: float
 
     def error(self, ours: list[float], theirs: list[float]) -> float:
         """Returns the standard error of the difference of two means."""
@@ -58,6 +59,17 @@ def pooled(groups: Iterable[list[float]]) -> Pooled | None:
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
     return Pooled((squares / freedom) ** 0.5, freedom) if squares else None
+
+
+def unequal(ours: Pooled, theirs: Pooled, n_ours: int, n_theirs: int) -> Pooled:
+    """Returns what stands for both where the two means of a difference have deviations of their own.
+
+    The standard error is that of Welch's t-test, and the degrees of freedom are those of Welch and Satterthwaite.
+    """
+    shares = [(each.deviation**2 / n, each.freedom) for each, n in ((ours, n_ours), (theirs, n_theirs))]
+    variance = sum(share for share, _ in shares)
+    freedom = variance**2 / sum(share**2 / freedom for share, freedom in shares)
+    return Pooled((variance / (1 / n_ours + 1 / n_theirs)) ** 0.5, freedom)
 
 
 def equal_variances(groups: Iterable[list[float]]) -> str:

@@ -1,4 +1,4 @@
-"""Multi30k with what came after the paper, as far as the speedrun found it to help (docs/speedrun.md).
+"""Multi30k with what came after the paper: mostly what helped in the speedrun (docs/speedrun.md).
 
     python -m experiments train multi30k-modern
     python -m experiments evaluate multi30k-modern

@@ -57,10 +57,10 @@ def on_text(data: DataConfig, names: Sequence[str], text: Path) -> DataConfig:
     return replace(data, **given)
 
 
-def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Experiment:
-    """Returns the settings of a recipe with the number of steps that have the FLOPs of the track's budget.
+def within_budget(track: Track, recipe: str, seed: int, text: Path | None, log: Log) -> Experiment:
+    """Returns the settings of a recipe and seed with the number of steps that have the FLOPs of the track's budget.
 
-    It prepares the text, whose batches determine the FLOPs of a step.
+    It prepares the text, whose batches determine the FLOPs of a step. With sampled subwords they depend on the seed.
     """
     both = {
         name: experiment_of(track, name, text if track.files or name == recipe else None)
@@ -69,14 +69,14 @@ def within_budget(track: Track, recipe: str, text: Path | None, log: Log) -> Exp
     flops = {}
     for name, experiment in both.items():
         data = prepare(experiment.data, default_data_dir(), log)
-        flops[name] = step_flops(experiment, *training_plan(data, experiment.data, seed=0).shape)
+        flops[name] = step_flops(experiment, *training_plan(data, experiment.data, seed).shape)
     # Those of the recipe: one with a schedule for a quarter of the steps has a quarter of the FLOPs.
     experiment = both[recipe]
     budget = track.share * experiment.train.steps * flops[PAPER]
     steps = max(1, round(budget / flops[recipe]))
     # As many validations as the base has: the checkpoints that are averaged then cover the same share of a run.
     every = -(-steps * track.base.train.eval_every // track.base.train.steps)
-    return replace(experiment, train=replace(experiment.train, steps=steps, eval_every=every))
+    return replace(experiment, train=replace(experiment.train, seed=seed, steps=steps, eval_every=every))
 
 
 def check_text(track: Track, recipe: str, text: Path | None) -> None:

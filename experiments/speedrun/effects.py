@@ -10,14 +10,17 @@ from experiments.evaluation.intervals import (
     Pooled,
     corrected,
     difference,
-    equal_variances,
     pooled,
     pooled_p_value,
+    unequal,
 )
 from experiments.speedrun.budget import PAPER
 from experiments.speedrun.records import same_vocabulary
 from experiments.tables.render import formatted, percent, scores_of
 from experiments.tables.runner import Record
+
+Values = Callable[[list[Record]], list[float]]
+"""A value of each of the records of a recipe."""
 
 COLUMNS = ["part", "added to", "seeds", "PPL", "p (PPL)", "BLEU", "p (BLEU)"]
 
@@ -29,29 +32,33 @@ class Comparison(NamedTuple):
     rest: str
     made: list[Record]
     without: list[Record]
+    norms: tuple[str, str]
+    """Where the two have their normalization, which tells how much they vary."""
 
-    def same_vocabulary(self) -> bool:
-        """Whether the perplexities are of the same tokens, so that they can be compared."""
-        return same_vocabulary(self.made[0], self.without[0])
+    def comparable(self) -> bool:
+        """Whether perplexities after the last step can be compared: of the same tokens, and both or neither decayed.
+
+        Recipes whose schedule ends with a decay of the rate have their last checkpoint scored.
+        """
+        ours, theirs = self.made[0], self.without[0]
+        return same_vocabulary(ours, theirs) and (ours["selection"] == "last") == (theirs["selection"] == "last")
 
 
 def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:
-    """Returns all pairs of recipes that differ in one part, the part that lowers the perplexity most first."""
+    """Returns all pairs of recipes that differ in one part, the part that raises BLEU most first."""
     found = []
     for recipe, made in records.items():
         parts = [part for part in recipe.split("+") if part != PAPER]
         for part in parts:
             rest = "+".join(other for other in parts if other != part) or PAPER
             if rest in records:
-                found.append(Comparison(part, rest, made, records[rest]))
-    return sorted(
-        found,
-        key=lambda pair: (not pair.same_vocabulary(), fmean(log_ppl(pair.made)) - fmean(log_ppl(pair.without))),
-    )
+                norms = norm_of(recipe), norm_of(rest)
+                found.append(Comparison(part, rest, made, records[rest], norms))
+    return sorted(found, key=lambda pair: fmean(bleu(pair.without)) - fmean(bleu(pair.made)))
 
 
 def log_ppl(records: list[Record]) -> list[float]:
-    """Returns the logarithm of each perplexity, whose deviation over seeds hardly depends on the recipe."""
+    """Returns the logarithm of each perplexity, whose deviation over seeds hardly depends on its size."""
     return [math.log(record["dev_ppl"]) for record in records]
 
 
@@ -60,52 +67,63 @@ def bleu(records: list[Record]) -> list[float]:
     return scores_of(records, "BLEU")
 
 
+def norm_of(recipe: str) -> str:
+    """Returns where a recipe has its normalization. With post-norm, results vary much more over seeds."""
+    return "pre-norm" if "pre-norm" in recipe.split("+") else "post-norm"
+
+
+def spreads(records: dict[str, list[Record]], values: Values) -> dict[str, Pooled | None]:
+    """Returns the deviation over seeds of a value, of recipes with pre-norm and with post-norm."""
+    return {
+        norm: pooled(values(made) for recipe, made in records.items() if norm_of(recipe) == norm)
+        for norm in ("pre-norm", "post-norm")
+    }
+
+
 def notes(records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above the table of effects."""
-    ppl, score = (pooled(map(values, records.values())) for values in (log_ppl, bleu))
-    told = "it is not known yet."
-    if ppl and score:
-        told = (
-            f"{ppl.deviation:.1%} of the perplexity and {score.deviation:.2f} BLEU, estimated with {ppl.freedom} "
-            f"degrees of freedom. {equal_variances(map(log_ppl, records.values()))}"
-        ).rstrip()
+    told = [
+        f"{value.format(spread.deviation)} with {norm} ({spread.freedom:g} degrees of freedom)"
+        for value, found in (
+            ("{:.1%} of the perplexity", spreads(records, log_ppl)),
+            ("{:.2f} BLEU", spreads(records, bleu)),
+        )
+        for norm, spread in found.items()
+        if spread
+    ]
     return [
         "A sum of recipes is compared with the sum without one part: the perplexity of the validation text after the "
-        "last step (not between vocabularies), and BLEU. "
-        "± is the 95% interval of a difference alone; p is of a t-test, corrected for the comparisons of a column "
-        "(Holm). Both take the standard deviation over seeds to be the same for every recipe: " + told
+        "last step (not between vocabularies, and not between schedules with and without a final decay), and BLEU of "
+        "what is scored. ± is the individual 95% confidence interval of a difference; p is of a t-test, corrected for "
+        "the comparisons of a column (Holm). Both need the standard deviation over seeds, which is taken to be the "
+        f"same for all recipes with pre-norm, and for all with post-norm: {', '.join(told) or 'not known yet'}."
     ]
 
 
 def lines_of(records: dict[str, list[Record]]) -> list[list[str]]:
     """Returns the lines of the table of effects: none if no two recipes differ in one part."""
     pairs = comparisons(records)
-    scores = compared(pairs, pooled(map(bleu, records.values())), bleu)
-    alike = [pair for pair in pairs if pair.same_vocabulary()]
-    perplexities: list[tuple[Interval | None, float | None]] = [
-        *compared(alike, pooled(map(log_ppl, records.values())), log_ppl),
-        *[(None, None)] * (len(pairs) - len(alike)),  # the last pairs
-    ]
-    return [
-        [
-            pair.part,
-            pair.rest,
-            f"{len(pair.made)} and {len(pair.without)}",
-            percent(ppl),
-            formatted(p),
-            gain.signed(),
-            formatted(q),
-        ]
-        for pair, (ppl, p), (gain, q) in zip(pairs, perplexities, scores, strict=True)
-    ]
+    scores = compared(pairs, spreads(records, bleu), bleu)
+    perplexities = iter(compared([pair for pair in pairs if pair.comparable()], spreads(records, log_ppl), log_ppl))
+    lines = []
+    for pair, (gain, q) in zip(pairs, scores, strict=True):
+        ppl, p = next(perplexities) if pair.comparable() else (None, None)
+        seeds = f"{len(pair.made)} and {len(pair.without)}"
+        lines.append([pair.part, pair.rest, seeds, percent(ppl), formatted(p), gain.signed(), formatted(q)])
+    return lines
 
 
 def compared(
-    pairs: list[Comparison], spread: Pooled | None, values: Callable[[list[Record]], list[float]]
+    pairs: list[Comparison], spread: dict[str, Pooled | None], values: Values
 ) -> list[tuple[Interval, float | None]]:
     """Returns the difference of each pair in a value, and its p-value. None: the deviation over seeds is not known."""
-    both = [(values(pair.made), values(pair.without)) for pair in pairs]
-    if spread is None:
-        return [(Interval(fmean(ours) - fmean(theirs), None, len(ours)), None) for ours, theirs in both]
-    p_values = corrected([pooled_p_value(*pair, spread) for pair in both])
-    return [(difference(*pair, spread), p) for pair, p in zip(both, p_values, strict=True)]
+    found: list[tuple[Interval, float | None]] = []
+    for pair in pairs:
+        ours, theirs = values(pair.made), values(pair.without)
+        one, other = (spread[norm] for norm in pair.norms)
+        if one is None or other is None:
+            found.append((Interval(fmean(ours) - fmean(theirs), None, len(ours)), None))
+            continue
+        both = one if pair.norms[0] == pair.norms[1] else unequal(one, other, len(ours), len(theirs))
+        found.append((difference(ours, theirs, both), pooled_p_value(ours, theirs, both)))
+    return [(gain, p) for (gain, _), p in zip(found, corrected([p for _, p in found]), strict=True)]

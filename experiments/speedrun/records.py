@@ -27,7 +27,7 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
     """Reads the existing records of a track, by recipe.
 
     UserError for a record that was edited or belongs elsewhere, or that does not have the budget of the others, or was
-    scored on another text.
+    trained or scored on another text.
     """
     found: dict[str, list[Record]] = {}
     for path in sorted(folder_of(track, results).glob("*.json")):
@@ -38,10 +38,18 @@ def records_of(track: str, results: Path) -> dict[str, list[Record]]:
     found = {recipe: by_seed(made) for recipe, made in found.items()}
     for recipe, made in found.items():
         for record in made:
-            where = folder_of(track, results) / f"{recipe}-seed{record['settings']['train']['seed']}.json"
-            check_budget(find_track(track), recipe, record, found.get(PAPER, []), where)
-            check_text_of(recipe, record, made[0], found.get(PAPER, made)[0], where)
+            check_beside(track, recipe, record, found, path_of(track, recipe, seed_of(record), results))
     return found
+
+
+def path_of(track: str, recipe: str, seed: int, results: Path) -> Path:
+    """Returns the path of the record of a recipe and seed."""
+    return folder_of(track, results) / f"{recipe}-seed{seed}.json"
+
+
+def seed_of(record: Record) -> int:
+    """Returns the seed of a record."""
+    return int(record["settings"]["train"]["seed"])
 
 
 def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
@@ -60,12 +68,11 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     if differing := [name for name in settings_differing(record["settings"], experiment) if name not in free]:
         raise UserError(f"{path} is not a record of {recipe} on {track}: it differs in {', '.join(differing)}")
     train, checkpoint = record["settings"]["train"], find_recipe(recipe).checkpoint
-    stopped = 0.0 < experiment.train.stop_at <= best_score(record)
     facts = {
-        "seed": (train["seed"], seed),
+        "seed": (seed_of(record), seed),
         "split": (record["split"], there.split),
         "selection": (record["selection"], checkpoint),
-        "steps": (record["steps"], record["steps"] if stopped else train["steps"]),
+        "steps": (record["steps"], first_reached(record, experiment.train.stop_at) or train["steps"]),
         "checkpoints": (
             len(record["checkpoints"]),
             min(experiment.train.keep, len(curve["step"])) if checkpoint == "average" else 1,
@@ -78,13 +85,28 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     return record
 
 
-def best_score(record: Record) -> float:
-    """Returns the highest BLEU of the validations of a run."""
-    return max(score or 0.0 for score in record["curve"]["dev_bleu"])
+def first_reached(record: Record, target: float) -> int | None:
+    """Returns the step of the first validation whose BLEU is a target, if there is a target and a run reached it."""
+    curve = record["curve"]
+    steps = zip(curve["step"], curve["dev_bleu"], strict=True)
+    return next((step for step, score in steps if target and (score or 0.0) >= target), None)
+
+
+def check_beside(track: str, recipe: str, record: Record, others: dict[str, list[Record]], path: Path) -> None:
+    """Raises UserError unless a record has the budget, the text and the scoring of the others of its track.
+
+    Args:
+        others: the records of the track, by recipe. They may contain this one.
+        path: of the record, for the message.
+    """
+    paper = others.get(PAPER, [])
+    check_budget(find_track(track), recipe, record, paper, path)
+    sibling = others.get(recipe, [record])[0]
+    check_text_of(recipe, record, sibling, (paper or [sibling])[0], path)
 
 
 def check_budget(track: Track, recipe: str, record: Record, paper: list[Record], path: Path) -> None:
-    """Raises UserError unless a record has the steps of the budget, if that is known, and their number of validations.
+    """Raises UserError unless a record has the steps of the budget, if that is known, and as many validations.
 
     Args:
         paper: the records of the paper's recipe on this track, which tell the FLOPs of its step.
@@ -98,6 +120,11 @@ def check_budget(track: Track, recipe: str, record: Record, paper: list[Record],
             raise UserError(f"{path} does not have the budget of its track: {train['steps']} steps, not {steps}")
     if train["eval_every"] != (every := -(-train["steps"] * base.eval_every // base.steps)):
         raise UserError(f"{path} was validated every {train['eval_every']} steps, not {every} as on its track")
+    steps = record["curve"]["step"]
+    if steps != [*range(every, record["steps"], every), record["steps"]]:
+        raise UserError(
+            f"{path} was not validated every {every} steps from the first to the last: it had another budget"
+        )
 
 
 def same_vocabulary(one: Record, other: Record) -> bool:
@@ -113,17 +140,25 @@ def check_text_of(recipe: str, record: Record, sibling: Record, paper: Record, p
         paper: a record of the paper's recipe. Only distillation has another text for training.
     """
     scored = [(each["texts"]["source"], each["texts"]["reference"]) for each in (record, paper)]
-    signatures = [[score["signature"] for score in each["scores"]] for each in (record, paper)]
-    trained = [
-        {name: facts["sha256"] for name, facts in each["data"]["sources"].items() if name.startswith("train.")}
-        for each in (record, sibling if find_recipe(recipe).distilled else paper)
-    ]
+    signatures = [[protocol_of(score["signature"]) for score in each["scores"]] for each in (record, paper)]
+    alike = sibling if find_recipe(recipe).distilled else paper
     facts: dict[str, list[Any]] = {
         "the scored text": scored,
         "the signature of a score": signatures,
-        "the training text": trained,
+        "the training text": [sources_of(each, "train.") for each in (record, alike)],
+        "the validation text": [sources_of(each, "dev.") for each in (record, alike)],
         "the prepared training text": [record["data"]["hash"], sibling["data"]["hash"]],
     }
     for name, (value, expected) in facts.items():
         if value != expected:
             raise UserError(f"{path} does not follow the protocol of its track: {name} differs from that of the others")
+
+
+def sources_of(record: Record, split: str) -> dict[str, str]:
+    """Returns the hashes of the files that a split was prepared from, by their names."""
+    return {name: facts["sha256"] for name, facts in record["data"]["sources"].items() if name.startswith(split)}
+
+
+def protocol_of(signature: str) -> str:
+    """Returns a signature without the version of sacreBLEU, which may change while records are made."""
+    return "|".join(part for part in signature.split("|") if not part.startswith("version:"))

@@ -4,15 +4,16 @@ Records are in experiments/results/speedrun/TRACK/, one for each recipe and seed
 them.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from experiments.evaluation.evaluate import publish
 from experiments.speedrun.budget import check_text, within_budget
 from experiments.speedrun.recipes import find_recipe
-from experiments.speedrun.records import check_record, folder_of
+from experiments.speedrun.records import check_beside, check_record, path_of, records_of
 from experiments.speedrun.tracks import find_track
-from experiments.tables.runner import Log, trained_and_scored
+from experiments.tables.runner import Log, settings_differing, trained_and_scored
+from experiments.workdir import WorkDir
+from transformer.config import Experiment, UserError
 
 
 def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Path, results: Path, log: Log) -> None:
@@ -22,22 +23,27 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
         text: folder with the files of a track whose corpus is one's own text, or from `distill`.
 
     Raises:
-        UserError: no such track or recipe, files that are missing, or a run with other settings in the same place.
+        UserError: no such track or recipe, files that are missing, a run with other settings in the same place, or
+            records that do not belong to the track.
     """
     found, chosen = find_track(track), find_recipe(recipe)
     check_text(found, recipe, text)
-    missing = [
-        (seed, record)
-        for seed in range(seeds)
-        if not (record := folder_of(track, results) / f"{recipe}-seed{seed}.json").exists()
-    ]
-    if not missing:
-        return
-    experiment = within_budget(found, recipe, text, log)
-    for seed, record in missing:
+    for seed in range(seeds):
+        others = records_of(track, results)  # what does not belong there is reported before the training
+        record = path_of(track, recipe, seed, results)
+        if record.exists():
+            continue
+        experiment = within_budget(found, recipe, seed, text, log)
         log(f"--- {track}, {recipe}, seed {seed}")
-        seeded = replace(experiment, train=replace(experiment.train, seed=seed))
         path = runs / "speedrun" / track / f"{recipe}-seed{seed}"
-        result = trained_and_scored(seeded, path, chosen.checkpoint, found.split, log)
-        check_record(track, recipe, seed, result.record)
+        check_run(WorkDir(path), experiment)
+        result = trained_and_scored(experiment, path, chosen.checkpoint, found.split, log)
+        check_beside(track, recipe, check_record(track, recipe, seed, result.record), others, result.record)
         publish(result, record)
+
+
+def check_run(run: WorkDir, experiment: Experiment) -> None:
+    """Raises UserError if there are checkpoints of other settings, also of another budget: it would change midway."""
+    begun = run.newest_meta()
+    if begun and (differing := settings_differing(begun["experiment"], experiment)):
+        raise UserError(f"{run.path} was begun with other settings ({', '.join(differing)}): move it away")

@@ -10,15 +10,15 @@ from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun import effects
 from experiments.speedrun.budget import PAPER
 from experiments.speedrun.recipes import find_recipe
-from experiments.speedrun.records import best_score, folder_of, records_of, same_vocabulary
+from experiments.speedrun.records import first_reached, folder_of, records_of, same_vocabulary, seed_of
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import formatted, mean, scores_of, write_text
 from experiments.tables.runner import Record
 from transformer.config import counted
 
 COLUMNS = [
-    "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "seconds", "PPL", "BLEU",
-    "difference", "p", "FLOPs, of paper's", "p of FLOPs", "reached", "record", "records",
+    "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "FLOPs, of paper's", "seconds",
+    "PPL", "BLEU", "difference", "p", "reached", "record", "p of FLOPs", "evidence",
 ]  # fmt: skip
 
 SEEDS = 3
@@ -37,21 +37,36 @@ class Line(NamedTuple):
 
 
 def render_track(track: str, results: Path) -> list[Path]:
-    """Writes TRACK.md, .csv and .png into results/speedrun/; where recipes are compared, TRACK-effects.md and .csv."""
+    """Writes TRACK.md, .csv and .png into results/speedrun/; where recipes are compared, TRACK-effects.md and .csv.
+
+    It writes nothing if there is no record.
+    """
     found, records = find_track(track), records_of(track, results)
+    if not records:
+        return []
     stem = folder_of(track, results)
     paper = records.get(PAPER, [])
     ordered = in_order(found, records)
-    lines = [cells_of(track, line, paper, p) for line, p in zip(ordered, p_values(ordered, paper), strict=True)]
+    cells = [cells_of(track, line, paper, p) for line, p in zip(ordered, p_values(ordered, paper), strict=True)]
+    shown = columns_of(found)
     runs = {line.recipe: [trained(record, paper) for record in line.made] for line in ordered}
     picture = stem.with_suffix(".png")
     scored = "" if found.split == "dev" else f" of the {found.split} text"
     draw_costs(runs, f"{track}: BLEU{scored} and loss of the validation text", picture)
-    written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], COLUMNS, lines), picture]
+    lines = [[row[column] for column in shown] for row in cells]
+    written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], shown, lines), picture]
     if found.stop_at == 0.0 and (told := effects.lines_of(records)):
         head = [f"# Speedrun: what each part adds on {track}", "", *effects.notes(records)]
         written += write_text(stem.with_name(f"{track}-effects"), head, effects.COLUMNS, told)
     return written
+
+
+def columns_of(track: Track) -> list[str]:
+    """Returns the columns of a track: only where runs end at a target does one hold the record."""
+    without = set() if track.stop_at else {"record", "p of FLOPs"}
+    if not (track.stop_at or track.target):
+        without.add("reached")
+    return [column for column in COLUMNS if column not in without]
 
 
 def in_order(track: Track, records: dict[str, list[Record]]) -> list[Line]:
@@ -83,14 +98,16 @@ def made_on(made: list[Record]) -> str:
 def is_record(track: Track, made: list[Record], holder: list[Record]) -> bool:
     """Whether a recipe has fewer FLOPs than the record before, and reached the target with each of its first seeds."""
     made, holder = first(made), first(holder)
-    if not holder or len(made) < SEEDS or reached(track, made) < SEEDS:
+    if not holder or reached(track, made) < SEEDS:
         return False
     return statistics.fmean(flops_of(made)) < statistics.fmean(flops_of(holder))
 
 
 def reached(track: Track, made: list[Record]) -> int:
-    """Returns with how many seeds a recipe reached the target on the validation text."""
-    return sum(best_score(record) >= (track.stop_at or 0.0) for record in made)
+    """Returns with how many seeds a recipe reached the target of the validation text, or of the text that is scored."""
+    if track.target:
+        return sum(score >= track.target for score in scores_of(made, "BLEU"))
+    return sum(first_reached(record, track.stop_at or 0.0) is not None for record in made)
 
 
 def p_values(lines: list[Line], paper: list[Record]) -> list[float | None]:
@@ -101,31 +118,30 @@ def p_values(lines: list[Line], paper: list[Record]) -> list[float | None]:
     )
 
 
-def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> list[str]:
-    """Returns the cells of a recipe on the track with this name."""
+def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> dict[str, str]:
+    """Returns the cells of a recipe on the track with this name, by column."""
     track, made = find_track(name), line.made
     bleu, flops = scores_of(made, "BLEU"), statistics.fmean(flops_of(made))
     compared = bool(paper) and line.recipe != PAPER
-    seeds = [record["settings"]["train"]["seed"] for record in made]
-    return [
-        line.recipe,
-        find_recipe(line.recipe).what,
-        made_on(made)[:10],
-        str(len(made)),
-        f"{statistics.fmean(record['steps'] for record in made):,.0f}",
-        f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
-        f"{flops:.3g}",
-        f"{statistics.fmean(map(seconds_of, made)):,.0f}",
-        mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], (paper or made)[0]) else "",
-        mean(bleu),
-        welch_difference(bleu, scores_of(paper, "BLEU")).signed() if compared else "",
-        formatted(p),
-        f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
-        formatted(p_value(flops_of(made), flops_of(line.before))) if line.before else "",
-        f"{reached(track, made)} of {len(made)}" if track.stop_at else "",
-        "yes" if line.record else "",
-        " ".join(f"[{seed}]({name}/{line.recipe}-seed{seed}.json)" for seed in seeds),
-    ]
+    return {
+        "recipe": line.recipe,
+        "what is changed": find_recipe(line.recipe).what,
+        "date": made_on(made)[:10],
+        "seeds": str(len(made)),
+        "steps": f"{statistics.fmean(record['steps'] for record in made):,.0f}",
+        "target tokens": f"{statistics.fmean(record['target_tokens'] for record in made) / 1e6:.2f} M",
+        "FLOPs": f"{flops:.3g}",
+        "FLOPs, of paper's": f"{flops / statistics.fmean(flops_of(paper)):.1%}" if paper else "",
+        "seconds": f"{statistics.fmean(map(seconds_of, made)):,.0f}",
+        "PPL": mean([record["dev_ppl"] for record in made]) if same_vocabulary(made[0], (paper or made)[0]) else "",
+        "BLEU": mean(bleu),
+        "difference": welch_difference(bleu, scores_of(paper, "BLEU")).signed() if compared else "",
+        "p": formatted(p),
+        "reached": f"{reached(track, made)} of {len(made)}" if track.stop_at or track.target else "",
+        "record": "yes" if line.record else "",
+        "p of FLOPs": formatted(p_value(flops_of(made), flops_of(line.before))) if line.before else "",
+        "evidence": " ".join(f"[{seed}]({name}/{line.recipe}-seed{seed}.json)" for seed in map(seed_of, made)),
+    }
 
 
 def trained(record: Record, paper: list[Record]) -> Trained:
@@ -150,17 +166,20 @@ def flops_of(records: list[Record]) -> list[float]:
 def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above a table."""
     every = [record for made in records.values() for record in made]
-    if not every:
-        return [track.what, "", "No record yet."]
     hardware = sorted(
         {f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}" for record in every}
     )
-    ends = f"when greedy search reaches BLEU {track.stop_at:g} on the validation text" if track.stop_at else "with it"
+    ends = "when it is used up"
+    if track.stop_at:
+        ends += (
+            f", and, unless its recipe is the paper's, when greedy search with the newest checkpoint reaches BLEU "
+            f"{track.stop_at:g} on the validation text"
+        )
     target = f" The target is BLEU {track.target:g}." if track.target else ""
     text = "validation" if track.split == "dev" else track.split
     records_told = (
-        " p of FLOPs is that of Welch's t-test for a difference in FLOPs from the record before; reached is the number "
-        "of seeds that reached the target."
+        " Reached is the number of seeds that reached the target. p of FLOPs is that of Welch's t-test for a "
+        "difference in FLOPs from the record before; it is empty where FLOPs do not vary over seeds."
         if track.stop_at
         else ""
     )
@@ -169,10 +188,10 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         "",
         f"The budget is {track.share:.0%} of the FLOPs of all {track.base.train.steps:,} steps of the paper's recipe; "
         f"a run ends {ends}. BLEU is of the {text} text, by beam search. PPL is of the validation text after the last "
-        f"step, and empty for another vocabulary. FLOPs are those of training as computed, with padding. Seconds are "
-        f"the median of the last steps, times the number of steps; the track's machine is {track.machine}, and the "
-        f"records are from {', '.join(hardware)}. ± is the 95% interval over seeds, of a difference by Welch. p is "
-        f"that of Welch's t-test for a difference in BLEU from the paper's recipe, corrected for the number of recipes "
-        f"(Holm).{records_told} "
-        f"{sum(record['train_hours'] for record in every):.1f} hours of training.",
+        f"step, also where the average of several checkpoints is scored, and empty for another vocabulary. FLOPs are "
+        f"those of training as computed, with padding. Seconds are the median of the last steps, times the number of "
+        f"steps; the track's machine is {track.machine}, and the records are from {', '.join(hardware)}. ± is a 95% "
+        f"confidence interval over seeds. The difference in BLEU from the paper's recipe, its interval and its p are "
+        f"those of Welch's t-test, which needs two seeds of both; p is corrected for the number of recipes "
+        f"(Holm).{records_told} {sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

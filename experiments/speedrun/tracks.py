@@ -1,7 +1,8 @@
 """The tracks of the speedrun: a task, and what ends a run, a target or a budget.
 
-A track never changes, or its records could not be compared. Its base is the paper's recipe (section 5: post-norm, Adam,
-inverse square root schedule, label smoothing, averaged checkpoints) with a model of a size that suits the corpus.
+A track with records does not change, or new records could not be compared with them. Its base is the paper's recipe
+(section 5: post-norm, Adam, inverse square root schedule, label smoothing, averaged checkpoints) with a model of a size
+that suits the corpus.
 """
 
 from dataclasses import replace
@@ -29,7 +30,7 @@ class Track(NamedTuple):
     """BLEU of the greedy translation of the validation text at which a run stops. 0: it uses up its budget. None: not
     known before the base has been trained. The base never stops before its last step."""
     target: float = 0.0
-    """BLEU that is to be reached on the text that is scored. 0: as much as possible."""
+    """BLEU that is to be reached on the text that is scored; no run ends there. 0: as much as possible."""
     split: SplitName = "test"
     """What is scored at the end: the test set, once, or the validation text where recipes are compared."""
     files: tuple[str, str, str] | None = None
@@ -38,7 +39,7 @@ class Track(NamedTuple):
 
 CORES = "two cores of an x86 CPU"
 
-# Half of the paper's rate, at which one of two seeds fails (experiments/results/README.md).
+# At the paper's learning rate one of two seeds failed (experiments/results/README.md): this is half of it.
 MULTI30K = replace(
     TINY,
     model=replace(TINY.model, norm="post"),

@@ -852,4 +852,24 @@ NOT_ONE_BY_ONE = [
            "tests/experiments/test_less_sequential.py"),
 ]  # fmt: skip
 
-CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS, *TODAY, *NOT_ONE_BY_ONE]
+EFFECTS_FILE = "experiments/speedrun/effects.py"
+INTERVALS_FILE = "experiments/evaluation/intervals.py"
+
+SPEEDRUN_TESTS = "tests/experiments/speedrun/test_speedrun.py"
+
+SPEEDRUN = [
+    Change("a record has too few seeds", "experiments/speedrun/table.py",
+           "reached(track, made) < SEEDS", "reached(track, made) < len(made)",
+           SPEEDRUN_TESTS),
+    Change("the batches of the first seed have the budget", "experiments/speedrun/budget.py",
+           "training_plan(data, experiment.data, seed)", "training_plan(data, experiment.data, 0)", SPEEDRUN_TESTS),
+    Change("post-norm varies as pre-norm does", EFFECTS_FILE, "pair.norms[0] == pair.norms[1]", "True", SPEEDRUN_TESTS),
+    Change("a decayed rate is compared with one that is not", EFFECTS_FILE,
+           ' and (ours["selection"] == "last") == (theirs["selection"] == "last")', "", SPEEDRUN_TESTS),
+    Change("all degrees of freedom count", INTERVALS_FILE,
+           "variance**2 / sum(share**2 / freedom for share, freedom in shares)",
+           "sum(freedom for _, freedom in shares)", SPEEDRUN_TESTS),
+    Change("p-values are not corrected", INTERVALS_FILE, "p * (len(order) - rank)", "p", SPEEDRUN_TESTS),
+]  # fmt: skip
+
+CHANGES = [*TRANSFORMER, *VARIANTS, *SERVING, *DATA, *SCORES, *PARSING, *LABELS, *TODAY, *NOT_ONE_BY_ONE, *SPEEDRUN]

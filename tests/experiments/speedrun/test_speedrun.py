@@ -1,7 +1,9 @@
 """The speedrun: budgets are equal, records belong to their place, and the table is rendered from records only."""
 
 import json
+import re
 import shutil
+import statistics
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,12 +13,14 @@ from data.corpora.corpus import SPLITS
 from data.dataset import SIDES, prepare
 from data.sampling import training_plan
 from experiments.evaluation.intervals import (
+    Pooled,
     corrected,
     difference,
     equal_variances,
     p_value,
     pooled,
     pooled_p_value,
+    unequal,
     welch_difference,
 )
 from experiments.evaluation.records import RESULTS, read_record, write_record
@@ -96,20 +100,31 @@ def test_recipes_that_undo_each_other_or_change_nothing_are_refused(track):
 
 def flops_of(experiment: Experiment) -> int:
     data = prepare(experiment.data, log=quiet)
-    return experiment.train.steps * step_flops(experiment, *training_plan(data, experiment.data, 0).shape)
+    plan = training_plan(data, experiment.data, experiment.train.seed)
+    return experiment.train.steps * step_flops(experiment, *plan.shape)
 
 
 def test_recipes_have_equal_flops_and_equally_many_validations(track):
-    paper = within_budget(track, "paper", None, quiet)
+    paper = within_budget(track, "paper", 0, None, quiet)
     assert (paper.train.steps, paper.train.eval_every) == (4, 1)  # a tenth of 40 steps with 4 validations
     assert flops_of(paper) == pytest.approx(0.1 * flops_of(track.base))
-    half = within_budget(track._replace(share=1.0), "double-batch", None, quiet)
+    half = within_budget(track._replace(share=1.0), "double-batch", 0, None, quiet)
     assert half.train.steps < 25 and half.train.eval_every == -(-half.train.steps // 4)
     assert flops_of(half) == pytest.approx(flops_of(track.base), rel=0.5 / half.train.steps)
-    short = within_budget(track._replace(share=1.0, stop_at=30.0), "quarter-length", None, quiet)
+    short = within_budget(track._replace(share=1.0, stop_at=30.0), "quarter-length", 0, None, quiet)
     assert (short.train.steps, short.train.eval_every) == (10, 3)
     with pytest.raises(UserError, match="at equal FLOPs on this track"):
         experiment_of(track, "quarter-length")
+
+
+def test_sampled_subwords_have_the_budget_with_each_seed(track):
+    small = replace(track.base.data, train_pairs=50)  # so few that the shape of a batch depends on what is drawn
+    few = track._replace(base=replace(track.base, data=small), share=1.0)
+    seeded = [within_budget(few, "bpe-dropout", seed, None, quiet) for seed in range(5)]
+    assert [experiment.train.seed for experiment in seeded] == [0, 1, 2, 3, 4]
+    assert len({experiment.train.steps for experiment in seeded}) > 1
+    for experiment in seeded:
+        assert flops_of(experiment) == pytest.approx(flops_of(few.base), rel=0.5 / experiment.train.steps)
 
 
 def test_only_the_paper_s_recipe_ignores_the_target(track):
@@ -130,7 +145,7 @@ def test_the_text_of_a_track_is_asked_for_by_name(tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder"):
         check_text(track, "paper", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"europarl-v7\.fr-en\.en does not exist"):
-        within_budget(track, "paper", tmp_path, quiet)
+        within_budget(track, "paper", 0, tmp_path, quiet)
     with pytest.raises(UserError, match="downloads its corpus"):
         check_text(TRACKS["multi30k"], "paper", tmp_path)
     for name in track.files:
@@ -151,7 +166,7 @@ def test_distillation_asks_for_the_text_that_distill_writes(tmp_path):
     (tmp_path / "teacher.json").touch()
     check_text(track, "wsd+distilled", tmp_path)
     with pytest.raises(UserError, match=r"train\.source does not exist"):
-        within_budget(track, "distilled", tmp_path, quiet)
+        within_budget(track, "distilled", 0, tmp_path, quiet)
     with pytest.raises(UserError, match="tracks that download their corpus"):
         check_text(TRACKS["europarl-1h"], "distilled", tmp_path)
     for name in ("multi30k", "wmt14-base"):  # the teacher would be a gift
@@ -193,12 +208,14 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     records = records_of("micro", folder / "results")
     assert {name: len(made) for name, made in records.items()} == {"paper": 2, "pre-norm": 1}
     one, other = records["paper"]
-    assert one["train_flops"] == other["train_flops"] == 4 * one["train_flops"] // one["steps"]
+    assert one["steps"] == 4 and one["train_flops"] == other["train_flops"] == pytest.approx(
+        0.1 * flops_of(TRACKS["micro"].base)
+    )
     assert one["curve"]["step"] == [1, 2, 3, 4] and min(one["curve"]["dev_loss"]) > 0 and one["split"] == "dev"
     markdown, csv, picture, more, _ = render_track("micro", folder / "results")
     assert more.name == "micro-effects.md" and "| pre-norm | paper | 1 and 2 |" in more.read_text()
     cells = [line.split(" | ") for line in markdown.read_text().splitlines() if line.startswith("| p")]
-    assert [len(line) for line in cells] == [len(COLUMNS)] * 2
+    assert [len(line) for line in cells] == [len(COLUMNS) - 3] * 2  # no run ends at a target
     assert "A track of this test." in markdown.read_text() and csv.read_text().count("\n") == 3
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -229,13 +246,18 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     assert [record["settings"]["train"]["seed"] for record in found] == [0, 1, 2, 10]
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("speedrun/*.md")), ids=lambda path: path.stem)
-def test_the_tables_in_the_repository_are_their_records(path, tmp_path):
-    name = path.stem.removesuffix("-effects")
-    shutil.copytree(path.with_name(name), tmp_path / "speedrun" / name)
-    made = {file.name: file for file in render_track(name, tmp_path)}
-    for file in (path.name, f"{path.stem}.csv"):
-        assert made[file].read_text() == path.with_name(file).read_text()
+@pytest.mark.parametrize("name", TRACKS)
+def test_the_tables_in_the_repository_are_their_records(name, tmp_path):
+    there = folder_of(name, RESULTS)
+    if there.exists():
+        shutil.copytree(there, folder_of(name, tmp_path))
+    made = {path.name: path for path in render_track(name, tmp_path)}
+    assert set(made) == {
+        path.name for path in there.parent.glob(f"{name}*.*") if path.stem.removesuffix("-effects") == name
+    }
+    for file, path in made.items():
+        if path.suffix != ".png":
+            assert path.read_text() == (there.parent / file).read_text()
 
 
 def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) -> list[dict]:
@@ -245,8 +267,9 @@ def made(date: str, flops: list[int], bleu: list[float], reached: float = 30.0) 
             "train_flops": cost,
             "dev_ppl": 1000 / score,
             "vocabulary": "1a",
+            "selection": "average",
             "scores": [{"name": "BLEU", "value": score}],
-            "curve": {"dev_bleu": [None, reached]},
+            "curve": {"step": [1, 2], "dev_bleu": [None, reached]},
         }
         for hour, (cost, score) in enumerate(zip(flops, bleu, strict=True))
     ]
@@ -271,6 +294,7 @@ def test_records_are_compared_with_the_record_before_and_the_newest_is_first(tra
         newest, *_ = in_order(track, records | {"ema": ema})
         assert newest == ("muon", records["muon"], records["wsd"], True)
     assert [reached(track, each) for each in (few, short)] == [2, 0]
+    assert reached(track._replace(stop_at=0.0, target=30.0), made("2026-12-01", [1, 1], [29.9, 30.0])) == 1
     # A fourth seed, made later, changes no history: whether it is cheaper, costs more, or misses the target.
     for cost, score in ((1, 30.0), (900, 30.0), (71, 29.0)):
         later = records["ema"] + made("2026-12-09", [cost], [30.0], reached=score)
@@ -316,6 +340,11 @@ def test_tests_with_a_pooled_deviation_are_those_of_student_corrected_by_holm():
     # The smallest of three p-values is multiplied by 3, the next by 2, and none is smaller than one before it.
     assert corrected([0.5, 0.01, None, 0.011]) == pytest.approx([0.5, 0.03, None, 0.03])
     assert corrected([0.4, 0.6]) == [0.8, 0.8] and corrected([None]) == [None] and corrected([0.9, 0.8]) == [1.0, 1.0]
+    # With deviations of their own: Welch's test.
+    own = unequal(Pooled(statistics.stdev(ours), 2), Pooled(statistics.stdev(theirs), 1), 3, 2)
+    welch = scipy.stats.ttest_ind(ours, theirs, equal_var=False)
+    assert pooled_p_value(ours, theirs, own) == pytest.approx(welch.pvalue)
+    assert difference(ours, theirs, own).half == pytest.approx(welch_difference(ours, theirs).half)
     assert pooled([[1.0], [2.0]]) is None and pooled([[3.0, 3.0]]) is None  # no deviation is known
     assert equal_variances([[1.0, 1.1, 0.9]] * 3).endswith("p = 1.")
     assert "too narrow" in equal_variances([[1.0, 1.001, 0.999], [1.0, 9.0, -9.0]])
@@ -324,36 +353,49 @@ def test_tests_with_a_pooled_deviation_are_those_of_student_corrected_by_holm():
 
 def test_the_effect_of_a_part_is_the_difference_from_the_same_recipe_without_it():
     records = {
-        "paper": made("2026-12-01", [1, 1, 1], [30.0, 30.5, 31.0]),
-        "pre-norm": made("2026-12-01", [1], [33.0]),
+        "paper": made("2026-12-01", [1, 1, 1], [30.0, 31.0, 32.0]),
+        "pre-norm": made("2026-12-01", [1, 1, 1], [32.5, 33.0, 33.5]),
         "pre-norm+rotary": made("2026-12-01", [1], [34.0]),
         "pre-norm+rotary+wsd": made("2026-12-01", [1], [33.5]),
         "swiglu+wsd": made("2026-12-01", [1], [20.0]),
     }
     lines = effects.lines_of(records)
     assert [line[:3] for line in lines] == [
-        ["pre-norm", "paper", "1 and 3"],
-        ["rotary", "pre-norm", "1 and 1"],
+        ["pre-norm", "paper", "3 and 3"],
+        ["rotary", "pre-norm", "1 and 3"],
         ["wsd", "pre-norm+rotary", "1 and 1"],
     ]
-    assert [line[5].split(" ± ")[0] for line in lines] == ["+2.50", "+1.00", "-0.50"]
+    assert [line[5].split(" ± ")[0] for line in lines] == ["+2.00", "+1.00", "-0.50"]
     assert [line[3].split()[0] for line in lines[1:]] == ["-2.9%", "+1.5%"]
-    # A deviation of 0.5 with 2 degrees of freedom, of which the quantile is 4.303.
-    assert lines[0][5] == f"+2.50 ± {4.3027 * 0.5 * (1 + 1 / 3) ** 0.5:.2f}"
-    assert "and 0.50 BLEU, estimated with 2 degrees" in effects.notes(records)[0]
+    # With pre-norm, a deviation of 0.5 with 2 degrees of freedom, of which the quantile is 4.303.
+    assert lines[1][5] == f"+1.00 ± {4.3027 * 0.5 * (1 + 1 / 3) ** 0.5:.2f}"
+    # Post-norm varies twice as much, and only with the paper's recipe does it count.
+    assert lines[0][5] == welch_difference([32.5, 33.0, 33.5], [30.0, 31.0, 32.0]).signed()
+    assert "0.50 BLEU with pre-norm (2 degrees of freedom), 1.00 BLEU with post-norm (2" in effects.notes(records)[0]
     alone = {name: found[:1] for name, found in records.items()}
-    assert effects.lines_of(alone)[0][3:] == ["-9.1%", "", "+3.00", ""] and "yet" in effects.notes(alone)[0]
+    assert effects.lines_of(alone)[0][3:] == ["-7.7%", "", "+2.50", ""] and "not known yet" in effects.notes(alone)[0]
     assert effects.lines_of({"paper": records["paper"]}) == []
-    # Perplexities of other tokens are not compared.
-    records["pre-norm+rotary"][0]["vocabulary"] = "2b"
-    others = effects.lines_of(records)
-    assert [line[0] for line in others] == ["pre-norm", "rotary", "wsd"]
-    assert [line[3:5] for line in others[1:]] == [["", ""]] * 2
+
+
+def test_perplexities_are_compared_only_between_equal_tokens_and_decays():
+    records = {
+        "pre-norm": made("2026-12-01", [1, 1, 1], [32.5, 33.0, 33.5]),
+        "pre-norm+rotary": made("2026-12-01", [1], [34.0]),
+        "pre-norm+wsd": made("2026-12-01", [1], [35.0]),
+        "pre-norm+half-vocabulary": made("2026-12-01", [1], [36.0]),
+    }
+    records["pre-norm+wsd"][0]["selection"] = "last"
+    records["pre-norm+half-vocabulary"][0]["vocabulary"] = "2b"
+    lines = {line[0]: line for line in effects.lines_of(records)}
+    assert list(lines) == ["half-vocabulary", "wsd", "rotary"]
+    assert [lines[part][3:5] for part in ("wsd", "half-vocabulary")] == [["", ""]] * 2
     # They do not count among the comparisons that p is corrected for. BLEU is compared, three times.
-    ours, theirs = (effects.log_ppl(records[name]) for name in ("pre-norm", "paper"))
-    assert others[0][4] == formatted(pooled_p_value(ours, theirs, pooled([theirs])))
-    ours, theirs = (effects.bleu(records[name]) for name in ("pre-norm", "paper"))
-    assert others[0][6] == formatted(3 * pooled_p_value(ours, theirs, pooled([theirs])))
+    for column, values, part, comparisons in (
+        (4, effects.log_ppl, "rotary", 1),
+        (6, effects.bleu, "half-vocabulary", 3),
+    ):
+        ours, theirs = values(records[f"pre-norm+{part}"]), values(records["pre-norm"])
+        assert lines[part][column] == formatted(comparisons * pooled_p_value(ours, theirs, pooled([theirs])))
 
 
 @pytest.mark.slow
@@ -391,6 +433,7 @@ def test_a_record_of_another_protocol_is_refused(filled, changes, message):
             "signature of a score differs",
         ),
         ("pre-norm-seed0", {"data": {"hash": "00", "sources": {}}}, "the training text differs"),
+        ("paper-seed1", {"curve": {"step": [2, 4], "dev_bleu": [1, 1], "dev_loss": [1, 1]}}, "had another budget"),
     ],
 )
 def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, name, changes, message):
@@ -400,6 +443,42 @@ def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, n
     write_record(path, json.loads(json.dumps(record)) | changes)
     with pytest.raises(UserError, match=f"{name}.*{message}"):
         records_of("micro", folder / "results")
+
+
+@pytest.mark.slow
+def test_a_record_of_another_validation_text_is_refused_and_one_of_another_sacrebleu_is_not(filled):
+    folder, _ = filled
+    place = folder_of("micro", folder / "results")
+    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    sources = record["data"]["sources"]
+    other = {**sources, "dev.target": {**sources["dev.target"], "sha256": "00"}}
+    write_record(place / "pre-norm-seed0.json", record | {"data": record["data"] | {"sources": other}})
+    with pytest.raises(UserError, match=r"pre-norm-seed0\.json.*the validation text differs"):
+        records_of("micro", folder / "results")
+    newer = [
+        score | {"signature": re.sub("version:[^|]*", "version:99", score["signature"])} for score in record["scores"]
+    ]
+    assert newer != record["scores"]
+    write_record(place / "pre-norm-seed0.json", record | {"scores": newer})
+    assert set(records_of("micro", folder / "results")) == {"paper", "pre-norm"}
+
+
+@pytest.mark.slow
+def test_what_does_not_belong_is_reported_before_the_training(filled, track, monkeypatch):
+    folder, _ = filled
+    place = folder_of("micro", folder / "results")
+    lines: list[str] = []
+    (place / "paper-seed1.json").write_text("{")
+    with pytest.raises(UserError, match=r"paper-seed1\.json"):
+        run_recipe("micro", "rotary", 1, None, folder / "runs", folder / "results", lines.append)
+    # Checkpoints of another budget are not trained further: its schedule would change midway.
+    shutil.rmtree(place)
+    monkeypatch.setitem(TRACKS, "micro", track._replace(share=0.2))
+    with pytest.raises(
+        UserError, match=r"paper-seed0 was begun with other settings \(train\.eval_every, train\.steps\)"
+    ):
+        run_recipe("micro", "paper", 1, None, folder / "runs", folder / "results", lines.append)
+    assert not any(line.startswith("step ") for line in lines)
 
 
 @pytest.mark.slow
@@ -415,7 +494,11 @@ def test_validations_are_as_frequent_as_on_the_track_and_the_budget_is_that_of_t
     # Without a record of the paper's recipe, the budget is not known: any number of steps is read.
     for path in place.glob("paper-*.json"):
         path.unlink()
-    longer = record | {"steps": 8, "settings": record["settings"] | {"train": train | {"steps": 8, "eval_every": 2}}}
+    longer = record | {
+        "steps": 8,
+        "settings": record["settings"] | {"train": train | {"steps": 8, "eval_every": 2}},
+        "curve": record["curve"] | {"step": [2, 4, 6, 8]},
+    }
     write_record(place / "pre-norm-seed0.json", longer)
     assert list(records_of("micro", folder / "results")) == ["pre-norm"]
 
