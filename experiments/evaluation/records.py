@@ -35,8 +35,8 @@ RECORDS = ("experiments/results", "benchmarks/results")
 
 OF_RUN = (
     "experiment", "note", "parameters", "corpus", "selection", "checkpoints", "steps", "target_tokens", "train_flops",
-    "step_seconds", "train_hours", "dev_ppl", "settings", "parts", "deviations", "lineage", "vocabulary", "data",
-    "commit",
+    "step_seconds", "train_hours", "train_hardware", "dev_ppl", "settings", "parts", "deviations", "lineage",
+    "vocabulary", "data", "commit",
 )  # fmt: skip
 """What a record says about the run. The record of an ensemble says it of each of its members, and not of itself."""
 
@@ -99,6 +99,7 @@ def make_record(
         # None for a checkpoint from before these were measured.
         "train_flops": meta.get("flops"),
         "step_seconds": meta.get("step_seconds"),
+        "train_hardware": meta.get("hardware"),  # of the last steps; "hardware" is that of the evaluation
         "train_hours": round(meta["seconds"] / 3600, 4),
         "dev_ppl": None if meta["dev_loss"] is None else perplexity(meta["dev_loss"]),
         "decode_seconds": round(seconds, 1),
@@ -246,6 +247,12 @@ def ppl_of(run: dict[str, Any]) -> str:
     return f"{run['dev_ppl']:.2f}" if run["dev_ppl"] else "not validated"
 
 
+def trained_on(run: dict[str, Any], record: dict[str, Any]) -> str:
+    """Formats the devices and cores that a run was trained on. Older records only have those of the evaluation."""
+    found = run.get("train_hardware") or record["hardware"]
+    return f"{found['device']}, {counted(found['cores'], 'core')}"
+
+
 def published_scores(record: dict[str, Any]) -> list[str]:
     """Returns the names of the scores that a table shows of a record: BLEU with chrF, and of other tasks the first."""
     names = [str(score["name"]) for score in record["scores"]]
@@ -265,7 +272,6 @@ def results_table(*folders: Path) -> str:
         name = f"ensemble of {' + '.join(run['run'] for run in runs)}" if "members" in record else record["experiment"]
         values = {score["name"]: f"{score['value']:.1f}" for score in record["scores"]}
         link = f"experiments/results/{path.name}" if path.parent == RESULTS else str(path)
-        machine = f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}"
         cells = [
             f"[{name}]({link})",
             test_set(record),
@@ -273,7 +279,7 @@ def results_table(*folders: Path) -> str:
             " + ".join(map(ppl_of, runs)),
             " + ".join(map(steps_of, runs)),
             f"{sum(run['train_hours'] for run in runs):.2f}",
-            machine,
+            "; ".join(sorted({trained_on(run, record) for run in runs})),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

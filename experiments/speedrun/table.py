@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.evaluation.intervals import corrected, p_value, welch_difference
+from experiments.evaluation.records import trained_on
 from experiments.inspection.figures import Trained, draw_costs
 from experiments.speedrun import effects
 from experiments.speedrun.budget import PAPER
@@ -14,7 +15,6 @@ from experiments.speedrun.records import first_reached, folder_of, records_of, s
 from experiments.speedrun.tracks import Track, find_track
 from experiments.tables.render import formatted, mean, scores_of, write_text
 from experiments.tables.runner import Record
-from transformer.config import counted
 
 COLUMNS = [
     "recipe", "what is changed", "date", "seeds", "steps", "target tokens", "FLOPs", "FLOPs, of paper's", "seconds",
@@ -166,9 +166,7 @@ def flops_of(records: list[Record]) -> list[float]:
 def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above a table."""
     every = [record for made in records.values() for record in made]
-    hardware = sorted(
-        {f"{record['hardware']['device']}, {counted(record['hardware']['cores'], 'core')}" for record in every}
-    )
+    hardware = sorted({trained_on(record, record) for record in every})
     ends = "when it is used up"
     if track.stop_at:
         ends += (
@@ -190,7 +188,7 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         f"a run ends {ends}. BLEU is of the {text} text, by beam search. PPL is of the validation text after the last "
         f"step, also where the average of several checkpoints is scored, and empty for another vocabulary. FLOPs are "
         f"those of training as computed, with padding. Seconds are the median of the last steps, times the number of "
-        f"steps; the track's machine is {track.machine}, and the records are from {', '.join(hardware)}. ± is a 95% "
+        f"steps; the track's machine is {track.machine}, and the records are from {'; '.join(hardware)}. ± is a 95% "
         f"confidence interval over seeds. The difference in BLEU from the paper's recipe, its interval and its p are "
         f"those of Welch's t-test, which needs two seeds of both; p is corrected for the number of recipes "
         f"(Holm).{records_told} {sum(record['train_hours'] for record in every):.1f} hours of training.",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.evaluation.intervals import Interval, beside_control, equal_variances, interval
-from experiments.evaluation.records import read_record
+from experiments.evaluation.records import read_record, trained_on
 from experiments.inspection.figures import Beside, draw_beside, draw_growth
 from experiments.presets.paper import SYSTEMS, TABLE2, TABLE3, Row
 from experiments.presets.parsing import TABLE4
@@ -275,7 +275,7 @@ def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[s
             f"{corpus}, {these[0]['split']} set; checkpoints averaged: {', '.join(map(str, averaged))}; beam "
             f"{decode['beam']}, alpha {decode['alpha']}; records: {len(these)}; "
             f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
-            f"{', '.join(sorted({record['hardware']['device'] for record in these}))}."
+            f"{'; '.join(sorted({trained_on(record, record) for record in these}))}."
         )
     if table == 3:
         lines.append("PPL is per token of the validation text, of the last checkpoint.")

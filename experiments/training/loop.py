@@ -17,7 +17,7 @@ from data.dataset import PreparedData, prepare
 from data.sampling import training_plan
 from data.tokenizer import described
 from experiments.evaluation.metrics import target_language
-from experiments.evaluation.records import commit
+from experiments.evaluation.records import commit, hardware
 from experiments.evaluation.validation import Validation
 from experiments.history import minutes, perplexity
 from experiments.inspection.band import band_of
@@ -287,6 +287,7 @@ def provenance(
         "vocabulary": data.tokenizer.sha256,
         "data": {key: data.manifest[key] for key in ("corpus", "hash", "sources", "splits")},
         "commit": code,
+        "hardware": hardware(),
         "lineage": lineage,
         "step": step,
         "dev_loss": dev_loss,

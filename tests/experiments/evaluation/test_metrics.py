@@ -6,7 +6,7 @@ import pytest
 
 from experiments.evaluation.evaluate import evaluate
 from experiments.evaluation.metrics import bleu, check_language, score, scores_told
-from experiments.evaluation.records import results_table
+from experiments.evaluation.records import read_record, results_table, write_record
 from experiments.task import Translated
 from experiments.translator import Translator
 from transformer.config import UserError
@@ -58,7 +58,8 @@ def test_a_record_holds_all_that_its_number_rests_on(run):
     record = json.loads(result.record.read_text(encoding="utf-8"))
     for key in (
         "experiment", "scores", "checkpoints", "steps", "target_tokens", "train_flops", "step_seconds", "train_hours",
-        "dev_ppl", "settings", "vocabulary", "data", "hardware", "software", "commit", "command", "date",
+        "train_hardware", "dev_ppl", "settings", "vocabulary", "data", "hardware", "software", "commit", "command",
+        "date",
     ):  # fmt: skip
         assert record[key], key
     assert record["scores"][0]["signature"] == result.scores[0].signature
@@ -71,6 +72,12 @@ def test_the_table_has_a_row_for_each_record_and_nothing_else(run, tmp_path):
     (tmp_path / "one.json").write_bytes(result.record.read_bytes())
     last = results_table(tmp_path).splitlines()[-1]
     assert "[micro]" in last and f"| {result.scores[0].value:.1f} |" in last
+    # The hardware beside the hours is that of the training. Records without it are older: they have one for both.
+    record = {name: value for name, value in read_record(result.record).items() if name != "sha256"}
+    here = record["hardware"]
+    for trained, shown in ((here | {"device": "8 x H100", "cores": 1}, "8 x H100, 1 core"), (None, here["device"])):
+        write_record(tmp_path / "one.json", record | {"train_hardware": trained})
+        assert shown in results_table(tmp_path).splitlines()[-1].split(" | ")[-1]
 
 
 def bleu_of(outputs, references, language):
