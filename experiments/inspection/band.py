@@ -1,7 +1,8 @@
-"""The band of a preset: the validation losses that its runs with other seeds had, step by step.
+"""The band of a preset: the validation losses and scores that its runs with other seeds had, step by step.
 
 The records in experiments/results/bands have the curves of runs of a preset, one for each seed. A run whose validation
-loss is above the band is a run with a fault: a wrong learning rate, damaged text, a bug in a part.
+loss is above the band is a run with a fault: a wrong learning rate, damaged text, a bug in a part. One whose loss is in
+the band, and whose score is below it, translates wrongly.
 """
 
 import math
@@ -13,13 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.evaluation.records import RESULTS, read_evaluation
+from experiments.task import task_of
 from experiments.workdir import MAY_CHANGE, PATHS, differences
 from transformer.config import Experiment, UserError, counted
 
 BANDS = RESULTS / "bands"
 
 NARROWEST = 0.05
-"""Half the width of the narrowest band, in nats per token: other hardware and other versions of JAX have some room."""
+"""Half the width of the narrowest band of losses, in nats per token: other hardware and versions of JAX have room."""
+
+NARROWEST_SCORE = 2.0
+"""Half the width of the narrowest band of scores, which are of few sentences."""
 
 PROBABILITY = 0.99
 """Of a healthy run with another seed to be in the band at a step."""
@@ -28,20 +33,38 @@ PROBABILITY = 0.99
 # Settings that do not change the validation losses, or by no more than the band is wide. Paths are of another text.
 _SAME = ("name", "train.seed", "train.ema", "train.best", *(name for name in MAY_CHANGE if name not in PATHS))
 
+# Those of them that say which sentences are scored, and how they are translated.
+_SCORED = ("train.eval_sentences", "train.best", "decode.")
+
+_Curve = list[float | None]
+
 
 class Band(NamedTuple):
-    """The validation losses of runs with different seeds."""
+    """The validation losses and scores of runs with different seeds."""
 
     steps: list[list[float]]
     """The steps of the validations of each run, ascending."""
-    losses: list[list[float]]
+    losses: list[_Curve]
     """The validation loss at each of these steps."""
+    scores: list[_Curve]
+    """The score of greedy translations at each of these steps. Empty if other sentences are scored, or by other
+    settings."""
     changed: list[str]
     """Settings in which the run at hand differs from those runs."""
 
     def at(self, step: int) -> tuple[float, float] | None:
-        """Returns the band at a step, linear between validations; None before the first and after the last of one."""
-        values = [interpolated(step, *curve) for curve in zip(self.steps, self.losses, strict=True)]
+        """Returns the band of losses at a step, linear between validations; None before the first and after the last
+        of one."""
+        return self._between(step, self.losses, NARROWEST)
+
+    def scores_at(self, step: int) -> tuple[float, float] | None:
+        """Returns the band of scores at a step. None as `at`, or next to a validation without a score."""
+        return self._between(step, self.scores, NARROWEST_SCORE)
+
+    def _between(self, step: int, curves: list[_Curve], narrowest: float) -> tuple[float, float] | None:
+        if not curves:
+            return None
+        values = [interpolated(step, *curve) for curve in zip(self.steps, curves, strict=True)]
         if any(value is None for value in values):
             return None
         known = [value for value in values if value is not None]
@@ -50,30 +73,38 @@ class Band(NamedTuple):
         n, mean = len(known), statistics.fmean(known)
         # The interval in which one more run is found, not that of the mean.
         width = float(student.ppf((1 + PROBABILITY) / 2, n - 1)) * statistics.stdev(known) * math.sqrt(1 + 1 / n)
-        return mean - max(width, NARROWEST), mean + max(width, NARROWEST)
+        return mean - max(width, narrowest), mean + max(width, narrowest)
 
-    def warning(self, step: int, loss: float) -> str | None:
-        """Returns what to say of a validation loss above the band; None in the band, below it, and where it ends."""
-        found = self.at(step)
-        if found is None or loss <= found[1]:
-            return None
+    def warning(self, step: int, loss: float, score: float) -> str | None:
+        """Returns what to say of a validation loss above the band, or else of a score below it. Otherwise None."""
+        losses, scores = self.at(step), self.scores_at(step)
+        if losses and loss > losses[1]:
+            return self._told("loss", loss - losses[1], "above", step, losses)
+        if scores and score < scores[0]:
+            return self._told("score", scores[0] - score, "below", step, scores)
+        return None
+
+    def _told(self, name: str, distance: float, side: str, step: int, band: tuple[float, float]) -> str:
         what = f", but has other settings ({', '.join(self.changed)})" if self.changed else ""
         return (
-            f"warning: the validation loss is {loss - found[1]:.2f} above the band at step {step:,}, which is "
-            f"{found[0]:.2f} to {found[1]:.2f} in {counted(len(self.steps), 'run')} of this preset{what}: see "
+            f"warning: the validation {name} is {distance:.2f} {side} the band at step {step:,}, which is "
+            f"{band[0]:.2f} to {band[1]:.2f} in {counted(len(self.steps), 'run')} of this preset{what}: see "
             f"docs/troubleshooting.md"
         )
 
 
-def interpolated(step: float, steps: list[float], values: list[float]) -> float | None:
-    """Returns the value at a step, linear between the steps that are known; None outside of them."""
-    return float(np.interp(step, steps, values)) if steps[0] <= step <= steps[-1] else None
+def interpolated(step: float, steps: list[float], values: _Curve) -> float | None:
+    """Returns the value at a step, linear between the steps that are known; None outside of them, or next to a None."""
+    if not steps[0] <= step <= steps[-1]:
+        return None
+    found = float(np.interp(step, steps, np.asarray(values, float)))
+    return None if math.isnan(found) else found
 
 
 def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:
     """Returns the band for a run, from the records NAME-seedN.json of its preset; None with fewer than two.
 
-    Its losses are those of the same text, vocabulary and batches, or there is no band. Other settings may differ.
+    It is of the same text, vocabulary and batches, or there is no band. Other settings may differ.
 
     Args:
         folder: the folder of the records. None: the published ones.
@@ -84,15 +115,20 @@ def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:
     settings = asdict(experiment)
     curves: list[dict[str, Any]] = []
     changed: set[str] = set()
+    score: str | None = f"dev_{task_of(experiment.data).metric.lower()}"
     for path in sorted((folder or BANDS).glob(f"{experiment.name}-seed*.json")):
         record = read_evaluation(path)
         if "members" in record or "dev_loss" not in record.get("curve", {}):
             raise UserError(f"{path} has no curve of validation losses: it is not a record of a band; move it away")
-        differing = [name for name in differences(record["settings"], settings) if not name.startswith(_SAME)]
+        every = differences(record["settings"], settings)
+        differing = [name for name in every if not name.startswith(_SAME)]
         if any(name.startswith("data.") for name in differing):
             return None
+        if score not in record["curve"] or any(name.startswith(_SCORED) for name in every):
+            score = None
         curves.append(record["curve"])
         changed |= set(differing)
     if len(curves) < 2:
         return None
-    return Band([curve["step"] for curve in curves], [curve["dev_loss"] for curve in curves], sorted(changed))
+    steps, losses = ([curve[name] for curve in curves] for name in ("step", "dev_loss"))
+    return Band(steps, losses, [curve[score] for curve in curves] if score else [], sorted(changed))

@@ -167,12 +167,12 @@ def train(experiment: Experiment, workdir: Path, log: Log = print, views: Sequen
                         raise UserError(
                             f"stopped at step {step}: the validation loss is {dev_loss}; {last_saved(checkpoints)}"
                         )
-                    if band and (warning := band.warning(step, dev_loss)):
-                        progress.log(warning)
-                        band = None  # once
                     with meter.paused("translation"):
                         params = replicated_params(mesh, experiment, state.params)
                         value = sample_translations(translator, data, params, step, progress) if is_first() else 0.0
+                    if band and is_first() and (warning := band.warning(step, dev_loss, value)):
+                        progress.log(warning)
+                        band = None  # once
                     best = best.after(-of_first_process(value) if experiment.train.best == "score" else dev_loss)
                     with meter.paused("checkpoints"):
                         checkpoints.save(state, about(best, step, dev_loss, meter))

@@ -10,14 +10,15 @@ import pytest
 from experiments.evaluation.evaluate import evaluate, publish
 from experiments.evaluation.records import read_record, write_record
 from experiments.history import curve_of
-from experiments.inspection.band import NARROWEST, Band, band_of, interpolated
+from experiments.inspection.band import NARROWEST, NARROWEST_SCORE, Band, band_of, interpolated
 from experiments.training.loop import train
 from experiments.translator import Translator
 from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
 
 LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
-BAND = Band([[10, 20, 30]] * 3, LOSSES, [])
+SCORES = [[1.0, 20.0, 30.0], [1.0, 24.0, 30.0], [1.0, 22.0, None]]
+BAND = Band([[10, 20, 30]] * 3, LOSSES, SCORES, [])
 
 
 def quiet(line: str) -> None:
@@ -30,24 +31,36 @@ def test_the_band_is_where_one_more_run_is_found():
     half = 9.925 * statistics.stdev([2.0, 2.4, 2.2]) * math.sqrt(4 / 3)
     assert (low, high) == pytest.approx((2.2 - half, 2.2 + half), abs=1e-3)
     assert BAND.at(30) == pytest.approx((1 - NARROWEST, 1 + NARROWEST))
+    # The scores vary ten times as much.
+    assert BAND.scores_at(20) == pytest.approx((22 - 10 * half, 22 + 10 * half), abs=1e-2)
+    assert BAND.scores_at(10) == pytest.approx((1 - NARROWEST_SCORE, 1 + NARROWEST_SCORE))
 
 
 def test_the_band_is_linear_between_validations_and_ends_with_the_shortest_run():
     assert interpolated(15, [10, 20], [4.0, 2.0]) == 3.0 and interpolated(10, [10], [4.0]) == 4.0
     assert interpolated(20, [10, 20], [4.0, 2.0]) == 2.0
     assert BAND.at(9) is None and BAND.at(31) is None
-    assert Band([[10, 20], [10, 20, 30]], [[4.0, 2.0], [4.2, 2.4, 1.0]], []).at(30) is None
+    assert Band([[10, 20], [10, 20, 30]], [[4.0, 2.0], [4.2, 2.4, 1.0]], [], []).at(30) is None
+    assert interpolated(20, [10, 20, 30], [1.0, 2.0, None]) == 2.0
+    assert interpolated(25, [10, 20, 30], [1.0, 2.0, None]) is None
+    assert BAND.scores_at(30) is None and BAND._replace(scores=[]).scores_at(20) is None
 
 
-def test_only_a_loss_above_the_band_is_told_with_what_was_changed():
-    assert BAND.warning(30, 1.0) is None and BAND.warning(30, 0.1) is None and BAND.warning(40, 9.0) is None
-    told = BAND.warning(30, 1.45)
+def test_only_a_loss_above_the_band_or_a_score_below_it_is_told_with_what_was_changed():
+    assert BAND.warning(30, 1.0, 0.0) is None and BAND.warning(30, 0.1, 0.0) is None
+    assert BAND.warning(40, 9.0, 0.0) is None and BAND.warning(20, 2.2, 90.0) is None
+    told = BAND.warning(30, 1.45, 0.0)
     assert told == (
         "warning: the validation loss is 0.40 above the band at step 30, which is 0.95 to 1.05 in 3 runs of this "
         "preset: see docs/troubleshooting.md"
     )
     changed = BAND._replace(changed=["optimizer.scale"])
-    assert "of this preset, but has other settings (optimizer.scale): see" in changed.warning(30, 1.45)
+    assert "of this preset, but has other settings (optimizer.scale): see" in changed.warning(30, 1.45, 30.0)
+    assert BAND.warning(10, 4.1, -1.5) == (
+        "warning: the validation score is 0.50 below the band at step 10, which is -1.00 to 3.00 in 3 runs of this "
+        "preset: see docs/troubleshooting.md"
+    )
+    assert "loss" in BAND.warning(10, 9.0, -1.5)
 
 
 def test_the_curve_of_a_record_has_a_number_for_each_validation():
@@ -83,7 +96,7 @@ def written(micro, tmp_path):
     record = {"scores": [{}], "sources": {}, "experiment": micro.name, "checkpoints": [], "data": {}}
     for seed in (0, 1):
         settings = asdict(replace(micro, train=replace(micro.train, seed=seed)))
-        curve = {"step": [10, 20], "dev_loss": [3.0, 2.0 + seed]}
+        curve = {"step": [10, 20], "dev_loss": [3.0, 2.0 + seed], "dev_bleu": [1.0, 9.0]}
         write_record(tmp_path / f"micro-seed{seed}.json", record | {"settings": settings, "curve": curve})
     return tmp_path
 
@@ -93,6 +106,13 @@ def test_a_band_names_every_setting_that_could_change_a_loss(written, micro):
     assert band_of(replace(micro, train=harmless, note="a note"), written).changed == []
     smooth = replace(micro, train=replace(micro.train, label_smoothing=0.3), freeze="encoder")
     assert band_of(smooth, written).changed == ["freeze", "train.label_smoothing"]
+
+
+def test_scores_are_compared_if_the_same_sentences_were_translated_in_the_same_way(written, micro):
+    assert band_of(replace(micro, train=replace(micro.train, steps=900)), written).scores == [[1.0, 9.0]] * 2
+    for changes in ({"train": replace(micro.train, best="score")}, {"decode": replace(micro.decode, extra_length=1)}):
+        band = band_of(replace(micro, **changes), written)
+        assert band.scores == [] and band.losses == [[3.0, 2.0], [3.0, 3.0]]
 
 
 @pytest.mark.parametrize("path", ["vocabulary", "train_src"])
