@@ -320,7 +320,7 @@ class Table1:
 class Table:
     """Flags of `table 2`, `table 3` and `table 4`."""
 
-    scale: Literal["smoke", "small", "converged", "paper"] = "paper"
+    scale: Literal["smoke", "small", "long", "paper"] = "paper"
     """Size of the runs (experiments/presets/scales.py)."""
     seeds: int = 1
     """Number of runs per row, with seeds 0, 1, ..."""

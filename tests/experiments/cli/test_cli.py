@@ -108,7 +108,7 @@ FLAGS_OF = {
     "compare": ("--test-set STR",),
     "score": ("--source FILE", "--target FILE"),
     "contrast": ("--pairs PATH", "--context-source PATH", "--batch-size INT", "--record PATH"),
-    "table": ("--scale {smoke,small,converged,paper}", "--rows [STR [STR ...]]", "--results PATH"),
+    "table": ("--scale {smoke,small,long,paper}", "--rows [STR [STR ...]]", "--results PATH"),
     "speedrun": ("--recipe STR", "--seeds INT", "--text PATH", "--runs PATH"),
     "results": (),
 }

@@ -271,8 +271,8 @@ def test_each_row_is_an_experiment_of_its_own(scale):
 
 def test_a_scale_without_the_bases_of_a_table_is_refused():
     for table in (2, 4):
-        with pytest.raises(UserError, match="the scale converged is not for this table: it has only en-de"):
-            experiments_of(table, "converged")
+        with pytest.raises(UserError, match="the scale long is not for this table: it has only en-de"):
+            experiments_of(table, "long")
 
 
 def test_the_presets_are_the_rows_of_table_2():
