@@ -157,21 +157,26 @@ def draw_beside(picture: Beside, path: Path) -> Path:
 
 
 class Trained(NamedTuple):
-    """What a training run cost, its score, and its validation losses, each after a share of the run."""
+    """What a training run cost, its score, and its validations, each after a share of the run."""
 
     flops: float
     seconds: float
     score: float
     shares: list[float]
+    scores: list[float]
     losses: list[float]
 
 
-def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
+def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path, target: float | None = None) -> Path:
     """Draws scores and validation losses of runs against FLOPs and seconds, a color for each name.
+
+    Args:
+        target: the score of a validation that is to be reached, if there is one.
 
     Returns the path of the PNG.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained", sharex="col", sharey="row")
+    size = 12, 8 + 0.12 * len(runs)  # with two names in each line of the legend
+    figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained", sharex="col", sharey="row")
     markers = "os^vDPX*"
     for number, (name, made) in enumerate(runs.items()):
         color, marker = f"C{number % 10}", markers[number // 10 % len(markers)]
@@ -180,14 +185,18 @@ def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
                 costs, [run.score for run in made], color=color, marker=marker, linestyle="none", label=name
             )
             for cost, run in zip(costs, made, strict=True):
-                axes[1, column].plot(
-                    [cost * share for share in run.shares],
-                    run.losses,
-                    color=color,
-                    marker=marker if number > 9 else "",  # a color for more than one name
-                    markersize=3,
-                    linewidth=1,
-                )
+                for axis, values in zip(axes[:, column], (run.scores, run.losses), strict=True):
+                    axis.plot(
+                        [cost * share for share in run.shares],
+                        values,
+                        color=color,
+                        marker=marker if number > 9 else "",  # a color for more than one name
+                        markersize=3,
+                        linewidth=1,
+                    )
+    if target is not None:
+        for axis in axes[0]:
+            axis.axhline(target, color="gray", linestyle="--", linewidth=0.8)
     axes[0, 0].set(ylabel="BLEU")
     axes[1, 0].set(xlabel="FLOPs of training", ylabel="validation loss per token, in nats")
     axes[1, 1].set(xlabel="seconds of training")
@@ -195,7 +204,7 @@ def draw_costs(runs: dict[str, list[Trained]], title: str, path: Path) -> Path:
         axis.grid(alpha=0.3)
     figure.suptitle(title)
     if runs:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside lower center")
     return save(figure, path)
 
 

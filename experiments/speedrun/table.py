@@ -51,8 +51,8 @@ def render_track(track: str, results: Path) -> list[Path]:
     shown = columns_of(found)
     runs = {line.recipe: [trained(record, paper) for record in line.made] for line in ordered}
     picture = stem.with_suffix(".png")
-    scored = "" if found.split == "dev" else f" of the {found.split} text"
-    draw_costs(runs, f"{track}: BLEU{scored} and loss of the validation text", picture)
+    title = f"{track}: BLEU of greedy translations during training (lines), and of what is scored (points)"
+    draw_costs(runs, title, picture, found.stop_at or None)
     lines = [[row[column] for column in shown] for row in cells]
     written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], shown, lines), picture]
     if found.stop_at == 0.0 and (told := effects.lines_of(records)):
@@ -145,12 +145,13 @@ def cells_of(name: str, line: Line, paper: list[Record], p: float | None) -> dic
 
 
 def trained(record: Record, paper: list[Record]) -> Trained:
-    """Returns the points of a record in the figure, and its curve unless it is of other tokens."""
+    """Returns the points of a record in the figure, and its curves, without a loss of other tokens."""
     curve = record["curve"]
     (score,) = scores_of([record], "BLEU")
     shares = [step / record["steps"] for step in curve["step"]]
+    scores = [math.nan if value is None else value for value in curve["dev_bleu"]]
     losses = curve["dev_loss"] if same_vocabulary(record, (paper or [record])[0]) else [math.nan] * len(shares)
-    return Trained(record["train_flops"], seconds_of(record), score, shares, losses)
+    return Trained(record["train_flops"], seconds_of(record), score, shares, scores, losses)
 
 
 def seconds_of(record: Record) -> float:
