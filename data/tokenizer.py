@@ -164,7 +164,9 @@ class Tokenizer:
         return self._encode(lines)
 
     def sample(self, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
-        """Encodes like `encode`, but with pieces drawn at random: subword regularization. Equal seeds, equal ids.
+        """Encodes like `encode`, but with pieces drawn at random: subword regularization.
+
+        Equal seeds give equal ids in one process. sentencepiece 0.2.2 and later draw others in another process.
 
         Args:
             rate: of a BPE vocabulary, the probability of leaving out each merge (BPE-dropout, Provilkov et al., 2020);

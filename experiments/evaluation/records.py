@@ -250,7 +250,8 @@ def ppl_of(run: dict[str, Any]) -> str:
 def trained_on(run: dict[str, Any], record: dict[str, Any]) -> str:
     """Formats the devices and cores that a run was trained on. Older records only have those of the evaluation."""
     found = run.get("train_hardware") or record["hardware"]
-    return f"{found['device']}, {counted(found['cores'], 'core')}"
+    unknown = "" if run.get("train_hardware") else " (evaluation)"
+    return f"{found['device']}, {counted(found['cores'], 'core')}{unknown}"
 
 
 def published_scores(record: dict[str, Any]) -> list[str]:

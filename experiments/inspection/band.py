@@ -36,6 +36,9 @@ _SAME = ("name", "train.seed", "train.ema", "train.best", *(name for name in MAY
 # Those of them that say which sentences are scored, and how they are translated.
 _SCORED = ("train.eval_sentences", "train.best", "decode.")
 
+# Settings of decoding that greedy search in batches of its own size does not have.
+_NOT_GREEDY = ("decode.beam", "decode.batch_size")
+
 _Curve = list[float | None]
 
 
@@ -55,13 +58,13 @@ class Band(NamedTuple):
     def at(self, step: int) -> tuple[float, float] | None:
         """Returns the band of losses at a step, linear between validations; None before the first and after the last
         of one."""
-        return self._between(step, self.losses, NARROWEST)
+        return self._between(step, self.losses, NARROWEST, math.inf)
 
     def scores_at(self, step: int) -> tuple[float, float] | None:
         """Returns the band of scores at a step. None as `at`, or next to a validation without a score."""
-        return self._between(step, self.scores, NARROWEST_SCORE)
+        return self._between(step, self.scores, NARROWEST_SCORE, 100.0)
 
-    def _between(self, step: int, curves: list[_Curve], narrowest: float) -> tuple[float, float] | None:
+    def _between(self, step: int, curves: list[_Curve], narrowest: float, most: float) -> tuple[float, float] | None:
         if not curves:
             return None
         values = [interpolated(step, *curve) for curve in zip(self.steps, curves, strict=True)]
@@ -73,7 +76,7 @@ class Band(NamedTuple):
         n, mean = len(known), statistics.fmean(known)
         # The interval in which one more run is found, not that of the mean.
         width = float(student.ppf((1 + PROBABILITY) / 2, n - 1)) * statistics.stdev(known) * math.sqrt(1 + 1 / n)
-        return mean - max(width, narrowest), mean + max(width, narrowest)
+        return max(0.0, mean - max(width, narrowest)), min(most, mean + max(width, narrowest))
 
     def warning(self, step: int, loss: float, score: float) -> str | None:
         """Returns what to say of a validation loss above the band, or else of a score below it. Otherwise None."""
@@ -118,15 +121,19 @@ def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:
     score: str | None = f"dev_{task_of(experiment.data).metric.lower()}"
     for path in sorted((folder or BANDS).glob(f"{experiment.name}-seed*.json")):
         record = read_evaluation(path)
-        if "members" in record or "dev_loss" not in record.get("curve", {}):
+        curve = record.get("curve") or {}
+        lengths = {len(curve.get(name) or ()) for name in ("step", "dev_loss")} | {
+            len(value) for value in curve.values()
+        }
+        if "members" in record or len(lengths) > 1 or lengths == {0}:
             raise UserError(f"{path} has no curve of validation losses: it is not a record of a band; move it away")
         every = differences(record["settings"], settings)
         differing = [name for name in every if not name.startswith(_SAME)]
         if any(name.startswith("data.") for name in differing):
             return None
-        if score not in record["curve"] or any(name.startswith(_SCORED) for name in every):
+        if score not in curve or any(name.startswith(_SCORED) for name in every if name not in _NOT_GREEDY):
             score = None
-        curves.append(record["curve"])
+        curves.append(curve)
         changed |= set(differing)
     if len(curves) < 2:
         return None

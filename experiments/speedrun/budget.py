@@ -15,7 +15,7 @@ from transformer.config import DataConfig, Experiment, UserError
 from transformer.train import step_flops
 
 PAPER = "paper"
-"""The recipe that all others are compared with. It trains all steps of the base on a track with a target."""
+"""The recipe that all others are compared with. It trains all its steps on a track where others end at a target."""
 
 
 def experiment_of(track: Track, recipe: str, text: Path | None = None) -> Experiment:

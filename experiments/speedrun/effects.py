@@ -10,6 +10,7 @@ from experiments.evaluation.intervals import (
     Pooled,
     corrected,
     difference,
+    equal_variances,
     pooled,
     pooled_p_value,
     unequal,
@@ -68,29 +69,29 @@ def bleu(records: list[Record]) -> list[float]:
 
 
 def norm_of(recipe: str) -> str:
-    """Returns where a recipe has its normalization. With post-norm, results vary much more over seeds."""
+    """Returns where a recipe has its normalization. With post-norm, a run may fail where another seed does not."""
     return "pre-norm" if "pre-norm" in recipe.split("+") else "post-norm"
 
 
 def spreads(records: dict[str, list[Record]], values: Values) -> dict[str, Pooled | None]:
     """Returns the deviation over seeds of a value, of recipes with pre-norm and with post-norm."""
-    return {
-        norm: pooled(values(made) for recipe, made in records.items() if norm_of(recipe) == norm)
-        for norm in ("pre-norm", "post-norm")
-    }
+    return {norm: pooled(map(values, of_norm(records, norm))) for norm in ("pre-norm", "post-norm")}
+
+
+def of_norm(records: dict[str, list[Record]], norm: str) -> list[list[Record]]:
+    """Returns the records of each recipe with a norm."""
+    return [made for recipe, made in records.items() if norm_of(recipe) == norm]
 
 
 def notes(records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above the table of effects."""
-    told = [
-        f"{value.format(spread.deviation)} with {norm} ({spread.freedom:g} degrees of freedom)"
-        for value, found in (
-            ("{:.1%} of the perplexity", spreads(records, log_ppl)),
-            ("{:.2f} BLEU", spreads(records, bleu)),
-        )
-        for norm, spread in found.items()
-        if spread
-    ]
+    told = []
+    for text, values in (("{:.1%} of the perplexity", log_ppl), ("{:.2f} BLEU", bleu)):
+        for norm, spread in spreads(records, values).items():
+            if spread:
+                test = equal_variances(map(values, of_norm(records, norm))).rstrip(".")
+                freedom = f"{spread.freedom:g} degrees of freedom"
+                told.append(f"{text.format(spread.deviation)} with {norm} ({'; '.join(filter(None, (freedom, test)))})")
     return [
         "A sum of recipes is compared with the sum without one part: the perplexity of the validation text after the "
         "last step (not between vocabularies, and not between schedules with and without a final decay), and BLEU of "

@@ -1,5 +1,6 @@
 """The records of a track: what a recipe cost with a seed, and what it scored."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     record = read_evaluation(path)
     curve = record.get("curve") or {}
     lacking = [name for name in NEEDED if not record.get(name)] + [name for name in CURVES if not curve.get(name)]
-    if "members" in record or lacking or not scores_of([record], "BLEU"):
+    damaged = len({len(values) for values in curve.values()}) > 1 or not math.isfinite(
+        record.get("dev_ppl") or math.nan
+    )
+    if "members" in record or lacking or damaged or not scores_of([record], "BLEU"):
         raise UserError(f"{path} is not a record of one run with its costs, score and curve: move it away")
     there = find_track(track)
     try:
@@ -74,8 +78,8 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
         "selection": (record["selection"], checkpoint),
         "steps": (record["steps"], first_reached(record, experiment.train.stop_at) or train["steps"]),
         "checkpoints": (
-            len(record["checkpoints"]),
-            min(experiment.train.keep, len(curve["step"])) if checkpoint == "average" else 1,
+            record["checkpoints"],
+            curve["step"][-experiment.train.keep if checkpoint == "average" else -1 :],
         ),
         **decoding_of(record, experiment),
     }

@@ -13,6 +13,7 @@ from experiments.speedrun.records import check_beside, check_record, path_of, re
 from experiments.speedrun.tracks import find_track
 from experiments.tables.runner import Log, settings_differing, trained_and_scored
 from experiments.workdir import WorkDir
+from transformer.checkpoint import saved_steps
 from transformer.config import Experiment, UserError
 
 
@@ -44,6 +45,5 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
 
 def check_run(run: WorkDir, experiment: Experiment) -> None:
     """Raises UserError if there are checkpoints of other settings, also of another budget: it would change midway."""
-    begun = run.newest_meta()
-    if begun and (differing := settings_differing(begun["experiment"], experiment)):
+    if saved_steps(run.checkpoints) and (differing := settings_differing(run.settings(), experiment)):
         raise UserError(f"{run.path} was begun with other settings ({', '.join(differing)}): move it away")

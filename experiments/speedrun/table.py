@@ -51,14 +51,24 @@ def render_track(track: str, results: Path) -> list[Path]:
     shown = columns_of(found)
     runs = {line.recipe: [trained(record, paper) for record in line.made] for line in ordered}
     picture = stem.with_suffix(".png")
-    title = f"{track}: BLEU of greedy translations during training (lines), and of what is scored (points)"
-    draw_costs(runs, title, picture, found.stop_at or None)
+    draw_costs(runs, f"{track}\n{caption(found)}", picture, found.stop_at or None)
     lines = [[row[column] for column in shown] for row in cells]
     written = [*write_text(stem, ["# Speedrun: " + track, "", *notes(found, records)], shown, lines), picture]
     if found.stop_at == 0.0 and (told := effects.lines_of(records)):
         head = [f"# Speedrun: what each part adds on {track}", "", *effects.notes(records)]
         written += write_text(stem.with_name(f"{track}-effects"), head, effects.COLUMNS, told)
     return written
+
+
+def caption(track: Track) -> str:
+    """Returns what the lines and the points in the figure are: scores of different texts."""
+    lines = "all" if track.stop_at is None or track.stop_at else f"{track.base.train.eval_sentences}"
+    target = "; dashed: their target" if track.stop_at else ""
+    scored = "validation" if track.split == "dev" else track.split
+    return (
+        f"lines: BLEU of greedy translations of {lines} validation sentences{target}; points: of the {scored} text "
+        f"by beam search"
+    )
 
 
 def columns_of(track: Track) -> list[str]:
@@ -176,12 +186,14 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         )
     target = f" The target is BLEU {track.target:g}." if track.target else ""
     text = "validation" if track.split == "dev" else track.split
-    records_told = (
-        " Reached is the number of seeds that reached the target. p of FLOPs is that of Welch's t-test for a "
-        "difference in FLOPs from the record before; it is empty where FLOPs do not vary over seeds."
-        if track.stop_at
-        else ""
-    )
+    records_told = ""
+    if track.stop_at or track.target:
+        records_told = " Reached is the number of seeds that reached the target."
+    if track.stop_at:
+        records_told += (
+            " p of FLOPs is that of Welch's t-test for a difference in FLOPs from the record before; it is empty where "
+            "FLOPs do not vary over seeds."
+        )
     return [
         track.what + target,
         "",

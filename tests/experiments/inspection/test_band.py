@@ -17,7 +17,7 @@ from experiments.workdir import WorkDir
 from transformer.config import Experiment, UserError
 
 LOSSES = [[4.0, 2.0, 1.0], [4.2, 2.4, 1.0], [4.1, 2.2, 1.0]]
-SCORES = [[1.0, 20.0, 30.0], [1.0, 24.0, 30.0], [1.0, 22.0, None]]
+SCORES = [[41.0, 60.0, 90.0], [41.0, 64.0, 90.0], [41.0, 62.0, None]]
 BAND = Band([[10, 20, 30]] * 3, LOSSES, SCORES, [])
 
 
@@ -29,11 +29,12 @@ def test_the_band_is_where_one_more_run_is_found():
     low, high = BAND.at(20)
     # Student's t with 2 degrees of freedom: 99% lie within 9.925.
     half = 9.925 * statistics.stdev([2.0, 2.4, 2.2]) * math.sqrt(4 / 3)
-    assert (low, high) == pytest.approx((2.2 - half, 2.2 + half), abs=1e-3)
+    assert (low, high) == pytest.approx((0.0, 2.2 + half), abs=1e-3)  # 2.2 - half is negative: no loss is
     assert BAND.at(30) == pytest.approx((1 - NARROWEST, 1 + NARROWEST))
     # The scores vary ten times as much.
-    assert BAND.scores_at(20) == pytest.approx((22 - 10 * half, 22 + 10 * half), abs=1e-2)
-    assert BAND.scores_at(10) == pytest.approx((1 - NARROWEST_SCORE, 1 + NARROWEST_SCORE))
+    assert BAND.scores_at(20) == pytest.approx((62 - 10 * half, 62 + 10 * half), abs=1e-2)
+    assert BAND.scores_at(10) == pytest.approx((41 - NARROWEST_SCORE, 41 + NARROWEST_SCORE))
+    assert Band([[1]] * 2, [[0.0]] * 2, [[99.0], [90.0]], []).scores_at(1) == (0.0, 100.0)
 
 
 def test_the_band_is_linear_between_validations_and_ends_with_the_shortest_run():
@@ -56,11 +57,11 @@ def test_only_a_loss_above_the_band_or_a_score_below_it_is_told_with_what_was_ch
     )
     changed = BAND._replace(changed=["optimizer.scale"])
     assert "of this preset, but has other settings (optimizer.scale): see" in changed.warning(30, 1.45, 30.0)
-    assert BAND.warning(10, 4.1, -1.5) == (
-        "warning: the validation score is 0.50 below the band at step 10, which is -1.00 to 3.00 in 3 runs of this "
+    assert BAND.warning(10, 4.1, 38.5) == (
+        "warning: the validation score is 0.50 below the band at step 10, which is 39.00 to 43.00 in 3 runs of this "
         "preset: see docs/troubleshooting.md"
     )
-    assert "loss" in BAND.warning(10, 9.0, -1.5)
+    assert "loss" in BAND.warning(10, 9.0, 38.5)
 
 
 def test_the_curve_of_a_record_has_a_number_for_each_validation():
@@ -109,7 +110,8 @@ def test_a_band_names_every_setting_that_could_change_a_loss(written, micro):
 
 
 def test_scores_are_compared_if_the_same_sentences_were_translated_in_the_same_way(written, micro):
-    assert band_of(replace(micro, train=replace(micro.train, steps=900)), written).scores == [[1.0, 9.0]] * 2
+    same = replace(micro, train=replace(micro.train, steps=900), decode=replace(micro.decode, beam=1, batch_size=7))
+    assert band_of(same, written).scores == [[1.0, 9.0]] * 2
     for changes in ({"train": replace(micro.train, best="score")}, {"decode": replace(micro.decode, extra_length=1)}):
         band = band_of(replace(micro, **changes), written)
         assert band.scores == [] and band.losses == [[3.0, 2.0], [3.0, 3.0]]
@@ -120,7 +122,16 @@ def test_other_text_or_another_vocabulary_has_no_band(written, micro, path):
     assert band_of(replace(micro, data=replace(micro.data, **{path: "elsewhere"})), written) is None
 
 
-@pytest.mark.parametrize("changes", [{"curve": {"step": [], "loss": []}}, {"curve": {}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"curve": {"step": [], "loss": []}},
+        {"curve": {"step": [], "dev_loss": []}},
+        {"curve": {"step": [1, 2], "dev_loss": [3.0]}},
+        {"curve": {}},
+        {"curve": None},
+    ],
+)
 def test_a_record_without_a_curve_is_named(written, micro, changes):
     record = {name: value for name, value in read_record(written / "micro-seed1.json").items() if name != "sha256"}
     write_record(written / "micro-seed1.json", record | changes)

@@ -1,10 +1,12 @@
 """The speedrun: budgets are equal, records belong to their place, and the table is rendered from records only."""
 
 import json
+import math
 import re
 import shutil
 import statistics
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import pytest
 import scipy.stats
@@ -117,14 +119,20 @@ def test_recipes_have_equal_flops_and_equally_many_validations(track):
         experiment_of(track, "quarter-length")
 
 
-def test_sampled_subwords_have_the_budget_with_each_seed(track):
-    small = replace(track.base.data, train_pairs=50)  # so few that the shape of a batch depends on what is drawn
-    few = track._replace(base=replace(track.base, data=small), share=1.0)
-    seeded = [within_budget(few, "bpe-dropout", seed, None, quiet) for seed in range(5)]
-    assert [experiment.train.seed for experiment in seeded] == [0, 1, 2, 3, 4]
-    assert len({experiment.train.steps for experiment in seeded}) > 1
-    for experiment in seeded:
-        assert flops_of(experiment) == pytest.approx(flops_of(few.base), rel=0.5 / experiment.train.steps)
+def test_the_steps_of_each_seed_are_those_of_its_own_batches(track, monkeypatch):
+    """With sampled subwords, the shape of a batch depends on the seed."""
+
+    class Plan(NamedTuple):
+        shape: tuple[int, int, int]
+
+    def plan(data, config, seed):
+        return Plan((8, 8, 8 + seed if config.subword_sampling else 8))
+
+    monkeypatch.setattr("experiments.speedrun.budget.training_plan", plan)
+    for seed in (0, 8):
+        experiment = within_budget(track._replace(share=1.0), "bpe-dropout", seed, None, quiet)
+        theirs, ours = (step_flops(experiment, 8, 8, width) for width in (8, 8 + seed))
+        assert experiment.train.seed == seed and experiment.train.steps == round(40 * theirs / ours)
 
 
 def test_only_the_paper_s_recipe_ignores_the_target(track):
@@ -409,7 +417,10 @@ def test_perplexities_are_compared_only_between_equal_tokens_and_decays():
         ({"dev_ppl": None}, "is not a record of one run"),
         ({"scores": [{"name": "chrF2", "value": 1.0, "signature": ""}]}, "is not a record of one run"),
         ({"steps": 3}, "steps is 3, not 4"),
-        ({"checkpoints": [4]}, "checkpoints is 1, not 2"),
+        ({"checkpoints": [4]}, r"checkpoints is \[4\], not \[3, 4\]"),
+        ({"checkpoints": [2, 4]}, r"checkpoints is \[2, 4\], not \[3, 4\]"),
+        ({"curve": {"step": [1, 2], "dev_loss": [1.0], "dev_bleu": [1.0, 2.0]}}, "is not a record of one run"),
+        ({"dev_ppl": math.inf}, "is not a record of one run"),
     ],
 )
 def test_a_record_of_another_protocol_is_refused(filled, changes, message):
@@ -433,7 +444,11 @@ def test_a_record_of_another_protocol_is_refused(filled, changes, message):
             "signature of a score differs",
         ),
         ("pre-norm-seed0", {"data": {"hash": "00", "sources": {}}}, "the training text differs"),
-        ("paper-seed1", {"curve": {"step": [2, 4], "dev_bleu": [1, 1], "dev_loss": [1, 1]}}, "had another budget"),
+        (
+            "paper-seed1",
+            {"curve": {"step": [2, 4], "dev_bleu": [1, 1], "dev_loss": [1, 1]}, "checkpoints": [2, 4]},
+            "had another budget",
+        ),
     ],
 )
 def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, name, changes, message):
@@ -498,6 +513,7 @@ def test_validations_are_as_frequent_as_on_the_track_and_the_budget_is_that_of_t
         "steps": 8,
         "settings": record["settings"] | {"train": train | {"steps": 8, "eval_every": 2}},
         "curve": record["curve"] | {"step": [2, 4, 6, 8]},
+        "checkpoints": [6, 8],
     }
     write_record(place / "pre-norm-seed0.json", longer)
     assert list(records_of("micro", folder / "results")) == ["pre-norm"]
