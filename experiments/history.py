@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def curve_of(rows: list[Row]) -> dict[str, list[float | None]]:
                 value = loss if name == "loss" else merged[step].get(name)
                 values.append(round(value, 4) if isinstance(value, float) else value)
     return found
+
+
+def is_curve(curve: dict[str, Any], names: Sequence[str]) -> bool:
+    """Returns whether a curve from a record has these lists, and as many numbers in each of its lists, at least one."""
+    lengths = {len(values) for values in curve.values()}
+    return all(curve.get(name) for name in names) and len(lengths) == 1
 
 
 def fits(name: str, value: object) -> bool:

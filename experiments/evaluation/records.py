@@ -247,11 +247,14 @@ def ppl_of(run: dict[str, Any]) -> str:
     return f"{run['dev_ppl']:.2f}" if run["dev_ppl"] else "not validated"
 
 
-def trained_on(run: dict[str, Any], record: dict[str, Any]) -> str:
-    """Formats the devices and cores that a run was trained on. Older records only have those of the evaluation."""
-    found = run.get("train_hardware") or record["hardware"]
-    unknown = "" if run.get("train_hardware") else " (evaluation)"
-    return f"{found['device']}, {counted(found['cores'], 'core')}{unknown}"
+def trained_on(record: dict[str, Any]) -> str:
+    """Formats the devices and cores that its runs were trained on. Older records only have those of the evaluation."""
+    found = set()
+    for run in runs_in(record):
+        known = run.get("train_hardware")
+        machine = known or record["hardware"]
+        found.add(f"{machine['device']}, {counted(machine['cores'], 'core')}{'' if known else ' (evaluation)'}")
+    return "; ".join(sorted(found))
 
 
 def published_scores(record: dict[str, Any]) -> list[str]:
@@ -280,7 +283,7 @@ def results_table(*folders: Path) -> str:
             " + ".join(map(ppl_of, runs)),
             " + ".join(map(steps_of, runs)),
             f"{sum(run['train_hours'] for run in runs):.2f}",
-            "; ".join(sorted({trained_on(run, record) for run in runs})),
+            trained_on(record),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.evaluation.records import RESULTS, read_evaluation
+from experiments.history import is_curve
 from experiments.task import task_of
 from experiments.workdir import MAY_CHANGE, PATHS, differences
 from transformer.config import Experiment, UserError, counted
@@ -122,10 +123,7 @@ def band_of(experiment: Experiment, folder: Path | None = None) -> Band | None:
     for path in sorted((folder or BANDS).glob(f"{experiment.name}-seed*.json")):
         record = read_evaluation(path)
         curve = record.get("curve") or {}
-        lengths = {len(curve.get(name) or ()) for name in ("step", "dev_loss")} | {
-            len(value) for value in curve.values()
-        }
-        if "members" in record or len(lengths) > 1 or lengths == {0}:
+        if "members" in record or not is_curve(curve, ("step", "dev_loss")):
             raise UserError(f"{path} has no curve of validation losses: it is not a record of a band; move it away")
         every = differences(record["settings"], settings)
         differing = [name for name in every if not name.startswith(_SAME)]

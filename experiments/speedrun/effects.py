@@ -33,8 +33,10 @@ class Comparison(NamedTuple):
     rest: str
     made: list[Record]
     without: list[Record]
-    norms: tuple[str, str]
-    """Where the two have their normalization, which tells how much they vary."""
+
+    def norms(self) -> tuple[str, str]:
+        """Returns where the two have their normalization, which tells how much they vary."""
+        return norm_of(f"{self.rest}+{self.part}"), norm_of(self.rest)
 
     def comparable(self) -> bool:
         """Whether perplexities after the last step can be compared: of the same tokens, and both or neither decayed.
@@ -53,8 +55,7 @@ def comparisons(records: dict[str, list[Record]]) -> list[Comparison]:
         for part in parts:
             rest = "+".join(other for other in parts if other != part) or PAPER
             if rest in records:
-                norms = norm_of(recipe), norm_of(rest)
-                found.append(Comparison(part, rest, made, records[rest], norms))
+                found.append(Comparison(part, rest, made, records[rest]))
     return sorted(found, key=lambda pair: fmean(bleu(pair.without)) - fmean(bleu(pair.made)))
 
 
@@ -121,10 +122,10 @@ def compared(
     found: list[tuple[Interval, float | None]] = []
     for pair in pairs:
         ours, theirs = values(pair.made), values(pair.without)
-        one, other = (spread[norm] for norm in pair.norms)
-        if one is None or other is None:
+        one, other = (spread[norm] for norm in pair.norms())
+        if one and other:
+            both = one if one is other else unequal(one, other, len(ours), len(theirs))
+            found.append((difference(ours, theirs, both), pooled_p_value(ours, theirs, both)))
+        else:
             found.append((Interval(fmean(ours) - fmean(theirs), None, len(ours)), None))
-            continue
-        both = one if pair.norms[0] == pair.norms[1] else unequal(one, other, len(ours), len(theirs))
-        found.append((difference(ours, theirs, both), pooled_p_value(ours, theirs, both)))
     return [(gain, p) for (gain, _), p in zip(found, corrected([p for _, p in found]), strict=True)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.evaluation.records import read_evaluation
+from experiments.history import is_curve
 from experiments.speedrun.budget import PAPER, experiment_of
 from experiments.speedrun.recipes import RECIPES, find_recipe
 from experiments.speedrun.tracks import Track, find_track
@@ -57,11 +58,8 @@ def check_record(track: str, recipe: str, seed: int, path: Path) -> Record:
     """Reads a record. UserError unless it is of this recipe and seed, and scored as the track says."""
     record = read_evaluation(path)
     curve = record.get("curve") or {}
-    lacking = [name for name in NEEDED if not record.get(name)] + [name for name in CURVES if not curve.get(name)]
-    damaged = len({len(values) for values in curve.values()}) > 1 or not math.isfinite(
-        record.get("dev_ppl") or math.nan
-    )
-    if "members" in record or lacking or damaged or not scores_of([record], "BLEU"):
+    whole = all(record.get(name) for name in NEEDED) and math.isfinite(record["dev_ppl"]) and is_curve(curve, CURVES)
+    if "members" in record or not whole or not scores_of([record], "BLEU"):
         raise UserError(f"{path} is not a record of one run with its costs, score and curve: move it away")
     there = find_track(track)
     try:
@@ -144,7 +142,7 @@ def check_text_of(recipe: str, record: Record, sibling: Record, paper: Record, p
         paper: a record of the paper's recipe. Only distillation has another text for training.
     """
     scored = [(each["texts"]["source"], each["texts"]["reference"]) for each in (record, paper)]
-    signatures = [[protocol_of(score["signature"]) for score in each["scores"]] for each in (record, paper)]
+    signatures = [[without_version(score["signature"]) for score in each["scores"]] for each in (record, paper)]
     alike = sibling if find_recipe(recipe).distilled else paper
     facts: dict[str, list[Any]] = {
         "the scored text": scored,
@@ -163,6 +161,6 @@ def sources_of(record: Record, split: str) -> dict[str, str]:
     return {name: facts["sha256"] for name, facts in record["data"]["sources"].items() if name.startswith(split)}
 
 
-def protocol_of(signature: str) -> str:
+def without_version(signature: str) -> str:
     """Returns a signature without the version of sacreBLEU, which may change while records are made."""
     return "|".join(part for part in signature.split("|") if not part.startswith("version:"))

@@ -30,10 +30,10 @@ def run_recipe(track: str, recipe: str, seeds: int, text: Path | None, runs: Pat
     found, chosen = find_track(track), find_recipe(recipe)
     check_text(found, recipe, text)
     for seed in range(seeds):
-        others = records_of(track, results)  # what does not belong there is reported before the training
         record = path_of(track, recipe, seed, results)
         if record.exists():
             continue
+        others = records_of(track, results)  # what does not belong there is reported before the training
         experiment = within_budget(found, recipe, seed, text, log)
         log(f"--- {track}, {recipe}, seed {seed}")
         path = runs / "speedrun" / track / f"{recipe}-seed{seed}"

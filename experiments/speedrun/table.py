@@ -62,13 +62,17 @@ def render_track(track: str, results: Path) -> list[Path]:
 
 def caption(track: Track) -> str:
     """Returns what the lines and the points in the figure are: scores of different texts."""
-    lines = "all" if track.stop_at is None or track.stop_at else f"{track.base.train.eval_sentences}"
+    lines = track.base.train.eval_sentences if track.stop_at == 0.0 else "all"
     target = "; dashed: their target" if track.stop_at else ""
-    scored = "validation" if track.split == "dev" else track.split
     return (
-        f"lines: BLEU of greedy translations of {lines} validation sentences{target}; points: of the {scored} text "
-        f"by beam search"
+        f"lines: BLEU of greedy translations of {lines} validation sentences{target}; points: of the "
+        f"{scored_text(track)} by beam search"
     )
+
+
+def scored_text(track: Track) -> str:
+    """Returns how a reader calls the text that is scored at the end."""
+    return f"{'validation' if track.split == 'dev' else track.split} text"
 
 
 def columns_of(track: Track) -> list[str]:
@@ -177,7 +181,7 @@ def flops_of(records: list[Record]) -> list[float]:
 def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
     """Returns the lines above a table."""
     every = [record for made in records.values() for record in made]
-    hardware = sorted({trained_on(record, record) for record in every})
+    hardware = sorted({trained_on(record) for record in every})
     ends = "when it is used up"
     if track.stop_at:
         ends += (
@@ -185,7 +189,6 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
             f"{track.stop_at:g} on the validation text"
         )
     target = f" The target is BLEU {track.target:g}." if track.target else ""
-    text = "validation" if track.split == "dev" else track.split
     records_told = ""
     if track.stop_at or track.target:
         records_told = " Reached is the number of seeds that reached the target."
@@ -198,11 +201,11 @@ def notes(track: Track, records: dict[str, list[Record]]) -> list[str]:
         track.what + target,
         "",
         f"The budget is {track.share:.0%} of the FLOPs of all {track.base.train.steps:,} steps of the paper's recipe; "
-        f"a run ends {ends}. BLEU is of the {text} text, by beam search. PPL is of the validation text after the last "
-        f"step, also where the average of several checkpoints is scored, and empty for another vocabulary. FLOPs are "
-        f"those of training as computed, with padding. Seconds are the median of the last steps, times the number of "
-        f"steps; the track's machine is {track.machine}, and the records are from {'; '.join(hardware)}. ± is a 95% "
-        f"confidence interval over seeds. The difference in BLEU from the paper's recipe, its interval and its p are "
-        f"those of Welch's t-test, which needs two seeds of both; p is corrected for the number of recipes "
+        f"a run ends {ends}. BLEU is of the {scored_text(track)}, by beam search. PPL is of the validation text after "
+        f"the last step, also where the average of several checkpoints is scored, and empty for another vocabulary. "
+        f"FLOPs are those of training as computed, with padding. Seconds are the median of the last steps, times the "
+        f"number of steps; the track's machine is {track.machine}, and the records are from {'; '.join(hardware)}. ± "
+        f"is a 95% confidence interval over seeds. The difference in BLEU from the paper's recipe, its interval and "
+        f"its p are those of Welch's t-test, which needs two seeds of both; p is corrected for the number of recipes "
         f"(Holm).{records_told} {sum(record['train_hours'] for record in every):.1f} hours of training.",
     ]

@@ -275,7 +275,7 @@ def notes(table: Number, scale: str, records: dict[str, list[Record]]) -> list[s
             f"{corpus}, {these[0]['split']} set; checkpoints averaged: {', '.join(map(str, averaged))}; beam "
             f"{decode['beam']}, alpha {decode['alpha']}; records: {len(these)}; "
             f"{sum(record['train_hours'] for record in these):.1f} hours of training on "
-            f"{'; '.join(sorted({trained_on(record, record) for record in these}))}."
+            f"{'; '.join(sorted({trained_on(record) for record in these}))}."
         )
     if table == 3:
         lines.append("PPL is per token of the validation text, of the last checkpoint.")

@@ -247,7 +247,6 @@ def test_a_recipe_is_trained_scored_and_rendered(filled):
     (place / "paper-seed00.json").unlink()
     for seed in (2, 10):
         record = json.loads((place / "paper-seed0.json").read_text())
-        del record["sha256"]
         record["settings"]["train"]["seed"] = seed
         write_record(place / f"paper-seed{seed}.json", record)
     found = records_of("micro", folder / "results")["paper"]
@@ -426,7 +425,7 @@ def test_perplexities_are_compared_only_between_equal_tokens_and_decays():
 def test_a_record_of_another_protocol_is_refused(filled, changes, message):
     folder, _ = filled
     path = folder_of("micro", folder / "results") / "paper-seed0.json"
-    record = {name: value for name, value in read_record(path).items() if name != "sha256"}
+    record = read_record(path)
     write_record(path, json.loads(json.dumps(record)) | changes)
     with pytest.raises(UserError, match=message):
         records_of("micro", folder / "results")
@@ -454,7 +453,7 @@ def test_a_record_of_another_protocol_is_refused(filled, changes, message):
 def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, name, changes, message):
     folder, _ = filled
     path = folder_of("micro", folder / "results") / f"{name}.json"
-    record = {field: value for field, value in read_record(path).items() if field != "sha256"}
+    record = read_record(path)
     write_record(path, json.loads(json.dumps(record)) | changes)
     with pytest.raises(UserError, match=f"{name}.*{message}"):
         records_of("micro", folder / "results")
@@ -464,7 +463,7 @@ def test_a_record_of_another_budget_or_text_than_the_others_is_refused(filled, n
 def test_a_record_of_another_validation_text_is_refused_and_one_of_another_sacrebleu_is_not(filled):
     folder, _ = filled
     place = folder_of("micro", folder / "results")
-    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    record = read_record(place / "pre-norm-seed0.json")
     sources = record["data"]["sources"]
     other = {**sources, "dev.target": {**sources["dev.target"], "sha256": "00"}}
     write_record(place / "pre-norm-seed0.json", record | {"data": record["data"] | {"sources": other}})
@@ -500,7 +499,7 @@ def test_what_does_not_belong_is_reported_before_the_training(filled, track, mon
 def test_validations_are_as_frequent_as_on_the_track_and_the_budget_is_that_of_the_paper_s_recipe(filled):
     folder, _ = filled
     place = folder_of("micro", folder / "results")
-    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    record = read_record(place / "pre-norm-seed0.json")
     train = record["settings"]["train"]
     often = record | {"settings": record["settings"] | {"train": train | {"eval_every": 2}}}
     write_record(place / "pre-norm-seed0.json", often)
@@ -526,7 +525,7 @@ def test_a_run_that_reached_the_target_has_fewer_steps_and_checkpoints(filled, t
     for path in place.glob("paper-*.json"):
         path.unlink()
     monkeypatch.setitem(TRACKS, "micro", track._replace(stop_at=1.0))
-    record = {field: value for field, value in read_record(place / "pre-norm-seed0.json").items() if field != "sha256"}
+    record = read_record(place / "pre-norm-seed0.json")
     train = record["settings"]["train"] | {"best": "score", "stop_at": 1.0}
     curve = {name: values[:1] for name, values in record["curve"].items()} | {"dev_bleu": [1.0]}
     stopped = record | {
